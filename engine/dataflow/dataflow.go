@@ -1,0 +1,171 @@
+// Package dataflow is the contract between the engine and its parts: what a Source, a Target and the messages between
+// them promise. engine/worker runs any of them; test/conform holds every one of them to this page.
+//
+// A pipeline's time is the epoch. A Source hands over messages in order and marks those after which no source
+// transaction is open; only there may the worker cut. A cut takes along the source state that its messages carried, and
+// whoever commits the cut stores rows and state in one atomic unit, so that a restart reads on exactly behind the rows
+// that are visible.
+package dataflow
+
+import (
+	"context"
+	"time"
+
+	"github.com/weirstream/weir/engine/changelog"
+)
+
+// Generation is minted by the catalog at each start, recovery or placement of a pipeline. Everything a worker does
+// outside carries it, and whoever has seen a larger one refuses.
+type Generation uint64
+
+// Checkpoint numbers the cuts of a pipeline. It rises by one and no number returns.
+type Checkpoint uint64
+
+// State is what a source must get back to go on: its position, copy cursors, schema versions. Keys are the source's
+// own; values are opaque to everybody else.
+type State map[string][]byte
+
+// StateChange sets a key, or deletes it when Value is nil.
+type StateChange struct {
+	Key   string
+	Value []byte
+}
+
+// Kind tells which field of a Message is set.
+type Kind uint8
+
+// The kinds of messages.
+const (
+	KindRows       Kind = iota + 1 // Rows
+	KindSchema                     // Schema
+	KindTruncate                   // Truncate
+	KindChunk                      // Chunk: rows of a table's copy
+	KindMark                       // nothing but State and Boundary: a position moved without rows
+	KindOpenRows                   // Rows of a transaction that has not committed yet: Tx names it
+	KindOpenAbort                  // the open transaction Tx, or its subtransaction Sub, was rolled back
+	KindOpenCommit                 // the open transaction Tx committed here
+	KindEnd                        // the source has no more to give
+)
+
+// Message is what flows from a source to a target. Passing it on passes ownership of Rows.
+type Message struct {
+	Kind     Kind
+	Rows     *changelog.Rows
+	Schema   *changelog.SchemaChange
+	Truncate *changelog.Truncate
+	Chunk    *Chunk
+	Tx, Sub  uint32
+
+	// Boundary: no source transaction is open behind this message, so a cut may follow it.
+	Boundary bool
+	// State is stored with the first cut at or behind this message.
+	State []StateChange
+	// Commit is the source's time of the last transaction in the message, zero if it has none.
+	Commit time.Time
+}
+
+// Chunk is a key range of a table that is copied while its log streams. Its rows are inserts.
+type Chunk struct {
+	Rel *changelog.Relation
+	// Replace: the range may already hold rows, which the chunk replaces.
+	Replace bool
+	// Key names the columns that bound the range (After, Through] and holds their values as text; nil bounds are open,
+	// and without Key the chunk is the whole table.
+	Key            []string
+	After, Through []string
+}
+
+// Source reads one database or topic set. One task calls it from a single goroutine, except Confirm and Status, which
+// may be called from another.
+type Source interface {
+	// Open connects and gets ready to read behind what state tells; an empty state means from the beginning. The
+	// source must refuse, with a named error, to go on where something between would be missing.
+	Open(ctx context.Context, state State) error
+	// Read returns the next message and blocks until there is one or ctx ends. The caller owns it.
+	Read(ctx context.Context) (Message, error)
+	// Confirm: every target has made the cut that stored state durable. A slot moves only here; moved earlier, a crash
+	// loses rows. It does not block on the network.
+	Confirm(state []StateChange)
+	// Close ends what Open started and returns after its goroutines have left.
+	Close(ctx context.Context) error
+}
+
+// Cut is the end of an epoch.
+type Cut struct {
+	Checkpoint Checkpoint
+	Clock      time.Time
+	State      []StateChange
+}
+
+// Restored is what the last committed cut left behind.
+type Restored struct {
+	Checkpoint Checkpoint
+	State      State
+}
+
+// Ack is a target's word about a cut, in order of checkpoints.
+type Ack struct {
+	Checkpoint Checkpoint
+	Durable    bool // survives a crash of the target; without it the cut is only visible
+	Err        error
+	Rows       int64
+	Busy       time.Duration // how long the target worked on the epoch
+}
+
+// Target is a sink that is the truth of its pipeline: it stores positions in the same transaction as the rows, and
+// that transaction is the commit point. (Sinks behind a prepared outbox have their own contract.)
+type Target interface {
+	// Open raises the fence to gen, ends whoever held it before, and returns what the last cut stored.
+	Open(ctx context.Context, gen Generation) (Restored, error)
+	// Write takes m over. It may block while the target is slow; it must not make anything visible.
+	Write(ctx context.Context, m Message) error
+	// Commit makes everything written since the last Commit visible at once, together with the cut. It returns when
+	// the work is handed over; the outcome comes as an Ack. After an Ack with an error the Target must be closed and
+	// opened again, which decides by the ledger what became of the cuts in flight.
+	Commit(ctx context.Context, cut Cut) error
+	// Acks is closed by Close. A cut is acknowledged as visible once, and as durable once.
+	Acks() <-chan Ack
+	Close(ctx context.Context) error
+}
+
+// Range is a piece of the first copy that runs beside the stream: a table, or part of it, read under one view of the
+// source. Ranges of one Copier are independent of each other.
+type Range struct {
+	ID       string // unique in the pipeline and stable over restarts
+	Rel      *changelog.Relation
+	EstRows  int64
+	EstBytes int64
+}
+
+// RangeStream yields a range in a format that the loader understands as a whole, such as Postgres's COPY.
+type RangeStream interface {
+	// Format is "pgcopy-binary" or "pgcopy-text"; Columns are in the order of the stream.
+	Format() string
+	Columns() []string
+	// Next returns the next piece, valid until the next call, or io.EOF. Pieces need not end with a row.
+	Next(ctx context.Context) ([]byte, error)
+	// Rows is how many rows the stream held, known after io.EOF.
+	Rows() int64
+	Close() error
+}
+
+// Copier is a Source that can copy ranges in parallel before its stream starts. The worker loads every range that
+// Ranges returns before the first Read.
+type Copier interface {
+	// Ranges is what is left to copy; empty when the first copy is complete.
+	Ranges(ctx context.Context) ([]Range, error)
+	// OpenRange may be called from several goroutines at once, one lane number each.
+	OpenRange(ctx context.Context, lane int, r Range) (RangeStream, error)
+	// RangeState is stored by the loader in the transaction that makes the range's rows durable.
+	RangeState(r Range, rows int64) []StateChange
+	// CopyDone is called after the last range; its state is stored with a cut before the first Read.
+	CopyDone(ctx context.Context) ([]StateChange, error)
+}
+
+// Loader is a Target that can load ranges on connections of its own. It may be called from several goroutines at once.
+type Loader interface {
+	// Load stores the range and state in one transaction under the fence. progress is told about rows as they pass.
+	Load(ctx context.Context, lane int, r Range, s RangeStream, state func(rows int64) []StateChange, progress func(bytes int64)) (rows int64, err error)
+	// FinishCopy builds what was left out for the copy's sake: keys, indexes, constraints.
+	FinishCopy(ctx context.Context) error
+}
