@@ -43,7 +43,9 @@ type Relation struct {
 	Schema   string
 	Name     string
 	Identity Identity
-	Columns  []Column
+	// Binary: values come in the type's binary form, except those of types that have none.
+	Binary  bool
+	Columns []Column
 }
 
 // Column is one column of a Relation.
@@ -51,7 +53,9 @@ type Column struct {
 	Name    string
 	TypeOID uint32
 	TypeMod int32
-	Key     bool // part of the identity; with IdentityFull every column is
+	// The type's name at the source, without modifiers.
+	TypeSchema, TypeName string
+	Key                  bool // part of the identity; with IdentityFull every column is
 }
 
 func (r *Relation) String() string { return r.Schema + "." + r.Name }
@@ -217,4 +221,6 @@ type SchemaStep struct {
 type SchemaChange struct {
 	Old, New *Relation // Old is nil for CreateTable, New for DropTable
 	Steps    []SchemaStep
+	// Origin is the source's own description of the table (Postgres: *pg.Table), for a target of the same family.
+	Origin any
 }

@@ -152,8 +152,9 @@ type RangeStream interface {
 // Copier is a Source that can copy ranges in parallel before its stream starts. The worker loads every range that
 // Ranges returns before the first Read.
 type Copier interface {
-	// Ranges is what is left to copy; empty when the first copy is complete.
-	Ranges(ctx context.Context) ([]Range, error)
+	// Ranges is what is left to copy; empty when the first copy is complete. State is stored with a cut before the
+	// first range is loaded.
+	Ranges(ctx context.Context) (ranges []Range, state []StateChange, err error)
 	// OpenRange may be called from several goroutines at once, one lane number each.
 	OpenRange(ctx context.Context, lane int, r Range) (RangeStream, error)
 	// RangeState is stored by the loader in the transaction that makes the range's rows durable.

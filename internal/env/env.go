@@ -16,6 +16,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -63,6 +64,9 @@ type Rand interface {
 // Net opens connections. Addresses are as in package net.
 type Net interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+	// DialSmall is DialContext with a receive buffer of the given size, set before the connection is made, because
+	// the window that TCP offers cannot shrink afterwards.
+	DialSmall(ctx context.Context, network, address string, receiveBuffer int) (net.Conn, error)
 	Listen(ctx context.Context, network, address string) (net.Listener, error)
 }
 
@@ -141,6 +145,19 @@ type realNet struct{}
 
 func (realNet) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	var d net.Dialer
+	return d.DialContext(ctx, network, address)
+}
+
+func (realNet) DialSmall(ctx context.Context, network, address string, receiveBuffer int) (net.Conn, error) {
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if cerr := c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, receiveBuffer)
+		}); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
 	return d.DialContext(ctx, network, address)
 }
 

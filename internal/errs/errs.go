@@ -32,9 +32,9 @@ type Position struct {
 	Source string `json:"source,omitempty"` // the text of that line
 }
 
-// New makes a record with a formatted message.
+// New makes a record with a formatted message, as fmt.Errorf does; an error among args becomes the cause.
 func New(code Code, format string, args ...any) *Error {
-	e := &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+	e := &Error{Code: code, Message: fmt.Errorf(format, args...).Error()}
 	for _, a := range args {
 		if err, ok := a.(error); ok {
 			e.Cause = err

@@ -1,0 +1,627 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/weirstream/weir/cdc/snapshot"
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// The first copy.
+//
+// The slot is created with an exported snapshot, which holds exactly what the stream does not bring, and tables are
+// read under it, several ranges at once, before the stream is started: nothing has to be reconciled. Each range is
+// loaded in one transaction together with the note that it is done.
+//
+// After a crash that snapshot is gone with the connection that exported it. What was loaded stays; the remaining ranges
+// are read under a new snapshot, later than the slot's start, and the stream, which still begins at the slot's start,
+// brings changes that the new snapshot already held. Those are told by transaction number (cdc/snapshot) and dropped
+// until the stream is past where the log stood after the last such range was read.
+
+// copyState is the first copy's plan and progress.
+type copyState struct {
+	ranges []copyRange
+	done   map[string]doneRange
+	bounds map[uint32][]int64
+
+	exporter  *pgconn.PgConn // holds the slot's snapshot; nil after a restart
+	holder    *pgx.Conn      // holds a later snapshot
+	snapshot  string         // exported name
+	view      *snapshot.View // of a later snapshot; nil: the slot's own
+	mu        sync.Mutex
+	lanes     map[int]*pgconn.PgConn
+	initial   []dataflow.StateChange
+	highAfter pg.LSN
+}
+
+// copyRange is a table, or a range (lo, hi] of its integer key.
+type copyRange struct {
+	oid    uint32
+	part   int
+	parts  int
+	lo, hi *int64
+}
+
+func (r copyRange) id() string { return fmt.Sprintf("%d/%d", r.oid, r.part) }
+
+// doneRange is the note that a range was loaded, and under which view if that was not the slot's.
+type doneRange struct {
+	View string `json:"view,omitempty"`
+	High string `json:"high,omitempty"`
+}
+
+const (
+	doneKey   = "done/"   // done/OID/PART
+	boundsKey = "bounds/" // bounds/OID: inner bounds of a table copied in ranges
+)
+
+// begin makes the slot and plans the copy.
+func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) error {
+	if err := s.env.Fail.Hit(FailCopyStart); err != nil {
+		return s.failpoint(err)
+	}
+	if err := s.dropStaleSlot(ctx); err != nil {
+		return err
+	}
+	conn, err := pg.Connect(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName, Replication: true})
+	if err != nil {
+		return errs.New(errs.SourceUnreachable, "cannot open a replication connection to %s: %w", s.opts.Config.Server(), err).Because(err)
+	}
+	c := &s.copy
+	c.exporter = conn
+	if s.position, c.snapshot, err = s.createSlot(ctx, conn); err != nil {
+		return err
+	}
+	c.initial = []dataflow.StateChange{{Key: systemKey, Value: []byte(system)}, {Key: slotKey, Value: []byte(s.opts.Slot)}}
+	c.initial = append(c.initial, positionState(s.position)...)
+	c.bounds, c.done = map[uint32][]int64{}, map[string]doneRange{}
+	for _, t := range specs {
+		shape := s.shapeOf(t)
+		s.tables[t.OID] = shape
+		c.initial = append(c.initial, shape.state(t.OID))
+		if s.opts.NoCopy {
+			continue
+		}
+		bounds, err := s.planRanges(ctx, t)
+		if err != nil {
+			return err
+		}
+		if len(bounds) > 0 {
+			c.bounds[t.OID] = bounds
+			v, err := json.Marshal(bounds)
+			if err != nil {
+				return err
+			}
+			c.initial = append(c.initial, dataflow.StateChange{Key: boundsKey + strconv.FormatUint(uint64(t.OID), 10), Value: v})
+		}
+	}
+	if s.opts.NoCopy {
+		c.initial = append(c.initial, dataflow.StateChange{Key: liveKey, Value: []byte("1")})
+		s.live = true
+		return nil
+	}
+	c.plan(specs)
+	return nil
+}
+
+// integerKey is the column of a one-column integer key, the kind of key that both sides order alike.
+func integerKey(t *pg.Table) *pg.Column {
+	if t.PrimaryKey == nil || len(t.PrimaryKey.Columns) != 1 || !t.PrimaryKey.Arbiter() {
+		return nil
+	}
+	c := t.Column(t.PrimaryKey.Columns[0])
+	if c == nil {
+		return nil
+	}
+	switch c.Type.OID {
+	case 20, 21, 23:
+		return c
+	}
+	return nil
+}
+
+func (s *Source) planRanges(ctx context.Context, t *pg.Table) ([]int64, error) {
+	key := integerKey(t)
+	if key == nil || t.Bytes <= s.opts.RangeBytes {
+		return nil, nil
+	}
+	var lo, hi *int64
+	name := pg.Ident(key.Name)
+	sql := "SELECT (SELECT " + name + "::int8 FROM " + only(t) + " ORDER BY " + name + " LIMIT 1), (SELECT " + name + "::int8 FROM " + only(t) + " ORDER BY " + name + " DESC LIMIT 1)"
+	if err := s.ctl.QueryRow(ctx, sql).Scan(&lo, &hi); err != nil {
+		return nil, s.lost(err)
+	}
+	if lo == nil || hi == nil {
+		return nil, nil
+	}
+	n := int((t.Bytes + s.opts.RangeBytes - 1) / s.opts.RangeBytes)
+	return snapshot.Bounds(*lo, *hi, min(n, 4096)), nil
+}
+
+func only(t *pg.Table) string {
+	if t.Kind == 'p' {
+		return pg.Qualified(t.Schema, t.Name)
+	}
+	return "ONLY " + pg.Qualified(t.Schema, t.Name)
+}
+
+func (c *copyState) plan(specs []*pg.Table) {
+	for _, t := range specs {
+		bounds := c.bounds[t.OID]
+		parts := len(bounds) + 1
+		for i := range parts {
+			r := copyRange{oid: t.OID, part: i, parts: parts}
+			if i > 0 {
+				r.lo = &bounds[i-1]
+			}
+			if i < len(bounds) {
+				r.hi = &bounds[i]
+			}
+			if _, done := c.done[r.id()]; !done {
+				c.ranges = append(c.ranges, r)
+			}
+		}
+	}
+}
+
+// restore takes up a copy, or what is left of its consequences, after a restart.
+func (c *copyState) restore(s *Source, state dataflow.State) error {
+	c.bounds, c.done = map[uint32][]int64{}, map[string]doneRange{}
+	for key, value := range state {
+		switch {
+		case strings.HasPrefix(key, boundsKey):
+			oid, err := strconv.ParseUint(key[len(boundsKey):], 10, 32)
+			if err != nil {
+				return errs.New(errs.StateCorrupt, "stored key %q", key)
+			}
+			var b []int64
+			if err := json.Unmarshal(value, &b); err != nil {
+				return errs.New(errs.StateCorrupt, "stored bounds of table %d: %w", oid, err).Because(err)
+			}
+			c.bounds[uint32(oid)] = b
+		case strings.HasPrefix(key, doneKey):
+			var d doneRange
+			if err := json.Unmarshal(value, &d); err != nil {
+				return errs.New(errs.StateCorrupt, "stored range %q: %w", key, err).Because(err)
+			}
+			c.done[key[len(doneKey):]] = d
+		}
+	}
+	if s.live {
+		return c.arm(s)
+	}
+	var specs []*pg.Table
+	for _, t := range s.specs {
+		specs = append(specs, t)
+	}
+	c.plan(specs)
+	for _, t := range specs {
+		s.tableProgress(t.OID, func(p *TableProgress) {
+			p.Done = true
+			for _, r := range c.ranges {
+				if r.oid == t.OID {
+					p.Done = false
+				}
+			}
+		})
+	}
+	return nil
+}
+
+// arm sets the filters that ranges copied under later views need.
+func (c *copyState) arm(s *Source) error {
+	later := map[uint32]bool{}
+	for id, d := range c.done {
+		if d.View != "" {
+			oid, _, _ := strings.Cut(id, "/")
+			n, err := strconv.ParseUint(oid, 10, 32)
+			if err != nil {
+				return errs.New(errs.StateCorrupt, "stored range %q", id)
+			}
+			later[uint32(n)] = true
+		}
+	}
+	for oid := range later {
+		bounds := c.bounds[oid]
+		f := &tableFilter{key: -1, standby: s.standby}
+		if t := s.specs[oid]; t != nil && len(bounds) > 0 {
+			f.key = keyIndex(s.tables[oid], integerKey(t))
+		}
+		for part := 0; part <= len(bounds); part++ {
+			r := filterRange{}
+			if part < len(bounds) {
+				r.through = &bounds[part]
+			}
+			if d := c.done[fmt.Sprintf("%d/%d", oid, part)]; d.View != "" {
+				view, err := snapshot.ParseView(d.View)
+				if err != nil {
+					return errs.New(errs.StateCorrupt, "stored range %d/%d: %w", oid, part, err).Because(err)
+				}
+				if r.high, err = pg.ParseLSN(d.High); err != nil {
+					return errs.New(errs.StateCorrupt, "stored range %d/%d: %w", oid, part, err).Because(err)
+				}
+				r.view = &view
+			}
+			f.ranges = append(f.ranges, r)
+		}
+		if !f.past(s.position) {
+			s.setFilter(oid, f)
+		}
+	}
+	return nil
+}
+
+// Ranges implements dataflow.Copier.
+func (s *Source) Ranges(ctx context.Context) ([]dataflow.Range, []dataflow.StateChange, error) {
+	c := &s.copy
+	initial := c.initial
+	c.initial = nil
+	if s.live || len(c.ranges) == 0 {
+		return nil, initial, nil
+	}
+	if c.exporter == nil {
+		if err := s.laterSnapshot(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	var out []dataflow.Range
+	for _, r := range c.ranges {
+		t := s.specs[r.oid]
+		if t == nil {
+			continue // dropped since
+		}
+		out = append(out, dataflow.Range{
+			ID: r.id(), Rel: &changelog.Relation{ID: r.oid, Schema: t.Schema, Name: t.Name},
+			EstRows: t.RelTuples / int64(r.parts), EstBytes: t.Bytes / int64(r.parts),
+		})
+	}
+	return out, initial, nil
+}
+
+// laterSnapshot takes the view that what is left will be read under.
+func (s *Source) laterSnapshot(ctx context.Context) error {
+	c := &s.copy
+	var err error
+	if c.holder, err = pg.ConnectPgx(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " snapshot"}); err != nil {
+		return s.lost(err)
+	}
+	if _, err := c.holder.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return s.lost(err)
+	}
+	var view string
+	if err := c.holder.QueryRow(ctx, "SELECT pg_export_snapshot(), "+s.currentSnapshot()).Scan(&c.snapshot, &view); err != nil {
+		return s.lost(err)
+	}
+	v, err := snapshot.ParseView(view)
+	if err != nil {
+		return err
+	}
+	c.view = &v
+	return nil
+}
+
+// currentSnapshot is the SQL for the session's view; 12 has it under an older name.
+func (s *Source) currentSnapshot() string {
+	if s.version < 130000 {
+		return "txid_current_snapshot()::text"
+	}
+	return "pg_current_snapshot()::text"
+}
+
+// walNow is the SQL for the end of the log.
+func (s *Source) walNow() string {
+	if s.standby {
+		return "pg_last_wal_replay_lsn()::text"
+	}
+	return "pg_current_wal_insert_lsn()::text"
+}
+
+// OpenRange implements dataflow.Copier.
+func (s *Source) OpenRange(ctx context.Context, lane int, r dataflow.Range) (dataflow.RangeStream, error) {
+	c := &s.copy
+	var cr copyRange
+	for _, x := range c.ranges {
+		if x.id() == r.ID {
+			cr = x
+		}
+	}
+	t := s.specs[cr.oid]
+	if t == nil {
+		return nil, errs.New(errs.EngineInternal, "range %s is not part of the copy", r.ID)
+	}
+	conn, err := s.lane(ctx, lane)
+	if err != nil {
+		return nil, err
+	}
+	cols, binary := s.copyColumns(t)
+	st := &rangeStream{source: s, oid: cr.oid, binary: binary, columns: cols, conn: conn, lane: lane,
+		pieces: make(chan []byte, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
+	sql := s.copyOut(t, cols, cr.where(t), binary)
+	s.tableProgress(cr.oid, func(p *TableProgress) { p.Copying = true })
+	s.running.Add(1)
+	s.env.Go("source-copy", func() {
+		defer s.running.Done()
+		st.run(ctx, sql)
+	})
+	return st, nil
+}
+
+// copyColumns are the columns to copy and whether binary is exact for all of them.
+func (s *Source) copyColumns(t *pg.Table) (cols []string, binary bool) {
+	binary = !s.opts.Text
+	for _, c := range t.Columns {
+		if c.Generated != 0 || s.opts.Excluded(t.Schema, t.Name, c.Name) {
+			continue
+		}
+		cols = append(cols, c.Name)
+		binary = binary && pg.BinaryExact(c.Type)
+	}
+	return cols, binary
+}
+
+func (r copyRange) where(t *pg.Table) string {
+	var conds []string
+	if key := integerKey(t); key != nil {
+		if r.lo != nil {
+			conds = append(conds, fmt.Sprintf("%s > %d", pg.Ident(key.Name), *r.lo))
+		}
+		if r.hi != nil {
+			conds = append(conds, fmt.Sprintf("%s <= %d", pg.Ident(key.Name), *r.hi))
+		}
+	}
+	return strings.Join(conds, " AND ")
+}
+
+func (s *Source) copyOut(t *pg.Table, cols []string, where string, binary bool) string {
+	filter := s.opts.Filter(t.Schema, t.Name)
+	if filter != "" {
+		if where != "" {
+			where += " AND "
+		}
+		where += "(" + filter + ")"
+	}
+	format := ""
+	if binary {
+		format = " (FORMAT binary)"
+	}
+	if where == "" && t.Kind == 'r' {
+		return "COPY " + pg.Qualified(t.Schema, t.Name) + " (" + pg.Idents(cols) + ") TO STDOUT" + format
+	}
+	sql := "COPY (SELECT " + pg.Idents(cols) + " FROM " + only(t)
+	if where != "" {
+		sql += " WHERE " + where
+	}
+	return sql + ") TO STDOUT" + format
+}
+
+// lane is a connection inside a transaction with the copy's snapshot.
+func (s *Source) lane(ctx context.Context, lane int) (*pgconn.PgConn, error) {
+	c := &s.copy
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if conn := c.lanes[lane]; conn != nil {
+		return conn, nil
+	}
+	conn, err := pg.Connect(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " copy"})
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	_, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+pg.Literal(c.snapshot)).ReadAll()
+	if err != nil {
+		_ = conn.Close(ctx)
+		return nil, s.lost(err)
+	}
+	if c.lanes == nil {
+		c.lanes = map[int]*pgconn.PgConn{}
+	}
+	c.lanes[lane] = conn
+	return conn, nil
+}
+
+// RangeState implements dataflow.Copier.
+func (s *Source) RangeState(r dataflow.Range, rows int64) []dataflow.StateChange {
+	var d doneRange
+	if s.copy.view != nil {
+		d.View = s.copy.view.String()
+		// Everything that the view holds lies before the log's end as it is now; MaxUint64 stands for "asked at the
+		// end of the copy", see CopyDone.
+		d.High = pg.LSN(math.MaxUint64).String()
+	}
+	v, err := json.Marshal(d)
+	if err != nil {
+		panic(err)
+	}
+	_ = rows
+	return []dataflow.StateChange{{Key: doneKey + r.ID, Value: v}}
+}
+
+// CopyDone implements dataflow.Copier.
+func (s *Source) CopyDone(ctx context.Context) ([]dataflow.StateChange, error) {
+	c := &s.copy
+	state := []dataflow.StateChange{{Key: liveKey, Value: []byte("1")}}
+	if !s.live {
+		for _, r := range c.ranges {
+			if _, ok := c.done[r.id()]; !ok {
+				d := doneRange{}
+				if c.view != nil {
+					d = doneRange{View: c.view.String()}
+				}
+				c.done[r.id()] = d
+			}
+		}
+		var high string
+		for id, d := range c.done {
+			if d.View == "" {
+				// Read under the slot's own snapshot: nothing is left to remember.
+				state = append(state, dataflow.StateChange{Key: doneKey + id})
+				continue
+			}
+			if high == "" {
+				if err := s.ctl.QueryRow(ctx, "SELECT "+s.walNow()).Scan(&high); err != nil {
+					return nil, s.lost(err)
+				}
+			}
+			d.High = high
+			c.done[id] = d
+			v, err := json.Marshal(d)
+			if err != nil {
+				return nil, err
+			}
+			state = append(state, dataflow.StateChange{Key: doneKey + id, Value: v})
+		}
+	}
+	s.live = true
+	c.close(ctx)
+	if err := c.arm(s); err != nil {
+		return nil, err
+	}
+	for oid := range s.specs {
+		s.tableProgress(oid, func(p *TableProgress) { p.Done, p.Copying = true, false })
+	}
+	return state, nil
+}
+
+func (c *copyState) close(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ctx = context.WithoutCancel(ctx)
+	for _, l := range c.lanes {
+		_ = l.Close(ctx)
+	}
+	c.lanes = nil
+	if c.exporter != nil {
+		_ = c.exporter.Close(ctx)
+		c.exporter = nil
+	}
+	if c.holder != nil {
+		_ = c.holder.Close(ctx)
+		c.holder = nil
+	}
+}
+
+// rangeStream reads one COPY TO and hands it on in pieces; the server sends one message a row, so they are gathered.
+type rangeStream struct {
+	source  *Source
+	oid     uint32
+	binary  bool
+	columns []string
+	conn    *pgconn.PgConn
+	lane    int
+	pieces  chan []byte
+	free    chan []byte
+	stop    chan struct{}
+	once    sync.Once
+	ended   bool
+	last    []byte
+	cur     []byte
+	err     error
+	rows    int64
+}
+
+const pieceSize = 128 << 10
+
+func (r *rangeStream) run(ctx context.Context, sql string) {
+	defer close(r.pieces)
+	tag, err := r.conn.CopyTo(ctx, r, sql)
+	if err != nil {
+		r.err = err
+		return
+	}
+	r.rows = tag.RowsAffected()
+	if len(r.cur) > 0 {
+		select {
+		case r.pieces <- r.cur:
+		case <-r.stop:
+		}
+	}
+}
+
+// Write implements io.Writer for CopyTo.
+func (r *rangeStream) Write(p []byte) (int, error) {
+	if len(r.cur) > 0 && len(r.cur)+len(p) > pieceSize {
+		select {
+		case r.pieces <- r.cur:
+		case <-r.stop:
+			return 0, context.Canceled
+		}
+		select {
+		case r.cur = <-r.free:
+			r.cur = r.cur[:0]
+		default:
+			r.cur = make([]byte, 0, pieceSize)
+		}
+	}
+	r.cur = append(r.cur, p...)
+	return len(p), nil
+}
+
+func (r *rangeStream) Format() string {
+	if r.binary {
+		return "pgcopy-binary"
+	}
+	return "pgcopy-text"
+}
+
+func (r *rangeStream) Columns() []string { return r.columns }
+func (r *rangeStream) Rows() int64       { return r.rows }
+
+func (r *rangeStream) Next(ctx context.Context) ([]byte, error) {
+	if r.last != nil && cap(r.last) <= 2*pieceSize {
+		select {
+		case r.free <- r.last:
+		default:
+		}
+	}
+	r.last = nil
+	select {
+	case p, ok := <-r.pieces:
+		if !ok {
+			r.ended = true
+			if r.err != nil {
+				return nil, r.source.lost(r.err)
+			}
+			r.source.tableProgress(r.oid, func(p *TableProgress) { p.Rows += r.rows })
+			return nil, io.EOF
+		}
+		r.last = p
+		r.source.tableProgress(r.oid, func(t *TableProgress) { t.Bytes += int64(len(p)) })
+		return p, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Close ends the stream early; a COPY cannot be stopped half-way without its connection.
+func (r *rangeStream) Close() error {
+	r.once.Do(func() {
+		close(r.stop)
+		if !r.ended {
+			r.source.dropLane(r.lane)
+		}
+	})
+	return nil
+}
+
+func (s *Source) dropLane(lane int) {
+	s.copy.mu.Lock()
+	defer s.copy.mu.Unlock()
+	if c := s.copy.lanes[lane]; c != nil {
+		delete(s.copy.lanes, lane)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = c.Close(ctx)
+	}
+}

@@ -1,0 +1,134 @@
+package postgres
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"github.com/weirstream/weir/cdc/snapshot"
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// tableFilter stands between the stream and a table whose copy was not taken under the slot's own snapshot.
+//
+// The copy is a row of key ranges, each read under its own view. A change of a key is dropped when the range's view
+// holds its transaction, because the copied row has it already. On a first copy, changes beyond the cursor are dropped
+// as well: the range that is still to come will hold them.
+type tableFilter struct {
+	key     int // column of the integer key in the images; -1: there is one range, the whole table
+	ranges  []filterRange
+	open    bool // ranges beyond the last one are still to be copied
+	first   bool // and have no rows at the target yet
+	standby bool
+}
+
+// filterRange holds keys up to through; nil is the end.
+type filterRange struct {
+	through *int64
+	view    *snapshot.View // nil: the slot's own, which the stream continues
+	high    pg.LSN         // once the stream is here, nothing is left that view could hold
+}
+
+// drop implements rowFilter. A nil image means the whole table (truncate).
+func (f *tableFilter) drop(xid uint32, img changelog.Image) (bool, error) {
+	if img == nil {
+		return f.dropAll(xid)
+	}
+	i := 0
+	if f.key >= 0 {
+		key, err := integerAt(img, f.key)
+		if err != nil {
+			return false, err
+		}
+		for i < len(f.ranges) && f.ranges[i].through != nil && key > *f.ranges[i].through {
+			i++
+		}
+	}
+	if i == len(f.ranges) {
+		return f.open && f.first, nil
+	}
+	return f.ranges[i].sees(xid, f.standby), nil
+}
+
+func (r *filterRange) sees(xid uint32, standby bool) bool {
+	return r.view != nil && r.view.Sees(xid, standby)
+}
+
+// dropAll judges a truncate: it must be seen by every range or by none.
+func (f *tableFilter) dropAll(xid uint32) (bool, error) {
+	seen := 0
+	for i := range f.ranges {
+		if f.ranges[i].sees(xid, f.standby) {
+			seen++
+		}
+	}
+	switch {
+	case seen == len(f.ranges) && !(f.open && !f.first):
+		return true, nil
+	case seen == 0:
+		return false, nil
+	}
+	return false, errs.New(errs.SourceStream, "a table was truncated between two ranges of its copy").
+		WithHint("copy the table again: weir sources refresh TABLE")
+}
+
+// past forgets what the stream has left behind and tells whether nothing is left.
+func (f *tableFilter) past(position pg.LSN) (empty bool) {
+	for i := range f.ranges {
+		if f.ranges[i].view != nil && f.ranges[i].high <= position {
+			f.ranges[i].view = nil
+		}
+	}
+	if f.open {
+		return false
+	}
+	for i := range f.ranges {
+		if f.ranges[i].view != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// integerAt reads an integer column of an image.
+func integerAt(img changelog.Image, col int) (int64, error) {
+	it := img.Iter()
+	for i := 0; ; i++ {
+		kind, raw := it.Next()
+		if kind == 0 {
+			break
+		}
+		if i != col {
+			continue
+		}
+		switch kind {
+		case changelog.ValueText:
+			return strconv.ParseInt(string(raw[4:]), 10, 64)
+		case changelog.ValueBinary:
+			switch v := raw[4:]; len(v) {
+			case 2:
+				return int64(int16(binary.BigEndian.Uint16(v))), nil
+			case 4:
+				return int64(int32(binary.BigEndian.Uint32(v))), nil
+			case 8:
+				return int64(binary.BigEndian.Uint64(v)), nil
+			}
+		}
+		break
+	}
+	return 0, errs.New(errs.SourceProtocol, "a change came without its integer key")
+}
+
+// keyIndex is the place of a table's integer key among the columns of its shape, -1 if it has none.
+func keyIndex(shape *tableShape, key *pg.Column) int {
+	if shape == nil || key == nil {
+		return -1
+	}
+	for i, c := range shape.Columns {
+		if c.Attnum == key.Attnum {
+			return i
+		}
+	}
+	return -1
+}

@@ -1,0 +1,647 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weirstream/weir/cdc/snapshot"
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// Copies beside the stream: a table that joined, or one that is copied again.
+//
+// The reader stands still between two transactions while a chunk is read, so the chunk takes its place in the stream:
+// what was delivered before is older than the chunk's view (or the view is refused), and of what comes behind, the
+// view's own transactions are dropped for the chunk's keys until the stream is past the log's end as it was after the
+// read. Between chunks the stream goes on. Nothing is locked, and nothing larger than a message is held in memory.
+
+// liveCopy is one table's copy beside the stream, as stored.
+type liveCopy struct {
+	First  bool        `json:"first,omitempty"`  // the target has no rows of the table yet
+	Done   bool        `json:"done,omitempty"`   // every chunk was read
+	Floor  uint64      `json:"floor,omitempty"`  // views must hold every transaction below it
+	Chunks []liveChunk `json:"chunks,omitempty"` // read so far, as long as their views matter
+}
+
+type liveChunk struct {
+	Through *int64 `json:"through,omitempty"`
+	View    string `json:"view"`
+	High    string `json:"high"`
+}
+
+const liveCopyKey = "copy/"
+
+func liveCopyState(oid uint32, c *liveCopy) dataflow.StateChange {
+	key := liveCopyKey + strconv.FormatUint(uint64(oid), 10)
+	if c == nil {
+		return dataflow.StateChange{Key: key}
+	}
+	v, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	return dataflow.StateChange{Key: key, Value: v}
+}
+
+// command is an order to the receiving goroutine, obeyed between two transactions.
+type command struct {
+	present []pg.TableName // the selected tables that exist now
+	refresh []string       // schema.table
+	done    chan error     // of refresh; buffered
+}
+
+// Refresh copies tables again while everything streams. It returns when the copies are under way.
+func (s *Source) Refresh(ctx context.Context, tables []string) error {
+	c := command{refresh: tables, done: make(chan error, 1)}
+	select {
+	case s.commands <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+	s.wake()
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+}
+
+func (s *Source) wake() {
+	if s.stream != nil {
+		s.stream.interrupt()
+	}
+}
+
+// discover looks for new and dropped tables on a connection of its own.
+func (s *Source) discover() {
+	var conn *pgx.Conn
+	defer func() {
+		if conn != nil {
+			_ = conn.Close(context.Background())
+		}
+	}()
+	var last []pg.TableName
+	for s.env.Clock.Sleep(s.ctx, s.opts.DiscoveryPeriod) == nil {
+		if conn == nil || conn.IsClosed() {
+			var err error
+			if conn, err = pg.ConnectPgx(s.ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " discovery"}); err != nil {
+				continue // the stream will say what is wrong with the server
+			}
+		}
+		names, err := s.selected(s.ctx, conn)
+		if err != nil {
+			continue
+		}
+		pending := s.copying.Load()
+		if slices.Equal(names, last) && !pending {
+			continue
+		}
+		select {
+		case s.commands <- command{present: names}:
+			last = names
+			s.wake()
+		default: // the last one has not been obeyed yet
+		}
+	}
+}
+
+// attend runs the orders that came, and one chunk of a copy that is under way. A chunk makes the stream wait, so the
+// stream gets as long to itself afterwards.
+func (s *Source) attend() error {
+	if err := s.obey(); err != nil {
+		return err
+	}
+	if !s.copying.Load() {
+		return nil
+	}
+	now := s.env.Clock.Now()
+	if wait := s.nextChunk.Sub(now); wait > 0 {
+		s.stream.interruptIn(wait)
+		return nil
+	}
+	err := s.copyChunk()
+	end := s.env.Clock.Now()
+	s.nextChunk = end.Add(max(end.Sub(now), time.Millisecond))
+	if err == nil && s.copying.Load() {
+		s.stream.interruptIn(s.nextChunk.Sub(end))
+	}
+	return err
+}
+
+func (s *Source) obey() error {
+	for {
+		select {
+		case c := <-s.commands:
+			var err error
+			if c.refresh != nil {
+				err = s.beginRefresh(c.refresh)
+				c.done <- err
+				if _, isRecord := errs.As(err); isRecord && !errs.Is(err, errs.SourceUnreachable) {
+					err = nil // the asker was told
+				}
+			} else {
+				err = s.follow(c.present)
+			}
+			if err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// follow takes up tables that appeared and lets go of those that are gone.
+func (s *Source) follow(present []pg.TableName) error {
+	var fresh []pg.TableName
+	have := map[uint32]bool{}
+	for _, t := range present {
+		have[t.OID] = true
+		if s.tables[t.OID] == nil && s.copies[t.OID] == nil {
+			fresh = append(fresh, t)
+		}
+	}
+	for oid, shape := range s.tables {
+		if have[oid] {
+			continue
+		}
+		if err := s.letGo(oid, shape); err != nil {
+			return err
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	var oids []uint32
+	for _, t := range fresh {
+		oids = append(oids, t.OID)
+	}
+	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
+	if err != nil {
+		return s.lost(err)
+	}
+	for _, t := range specs {
+		if s.binary {
+			for _, c := range t.Columns {
+				if c.Generated == 0 && !streamBinary(c.Type) {
+					return errTextNeeded
+				}
+			}
+		}
+	}
+	if err := s.publish(s.ctx, specs); err != nil {
+		return err
+	}
+	floor, err := s.horizon()
+	if err != nil {
+		return err
+	}
+	for _, t := range specs {
+		s.env.Log.Info("table joins", "table", t.String())
+		s.specs[t.OID] = t
+		s.copies[t.OID] = &liveCopy{First: true, Floor: floor}
+		s.progress.mu.Lock()
+		s.progress.tables[t.OID] = &TableProgress{Schema: t.Schema, Name: t.Name, EstRows: t.RelTuples, EstBytes: t.Bytes, Copying: true}
+		s.progress.mu.Unlock()
+	}
+	s.copying.Store(true)
+	return nil
+}
+
+// horizon is the number below which every transaction may have written without the publication's latest change.
+func (s *Source) horizon() (uint64, error) {
+	var view string
+	if err := s.ctl.QueryRow(s.ctx, "SELECT "+s.currentSnapshot()).Scan(&view); err != nil {
+		return 0, s.lost(err)
+	}
+	v, err := snapshot.ParseView(view)
+	return v.Xmax, err
+}
+
+// letGo ends the mirroring of a table that was dropped, or that was renamed out of the selection.
+func (s *Source) letGo(oid uint32, shape *tableShape) error {
+	var exists bool
+	if err := s.ctl.QueryRow(s.ctx, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::oid)`, fmt.Sprint(oid)).Scan(&exists); err != nil {
+		return s.lost(err)
+	}
+	delete(s.tables, oid)
+	delete(s.copies, oid)
+	delete(s.filters, oid)
+	rel := s.reader.rels[oid]
+	if rel != nil {
+		s.reader.rels[oid] = &relation{msg: rel.msg}
+		s.reader.last = nil
+	}
+	s.progress.mu.Lock()
+	delete(s.progress.tables, oid)
+	s.progress.mu.Unlock()
+	m := dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: append(positionState(s.reader.position),
+		dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil))}
+	if !exists {
+		m.Kind = dataflow.KindSchema
+		m.Schema = &changelog.SchemaChange{
+			Old:   &changelog.Relation{ID: oid, Schema: shape.Schema, Name: shape.Name},
+			Steps: []changelog.SchemaStep{{Kind: changelog.DropTable}},
+		}
+	}
+	s.env.Log.Info("table leaves", "table", shape.Schema+"."+shape.Name, "dropped", !exists)
+	return s.send(m)
+}
+
+func (s *Source) beginRefresh(names []string) error {
+	var oids []uint32
+	for _, name := range names {
+		found := false
+		for oid, shape := range s.tables {
+			if shape.Schema+"."+shape.Name == name {
+				oids, found = append(oids, oid), true
+			}
+		}
+		if !found {
+			return errs.New(errs.TableUnknown, "table %q is not part of the mirror", name).WithHint("name it schema.table, as the source does")
+		}
+	}
+	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
+	if err != nil {
+		return s.lost(err)
+	}
+	for _, t := range specs {
+		s.specs[t.OID] = t
+		s.copies[t.OID] = &liveCopy{}
+		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
+	}
+	s.copying.Store(true)
+	return nil
+}
+
+// chunkRows is how many rows of a table with an integer key are read while the stream stands still.
+const chunkRows = 20000
+
+// copyChunk reads the next chunk of one table that is being copied.
+func (s *Source) copyChunk() error {
+	var oids []uint32
+	for oid, c := range s.copies {
+		if !c.Done {
+			oids = append(oids, oid)
+		}
+	}
+	if len(oids) == 0 {
+		s.copying.Store(false)
+		return nil
+	}
+	slices.Sort(oids)
+	for _, oid := range oids {
+		copied, err := s.copyOne(oid, s.copies[oid])
+		if err != nil {
+			return err
+		}
+		if copied {
+			return nil
+		}
+	}
+	return nil
+}
+
+// copyOne reads a chunk of the table; false when the database does not allow it yet.
+func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
+	if err := s.env.Fail.Hit(FailChunk); err != nil {
+		return false, s.failpoint(err)
+	}
+	if err := s.reader.flush(); err != nil {
+		return false, err
+	}
+	conn, err := pg.ConnectPgx(s.ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " chunk"})
+	if err != nil {
+		return false, s.lost(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(s.ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return false, s.lost(err)
+	}
+	var text string
+	if err := conn.QueryRow(s.ctx, "SELECT "+s.currentSnapshot()).Scan(&text); err != nil {
+		return false, s.lost(err)
+	}
+	view, err := snapshot.ParseView(text)
+	if err != nil {
+		return false, err
+	}
+	if view.Xmin < c.Floor || !s.delivered.Allows(view, s.standby) {
+		return false, nil // somebody who may have written unseen is still at work; asked again soon
+	}
+	specs, err := pg.LoadTables(s.ctx, conn, []uint32{oid})
+	if err != nil {
+		return false, s.lost(err)
+	}
+	if len(specs) == 0 {
+		delete(s.copies, oid) // dropped meanwhile
+		return true, nil
+	}
+	return true, s.sendChunk(conn, specs[0], c, view)
+}
+
+// sendChunk puts a chunk into the stream.
+func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, c *liveCopy, view snapshot.View) error {
+	shape := s.shapeOf(t)
+	if known := s.tables[t.OID]; known != nil {
+		if !sameColumns(known, shape) {
+			return nil // a change of shape is still to come in the stream; the chunk is read behind it
+		}
+		shape.Version = known.Version
+	}
+	rel := s.relationFromSpec(t, shape)
+	state := append([]dataflow.StateChange{}, positionState(s.reader.position)...)
+	if s.tables[t.OID] == nil {
+		s.tables[t.OID] = shape
+		if err := s.send(dataflow.Message{Kind: dataflow.KindSchema, State: []dataflow.StateChange{shape.state(t.OID)},
+			Schema: &changelog.SchemaChange{New: rel, Steps: []changelog.SchemaStep{{Kind: changelog.CreateTable}}, Origin: t}}); err != nil {
+			return err
+		}
+	}
+	key := integerKey(t)
+	if keyIndex(shape, key) < 0 {
+		key = nil
+	}
+	chunk := &dataflow.Chunk{Rel: rel, Replace: true}
+	where, order := "", ""
+	if key != nil {
+		chunk.Key = []string{key.Name}
+		if n := len(c.Chunks); n > 0 && c.Chunks[n-1].Through != nil {
+			after := *c.Chunks[n-1].Through
+			chunk.After = []string{strconv.FormatInt(after, 10)}
+			where = fmt.Sprintf("%s > %d", pg.Ident(key.Name), after)
+		}
+		var through *int64
+		from := only(t)
+		if where != "" {
+			from += " WHERE " + where
+		}
+		err := conn.QueryRow(s.ctx, fmt.Sprintf("SELECT %[1]s::int8 FROM %[2]s ORDER BY %[1]s OFFSET %[3]d LIMIT 1", pg.Ident(key.Name), from, chunkRows-1)).Scan(&through)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return s.lost(err)
+		}
+		if through != nil {
+			chunk.Through = []string{strconv.FormatInt(*through, 10)}
+			if where != "" {
+				where += " AND "
+			}
+			where += fmt.Sprintf("%s <= %d", pg.Ident(key.Name), *through)
+			c.Chunks = append(c.Chunks, liveChunk{Through: through, View: view.String()})
+		} else {
+			c.Chunks = append(c.Chunks, liveChunk{View: view.String()})
+			c.Done = true
+		}
+	} else {
+		c.Chunks = append(c.Chunks, liveChunk{View: view.String()})
+		c.Done = true
+	}
+	rows, err := s.readChunk(conn, t, rel, shape, chunk, where+order)
+	if err != nil {
+		return err
+	}
+	var high string
+	if err := s.ctl.QueryRow(s.ctx, "SELECT "+s.walNow()).Scan(&high); err != nil {
+		return s.lost(err)
+	}
+	c.Chunks[len(c.Chunks)-1].High = high
+	if err := s.armLive(t.OID); err != nil {
+		return err
+	}
+	state = append(state, liveCopyState(t.OID, c))
+	s.tableProgress(t.OID, func(p *TableProgress) {
+		p.Rows += rows
+		p.Done, p.Copying = c.Done, !c.Done
+	})
+	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state})
+}
+
+func sameColumns(a, b *tableShape) bool {
+	return a.Schema == b.Schema && a.Name == b.Name && slices.EqualFunc(a.Columns, b.Columns, func(x, y columnShape) bool {
+		return x.Name == y.Name && x.TypeOID == y.TypeOID && x.TypeMod == y.TypeMod
+	})
+}
+
+// relationFromSpec describes a table as its own R message will.
+func (s *Source) relationFromSpec(t *pg.Table, shape *tableShape) *changelog.Relation {
+	rel := &changelog.Relation{ID: t.OID, Version: shape.Version, Schema: t.Schema, Name: t.Name, Binary: s.binary, Identity: changelog.IdentityKey}
+	if t.Identity == 'f' {
+		rel.Identity = changelog.IdentityFull
+	} else if len(t.IdentityKey) == 0 {
+		rel.Identity = changelog.IdentityNothing
+	}
+	for _, c := range shape.Columns {
+		col := t.Column(c.Name)
+		s.types[c.TypeOID] = [2]string{col.Type.Schema, col.Type.Name}
+		rel.Columns = append(rel.Columns, changelog.Column{
+			Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, TypeSchema: col.Type.Schema, TypeName: col.Type.Name,
+			Key: slices.Contains(t.IdentityKey, c.Name),
+		})
+	}
+	return rel
+}
+
+// readChunk sends the chunk's rows, the first message with its range, in bounded batches.
+func (s *Source) readChunk(conn *pgx.Conn, t *pg.Table, rel *changelog.Relation, shape *tableShape, chunk *dataflow.Chunk, where string) (int64, error) {
+	var cols []string
+	for _, c := range shape.Columns {
+		cols = append(cols, pg.Ident(c.Name))
+	}
+	if f := s.opts.Filter(t.Schema, t.Name); f != "" {
+		if where != "" {
+			where += " AND "
+		}
+		where += "(" + f + ")"
+	}
+	sql := "SELECT " + strings.Join(cols, ", ") + " FROM " + only(t)
+	if where != "" {
+		sql += " WHERE " + where
+	}
+	format, kind := int16(0), byte(changelog.ValueText)
+	if s.binary {
+		format, kind = 1, changelog.ValueBinary
+	}
+	if err := s.send(dataflow.Message{Kind: dataflow.KindChunk, Chunk: chunk}); err != nil {
+		return 0, err
+	}
+	rr := conn.PgConn().ExecParams(s.ctx, sql, nil, nil, nil, []int16{format})
+	batch := s.reader.pool.Get()
+	index := batch.UseRelation(rel)
+	var img []byte
+	var n int64
+	for rr.NextRow() {
+		img = appendImage(img[:0], rr.Values(), kind)
+		batch.Append(index, changelog.Insert, false, nil, img)
+		n++
+		if batch.Bytes() >= batchGoal {
+			if err := s.send(dataflow.Message{Kind: dataflow.KindRows, Rows: batch}); err != nil {
+				return n, err
+			}
+			batch = s.reader.pool.Get()
+			index = batch.UseRelation(rel)
+		}
+	}
+	if _, err := rr.Close(); err != nil {
+		batch.Release()
+		return n, s.lost(err)
+	}
+	if len(batch.Entries) == 0 {
+		batch.Release()
+		return n, nil
+	}
+	return n, s.send(dataflow.Message{Kind: dataflow.KindRows, Rows: batch})
+}
+
+func appendImage(dst []byte, values [][]byte, kind byte) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(values)))
+	for _, v := range values {
+		if v == nil {
+			dst = append(dst, changelog.ValueNull)
+			continue
+		}
+		dst = append(dst, kind)
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(v)))
+		dst = append(dst, v...)
+	}
+	return dst
+}
+
+// armLive makes the filter of a table from its copy's chunks.
+func (s *Source) armLive(oid uint32) error {
+	c := s.copies[oid]
+	f := &tableFilter{key: -1, open: !c.Done, first: c.First, standby: s.standby}
+	for _, ch := range c.Chunks {
+		view, err := snapshot.ParseView(ch.View)
+		if err != nil {
+			return errs.New(errs.StateCorrupt, "stored copy of table %d: %w", oid, err).Because(err)
+		}
+		high, err := pg.ParseLSN(ch.High)
+		if err != nil {
+			return errs.New(errs.StateCorrupt, "stored copy of table %d: %w", oid, err).Because(err)
+		}
+		f.ranges = append(f.ranges, filterRange{through: ch.Through, view: &view, high: high})
+	}
+	if t := s.specs[oid]; t != nil {
+		if k := keyIndex(s.tables[oid], integerKey(t)); k >= 0 && (len(f.ranges) == 0 || f.ranges[0].through != nil) {
+			f.key = k
+		}
+	}
+	s.setFilter(oid, f)
+	return nil
+}
+
+func (s *Source) setFilter(oid uint32, f *tableFilter) {
+	if f == nil {
+		delete(s.filters, oid)
+	} else {
+		s.filters[oid] = f
+	}
+	if s.reader == nil {
+		return
+	}
+	if rel := s.reader.rels[oid]; rel != nil {
+		if f == nil {
+			rel.filter = nil
+		} else {
+			rel.filter = f
+		}
+		// A table that joined while its rows already described themselves was not ours then.
+		if f != nil && rel.rel == nil {
+			delete(s.reader.rels, oid)
+			if r, _, _, err := s.resolve(rel.msg, nil); err == nil {
+				s.reader.rels[oid] = r
+			}
+			s.reader.last = nil
+		}
+	}
+}
+
+// settle lets go of filters that the stream has passed.
+func (s *Source) settle(position pg.LSN) error {
+	if len(s.filters) == 0 || s.reader.inTx {
+		return nil
+	}
+	var state []dataflow.StateChange
+	for oid, f := range s.filters {
+		if !f.past(position) {
+			continue
+		}
+		s.setFilter(oid, nil)
+		if s.copies[oid] != nil {
+			delete(s.copies, oid)
+			state = append(state, liveCopyState(oid, nil))
+		}
+		for id := range s.copy.done {
+			if strings.HasPrefix(id, strconv.FormatUint(uint64(oid), 10)+"/") {
+				delete(s.copy.done, id)
+				state = append(state, dataflow.StateChange{Key: doneKey + id})
+			}
+		}
+	}
+	if len(state) == 0 {
+		return nil
+	}
+	// The notes go with a position that is past them, or a restart would read what they guarded against again.
+	if err := s.reader.flush(); err != nil {
+		return err
+	}
+	if position > s.reader.position {
+		s.reader.position, s.reader.emitted = position, position
+	}
+	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: append(positionState(s.reader.position), state...)})
+}
+
+// restoreLive takes up copies beside the stream after a restart.
+func (s *Source) restoreLive(state dataflow.State) error {
+	for key, value := range state {
+		if !strings.HasPrefix(key, liveCopyKey) {
+			continue
+		}
+		oid, err := strconv.ParseUint(key[len(liveCopyKey):], 10, 32)
+		if err != nil {
+			return errs.New(errs.StateCorrupt, "stored key %q", key)
+		}
+		c := &liveCopy{}
+		if err := json.Unmarshal(value, c); err != nil {
+			return errs.New(errs.StateCorrupt, "stored copy of table %d: %w", oid, err).Because(err)
+		}
+		s.copies[uint32(oid)] = c
+		if err := s.armLive(uint32(oid)); err != nil {
+			return err
+		}
+		if !c.Done {
+			s.copying.Store(true)
+		}
+	}
+	return nil
+}
+
+// seedDelivered notes where the database stands, for what an earlier process has delivered: all of that is below.
+func (s *Source) seedDelivered(ctx context.Context) error {
+	var view string
+	if err := s.ctl.QueryRow(ctx, "SELECT "+s.currentSnapshot()).Scan(&view); err != nil {
+		return s.lost(err)
+	}
+	v, err := snapshot.ParseView(view)
+	if err != nil {
+		return err
+	}
+	s.delivered.Floor = v.Xmax
+	return nil
+}

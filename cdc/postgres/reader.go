@@ -1,0 +1,295 @@
+package postgres
+
+import (
+	"time"
+
+	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// reader turns decoded pgoutput messages into messages of the dataflow. It does no I/O of its own: what needs the
+// catalog goes through relations.
+//
+// Transactions arrive whole and in commit order. Rows go out as they come, also before their transaction's end was
+// read, since it has committed; but the message that allows a cut goes out only behind a commit. A batch leaves when
+// nothing more is waiting to be read or when it is full, preferably at a commit.
+type reader struct {
+	relations relationSource
+	emit      func(dataflow.Message) error
+	pool      changelog.Pool
+	rows      *changelog.Rows
+	dec       *pgoutput.Decoder
+	msg       pgoutput.Message
+	rels      map[uint32]*relation
+	last      *relation
+
+	inTx      bool
+	skip      bool // the transaction was applied before
+	xid       uint32
+	position  pg.LSN // end of the last transaction that was read
+	emitted   pg.LSN // position of the last message that allowed a cut
+	commit    time.Time
+	delivered func(xid uint32)
+	mark      *dataflow.State
+}
+
+// relationSource resolves relation messages against the catalog. change is not nil when rows of an earlier shape came
+// before; a nil relation is one that is not mirrored.
+type relationSource interface {
+	resolve(m *pgoutput.RelationMsg, before *relation) (r *relation, change *changelog.SchemaChange, state []dataflow.StateChange, err error)
+}
+
+// relation is a table of the stream.
+type relation struct {
+	msg  *pgoutput.RelationMsg
+	rel  *changelog.Relation // nil: not mirrored
+	full bool
+	// filter drops rows that a copy has seen, or will see; nil when the table is simply live.
+	filter rowFilter
+
+	batch *changelog.Rows // cache: index in this batch
+	index uint32
+}
+
+// rowFilter judges one change of a table that is being copied. seen: the copy holds the transaction's effect on the
+// row, or will.
+type rowFilter interface {
+	drop(xid uint32, img changelog.Image) (bool, error)
+}
+
+// A batch is sent at the first commit past batchGoal bytes, and in any case past batchMax.
+const (
+	batchGoal = 128 << 10
+	batchMax  = 512 << 10
+	batchRows = 4096
+)
+
+const positionKey = "position"
+
+func positionState(lsn pg.LSN) []dataflow.StateChange {
+	return []dataflow.StateChange{{Key: positionKey, Value: []byte(lsn.String())}}
+}
+
+// step takes one XLogData payload.
+func (r *reader) step(payload []byte) error {
+	if err := r.dec.Decode(payload, &r.msg); err != nil {
+		return errs.New(errs.SourceProtocol, "%w", err).Because(err)
+	}
+	m := &r.msg
+	switch m.Kind {
+	case pgoutput.Insert, pgoutput.Update, pgoutput.Delete:
+		return r.row(m)
+	case pgoutput.Begin:
+		r.inTx, r.xid = true, m.Xid
+		// The commit record of the last transaction ends where ours may begin, so the comparison is strict.
+		r.skip = pg.LSN(m.LSN) < r.position
+	case pgoutput.Commit:
+		r.inTx = false
+		if end := pg.LSN(m.EndLSN); end > r.position {
+			r.position = end
+		}
+		r.commit = m.CommitTime()
+		if r.delivered != nil {
+			r.delivered(r.xid)
+		}
+		if r.rows != nil && len(r.rows.Entries) > 0 {
+			r.rows.Txs = append(r.rows.Txs, changelog.Tx{End: len(r.rows.Entries), Xid: r.xid, Commit: r.commit})
+			if r.rows.Bytes() >= batchGoal || len(r.rows.Entries) >= batchRows {
+				return r.flush()
+			}
+		}
+	case pgoutput.Relation:
+		return r.relation(m.Relation)
+	case pgoutput.Truncate:
+		return r.truncate(m)
+	case pgoutput.Type, pgoutput.Origin, pgoutput.LogicalMessage, pgoutput.StreamAbort:
+		// Types are looked up by number; messages are other people's, or our heartbeat; an abort of a transaction that
+		// was never streamed is a stray one that 18 sends.
+	default:
+		return errs.New(errs.SourceProtocol, "the server sent %s, which was not asked for", m.Kind)
+	}
+	return nil
+}
+
+func (r *reader) row(m *pgoutput.Message) error {
+	if r.skip {
+		return nil
+	}
+	rel := r.last
+	if rel == nil || rel.msg.ID != m.RelationID {
+		if rel = r.rels[m.RelationID]; rel == nil {
+			return errs.New(errs.SourceProtocol, "a row of relation %d came before its description", m.RelationID)
+		}
+		r.last = rel
+	}
+	if rel.rel == nil {
+		return nil
+	}
+	op := changelog.Insert
+	switch m.Kind {
+	case pgoutput.Update:
+		op = changelog.Update
+	case pgoutput.Delete:
+		op = changelog.Delete
+	}
+	if rel.filter != nil {
+		return r.filtered(rel, op, m)
+	}
+	return r.append(rel, op, m)
+}
+
+func (r *reader) append(rel *relation, op changelog.Op, m *pgoutput.Message) error {
+	if r.rows == nil {
+		r.rows = r.pool.Get()
+	}
+	if rel.batch != r.rows {
+		rel.batch, rel.index = r.rows, r.rows.UseRelation(rel.rel)
+	}
+	img := changelog.Image(m.New)
+	if rel.full && op == changelog.Update && img.HasUnsent() {
+		// The old row is complete under FULL, and the new one still leaves out large values that did not change.
+		img = changelog.AppendMerged(nil, img, changelog.Image(m.Old))
+	}
+	r.rows.Append(rel.index, op, m.OldKind == 'K', changelog.Image(m.Old), img)
+	if r.rows.Bytes() >= batchMax {
+		return r.flush()
+	}
+	return nil
+}
+
+// filtered judges the halves of a change by themselves: an update may move a row from one range of a copy to another.
+func (r *reader) filtered(rel *relation, op changelog.Op, m *pgoutput.Message) error {
+	switch {
+	case op == changelog.Insert, op == changelog.Update && m.Old == nil:
+		drop, err := rel.filter.drop(r.xid, changelog.Image(m.New))
+		if err != nil || drop {
+			return err
+		}
+	case op == changelog.Delete:
+		drop, err := rel.filter.drop(r.xid, changelog.Image(m.Old))
+		if err != nil || drop {
+			return err
+		}
+	default:
+		dropOld, err := rel.filter.drop(r.xid, changelog.Image(m.Old))
+		if err != nil {
+			return err
+		}
+		dropNew, err := rel.filter.drop(r.xid, changelog.Image(m.New))
+		if err != nil {
+			return err
+		}
+		switch {
+		case dropOld && dropNew:
+			return nil
+		case dropNew:
+			del := *m
+			del.New = nil
+			return r.append(rel, changelog.Delete, &del)
+		case dropOld:
+			// The copy no longer held the old row, or does not hold it yet, and does not know the new one.
+			if changelog.Image(m.New).HasUnsent() && m.OldKind != 'O' {
+				return errs.New(errs.SourceStream, "a row of %s moved between ranges of its copy without its large values", rel.rel).
+					WithHint("copy the table again: weir sources refresh %s", rel.rel)
+			}
+			ins := *m
+			if ins.OldKind == 'O' {
+				ins.New = pgoutput.Tuple(changelog.AppendMerged(nil, changelog.Image(m.New), changelog.Image(m.Old)))
+			}
+			ins.Old, ins.OldKind = nil, 0
+			return r.append(rel, changelog.Insert, &ins)
+		}
+	}
+	return r.append(rel, op, m)
+}
+
+func (r *reader) relation(m *pgoutput.RelationMsg) error {
+	before := r.rels[m.ID]
+	if before != nil && before.msg.Equal(m) {
+		return nil // servers repeat descriptions freely
+	}
+	rel, change, state, err := r.relations.resolve(m, before)
+	if err != nil {
+		return err
+	}
+	if before != nil {
+		rel.filter = before.filter
+	}
+	r.rels[m.ID] = rel
+	r.last = nil
+	if change == nil || r.skip {
+		return nil
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	return r.emit(dataflow.Message{Kind: dataflow.KindSchema, Schema: change, State: state})
+}
+
+func (r *reader) truncate(m *pgoutput.Message) error {
+	if r.skip {
+		return nil
+	}
+	var tr changelog.Truncate
+	for _, id := range m.Relations {
+		rel := r.rels[id]
+		if rel == nil || rel.rel == nil {
+			continue
+		}
+		if rel.filter != nil {
+			if drop, err := rel.filter.drop(r.xid, nil); err != nil || drop {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		tr.Relations = append(tr.Relations, rel.rel)
+	}
+	if len(tr.Relations) == 0 {
+		return nil
+	}
+	tr.Cascade, tr.RestartIdentity = m.Cascade, m.RestartIdentity
+	if err := r.flush(); err != nil {
+		return err
+	}
+	return r.emit(dataflow.Message{Kind: dataflow.KindTruncate, Truncate: &tr})
+}
+
+// flush sends what was gathered. Outside of a transaction it also carries the position, even without rows.
+func (r *reader) flush() error {
+	rows := r.rows
+	r.rows = nil
+	boundary := !r.inTx
+	if rows != nil && len(rows.Entries) == 0 {
+		rows.Release()
+		rows = nil
+	}
+	if rows == nil {
+		if !boundary || r.position == r.emitted {
+			return nil
+		}
+		// Something without rows came before: a truncate, a change of shape, or rows that were not for us.
+		r.emitted = r.position
+		return r.emit(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: positionState(r.position), Commit: r.commit})
+	}
+	m := dataflow.Message{Kind: dataflow.KindRows, Rows: rows, Boundary: boundary, Commit: r.commit}
+	if boundary {
+		m.State = positionState(r.position)
+		r.emitted = r.position
+	}
+	return r.emit(m)
+}
+
+// idle is told the server's position when nothing is unfinished. When nothing has moved ours for long, the position
+// goes on by itself, so that a quiet database does not keep a busy server's WAL.
+func (r *reader) idle(end pg.LSN) error {
+	if r.inTx || end <= r.position {
+		return nil
+	}
+	r.position = end
+	return r.flush()
+}

@@ -1,0 +1,276 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// slotInfo is a row of pg_replication_slots.
+type slotInfo struct {
+	plugin, database string
+	active           bool
+	activePID        int32
+	walStatus        string
+	confirmed        pg.LSN
+	restart          pg.LSN
+}
+
+func (s *Source) slot(ctx context.Context, conn *pgx.Conn) (*slotInfo, error) {
+	status := "'reserved'"
+	if s.version >= 130000 {
+		status = "coalesce(wal_status, 'reserved')"
+	}
+	var info slotInfo
+	var confirmed, restart string
+	err := conn.QueryRow(ctx, `SELECT coalesce(plugin, ''), coalesce(database, ''), active, coalesce(active_pid, 0), `+status+`,
+		coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(restart_lsn, '0/0')::text
+		FROM pg_replication_slots WHERE slot_name = $1`, s.opts.Slot).
+		Scan(&info.plugin, &info.database, &info.active, &info.activePID, &info.walStatus, &confirmed, &restart)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	if info.confirmed, err = pg.ParseLSN(confirmed); err != nil {
+		return nil, err
+	}
+	info.restart, err = pg.ParseLSN(restart)
+	return &info, err
+}
+
+// checkSlot refuses to go on where changes between our position and the slot's would be missing.
+func (s *Source) checkSlot(ctx context.Context, position pg.LSN) error {
+	info, err := s.slot(ctx, s.ctl)
+	if err != nil {
+		return err
+	}
+	switch {
+	case info == nil:
+		return errs.New(errs.SlotLost, "slot %q does not exist any more on %s", s.opts.Slot, s.opts.Config.Server()).
+			WithHint("what was committed since the last checkpoint cannot be read; only a new copy repairs that")
+	case info.plugin != "pgoutput" || info.database != s.opts.Config.Database():
+		return errs.New(errs.SlotLost, "slot %q is not ours: plugin %s, database %s", s.opts.Slot, info.plugin, info.database)
+	case info.walStatus == "lost":
+		return errs.New(errs.SlotLost, "slot %q has lost WAL that it still needed", s.opts.Slot).
+			WithHint("raise max_slot_wal_keep_size and copy anew")
+	case info.confirmed > position:
+		return errs.New(errs.SlotGap, "slot %q was moved to %s, past our position %s", s.opts.Slot, info.confirmed, position).
+			WithDetail("somebody else read the slot, or the target was put back to an older state").
+			WithHint("changes between the two are missing at the target; only a new copy repairs that")
+	}
+	if !info.active {
+		return nil
+	}
+	return s.takeSlot(ctx, info)
+}
+
+// takeSlot ends an older reader of ours that still hangs on the slot: its walsender blocks for up to
+// wal_sender_timeout after its client has died. Anybody else's reader is left alone.
+func (s *Source) takeSlot(ctx context.Context, info *slotInfo) error {
+	for attempt := range 100 {
+		var app string
+		err := s.ctl.QueryRow(ctx, `SELECT application_name FROM pg_stat_activity WHERE pid = $1::int`, info.activePID).Scan(&app)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return s.lost(err)
+		}
+		if err == nil && app != appName {
+			return errs.New(errs.SlotInUse, "slot %q is read by %q (pid %d)", s.opts.Slot, app, info.activePID).
+				WithHint("each mirror needs a slot of its own: --set slot.name=…")
+		}
+		if attempt%20 == 0 {
+			if _, err := s.ctl.Exec(ctx, `SELECT pg_terminate_backend($1::int)`, info.activePID); err != nil {
+				return s.lost(err)
+			}
+		}
+		if err := s.env.Clock.Sleep(ctx, slotPoll); err != nil {
+			return err
+		}
+		next, err := s.slot(ctx, s.ctl)
+		if err != nil || next == nil || !next.active {
+			return err
+		}
+		info = next
+	}
+	return errs.New(errs.SlotInUse, "slot %q stays in use by pid %d", s.opts.Slot, info.activePID)
+}
+
+// createSlot makes the slot and exports the snapshot that begins where it begins. The snapshot lives as long as conn
+// runs no other command.
+//
+// The server waits for every transaction that has a number when it is asked; a client that gives up leaves it at work
+// and the slot appears later, so there is no time limit here and a slot left over is dropped at the next start.
+func (s *Source) createSlot(ctx context.Context, conn *pgconn.PgConn) (consistent pg.LSN, snapshot string, err error) {
+	sql := "CREATE_REPLICATION_SLOT " + pg.Ident(s.opts.Slot) + " LOGICAL pgoutput EXPORT_SNAPSHOT"
+	if s.version >= 170000 && s.opts.Failover {
+		sql = "CREATE_REPLICATION_SLOT " + pg.Ident(s.opts.Slot) + " LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)"
+	}
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		var e *pgconn.PgError
+		if errors.As(err, &e) && e.Code == "42710" {
+			return 0, "", errs.New(errs.SlotInUse, "slot %q exists already", s.opts.Slot).Because(err)
+		}
+		return 0, "", errs.New(errs.SourceStream, "create slot %q: %w", s.opts.Slot, err).Because(err)
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 3 {
+		return 0, "", errs.New(errs.SourceProtocol, "create slot %q: unexpected answer", s.opts.Slot)
+	}
+	row := results[0].Rows[0]
+	consistent, err = pg.ParseLSN(string(row[1]))
+	return consistent, string(row[2]), err
+}
+
+// dropStaleSlot removes a slot of ours that no stored position belongs to: a first start that died before its first
+// cut left it.
+func (s *Source) dropStaleSlot(ctx context.Context) error {
+	info, err := s.slot(ctx, s.ctl)
+	if err != nil || info == nil {
+		return err
+	}
+	if info.active {
+		if err := s.takeSlot(ctx, info); err != nil {
+			return err
+		}
+	}
+	s.env.Log.Warn("dropping a slot left by a start that did not get far", "slot", s.opts.Slot)
+	_, err = s.ctl.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, s.opts.Slot)
+	if err != nil {
+		return errs.New(errs.SlotInUse, "drop slot %q: %w", s.opts.Slot, err).Because(err)
+	}
+	return nil
+}
+
+// publish makes the publication cover exactly the given tables. It must be there before the slot: a slot reads its WAL
+// with the publications as they were then.
+func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
+	var exists, all bool
+	err := s.ctl.QueryRow(ctx, `SELECT true, puballtables FROM pg_publication WHERE pubname = $1`, s.opts.Publication).Scan(&exists, &all)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return s.lost(err)
+	}
+	var items []string
+	for _, t := range tables {
+		items = append(items, s.publishItem(t))
+	}
+	if !exists {
+		sql := "CREATE PUBLICATION " + pg.Ident(s.opts.Publication)
+		if len(items) > 0 {
+			sql += " FOR TABLE " + strings.Join(items, ", ")
+		}
+		if s.version >= 130000 {
+			sql += " WITH (publish_via_partition_root = true)"
+		}
+		if _, err := s.ctl.Exec(ctx, sql); err != nil {
+			return errs.New(errs.PublicationMissing, "create publication %q: %w", s.opts.Publication, err).Because(err).
+				WithFix(sql + ";")
+		}
+		return nil
+	}
+	if all || s.opts.KeepPublication {
+		return s.covered(ctx, tables)
+	}
+	have := map[uint32]bool{}
+	rows, err := s.ctl.Query(ctx, `SELECT prrelid::int8 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1`, s.opts.Publication)
+	if err != nil {
+		return s.lost(err)
+	}
+	var oid int64
+	if _, err := pgx.ForEachRow(rows, []any{&oid}, func() error { have[uint32(oid)] = true; return nil }); err != nil {
+		return s.lost(err)
+	}
+	var add []string
+	for i, t := range tables {
+		if !have[t.OID] {
+			add = append(add, items[i])
+		}
+		delete(have, t.OID)
+	}
+	if len(add) > 0 {
+		sql := "ALTER PUBLICATION " + pg.Ident(s.opts.Publication) + " ADD TABLE " + strings.Join(add, ", ")
+		if _, err := s.ctl.Exec(ctx, sql); err != nil {
+			return errs.New(errs.PublicationMissing, "add tables to publication %q: %w", s.opts.Publication, err).Because(err).WithFix(sql + ";")
+		}
+	}
+	return nil
+}
+
+// covered checks somebody else's publication.
+func (s *Source) covered(ctx context.Context, tables []*pg.Table) error {
+	rows, err := s.ctl.Query(ctx, `SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = $1`, s.opts.Publication)
+	if err != nil {
+		return s.lost(err)
+	}
+	have := map[[2]string]bool{}
+	var schema, name string
+	if _, err := pgx.ForEachRow(rows, []any{&schema, &name}, func() error { have[[2]string{schema, name}] = true; return nil }); err != nil {
+		return s.lost(err)
+	}
+	for _, t := range tables {
+		if !have[[2]string{t.Schema, t.Name}] && t.Kind == 'r' {
+			return errs.New(errs.PublicationMissing, "publication %q does not cover %s", s.opts.Publication, t).
+				WithFix("ALTER PUBLICATION " + pg.Ident(s.opts.Publication) + " ADD TABLE " + pg.Qualified(t.Schema, t.Name) + ";")
+		}
+	}
+	return nil
+}
+
+// publishItem is one table of FOR TABLE, from 15 on with its columns and row filter.
+func (s *Source) publishItem(t *pg.Table) string {
+	item := pg.Qualified(t.Schema, t.Name)
+	if t.Kind != 'p' {
+		item = "ONLY " + item
+	}
+	if s.listed(t) {
+		var cols []string
+		for _, c := range t.Columns {
+			if c.Generated == 0 && !s.opts.Excluded(t.Schema, t.Name, c.Name) {
+				cols = append(cols, pg.Ident(c.Name))
+			}
+		}
+		item += " (" + strings.Join(cols, ", ") + ")"
+	}
+	if where := s.opts.Filter(t.Schema, t.Name); where != "" && s.version >= 150000 {
+		item += " WHERE (" + where + ")"
+	}
+	return item
+}
+
+// Drop removes the pipeline's slot and publication. It is idempotent.
+func Drop(ctx context.Context, conn *pgx.Conn, slot, publication string) error {
+	if _, err := conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active`, slot); err != nil {
+		return fmt.Errorf("end the reader of slot %q: %w", slot, err)
+	}
+	var err error
+	for range 50 {
+		if _, err = conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1`, slot); err == nil {
+			break
+		}
+		var e *pgconn.PgError
+		if !errors.As(err, &e) || e.Code != "55006" {
+			break
+		}
+		// The walsender that was told to end is still there; the server can wait for us.
+		if _, serr := conn.Exec(ctx, `SELECT pg_sleep(0.1)`); serr != nil {
+			return serr
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("drop slot %q: %w", slot, err)
+	}
+	if publication == "" {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "DROP PUBLICATION IF EXISTS "+pg.Ident(publication)); err != nil {
+		return fmt.Errorf("drop publication %q: %w", publication, err)
+	}
+	return nil
+}

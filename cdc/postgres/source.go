@@ -1,0 +1,467 @@
+// Package postgres reads a Postgres database: its tables' first copy and then its log, without a gap, a lock or a
+// duplicate between the two.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/cdc/snapshot"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/failpoint"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// Options configures a Source. The zero value of a field means its default.
+type Options struct {
+	Config      *pg.Config
+	Slot        string // required
+	Publication string // required
+	// KeepPublication: the publication is somebody else's; tables are not added to it.
+	KeepPublication bool
+	Failover        bool // 17 and later: the slot is synchronised to standbys
+	// Includes says which tables are mirrored; Excluded which of their columns are left out; Filter which rows are kept.
+	Includes func(schema, table string) bool
+	Excluded func(schema, table, column string) bool
+	Filter   func(schema, table string) string
+
+	Lanes           int           // ranges copied at once; default 2
+	RangeBytes      int64         // tables larger than this are copied in ranges of about this size; default 64 MiB
+	StatusPeriod    time.Duration // default 10 s; keep it under the server's wal_sender_timeout
+	DiscoveryPeriod time.Duration // how often new and dropped tables are looked for; default 2 s
+	HeartbeatPeriod time.Duration // how often an idle position moves; default 10 s
+	Text            bool          // never take values in binary
+	NoCopy          bool          // snapshot.mode never: stream only
+}
+
+const (
+	appName  = "weir source"
+	slotPoll = 50 * time.Millisecond
+)
+
+// The crash points of a source.
+const (
+	FailCopyStart failpoint.Point = "X0.source.copy-start"
+	FailRead      failpoint.Point = "X0.source.read"
+	FailConfirm   failpoint.Point = "X11.source.confirm"
+	FailConfirmed failpoint.Point = "X12.source.confirmed"
+	FailChunk     failpoint.Point = "X2.source.chunk"
+)
+
+// errTextNeeded: a type turned up whose binary form is not exact; the stream is read again as text.
+var errTextNeeded = errors.New("values are needed as text")
+
+// Source implements dataflow.Source and dataflow.Copier.
+type Source struct {
+	env  *env.Env
+	opts Options
+	ctx  context.Context // of the goroutines that Open and Read start
+	stop context.CancelFunc
+
+	ctl       *pgx.Conn // catalog; used by one goroutine at a time
+	version   int
+	standby   bool
+	binary    bool
+	types     map[uint32][2]string
+	tables    map[uint32]*tableShape
+	specs     map[uint32]*pg.Table // as loaded at Open; what the copy and the plan use
+	filters   map[uint32]*tableFilter
+	copies    map[uint32]*liveCopy // beside the stream
+	copying   atomic.Bool
+	nextChunk time.Time
+	position  pg.LSN
+	live      bool // the first copy is complete
+
+	copy copyState
+
+	stream    *stream
+	reader    *reader
+	delivered snapshot.Delivered
+	commands  chan command
+	out       chan dataflow.Message
+	failed    chan error
+	running   sync.WaitGroup
+	started   bool
+
+	progress Progress
+}
+
+// Progress is what the source tells about itself; it is read from other goroutines.
+type Progress struct {
+	ServerEnd  atomic.Uint64
+	Received   atomic.Int64 // bytes of the stream
+	mu         sync.Mutex
+	tables     map[uint32]*TableProgress
+	Streaming  atomic.Bool
+	LastCommit atomic.Int64 // microseconds since 2000 of the newest transaction that was read
+}
+
+// TableProgress is one table's copy.
+type TableProgress struct {
+	Schema, Name      string
+	EstRows, EstBytes int64
+	Rows, Bytes       int64
+	Copying, Done     bool
+}
+
+// New returns a Source that Open connects.
+func New(e *env.Env, opts Options) *Source {
+	if opts.Lanes == 0 {
+		opts.Lanes = 2
+	}
+	if opts.RangeBytes == 0 {
+		opts.RangeBytes = 64 << 20
+	}
+	if opts.StatusPeriod == 0 {
+		opts.StatusPeriod = 10 * time.Second
+	}
+	if opts.DiscoveryPeriod == 0 {
+		opts.DiscoveryPeriod = 2 * time.Second
+	}
+	if opts.HeartbeatPeriod == 0 {
+		opts.HeartbeatPeriod = 10 * time.Second
+	}
+	if opts.Excluded == nil {
+		opts.Excluded = func(string, string, string) bool { return false }
+	}
+	if opts.Filter == nil {
+		opts.Filter = func(string, string) string { return "" }
+	}
+	s := &Source{
+		env: e.With("part", "source", "slot", opts.Slot), opts: opts,
+		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, copies: map[uint32]*liveCopy{},
+		commands: make(chan command, 16), out: make(chan dataflow.Message, 8), failed: make(chan error, 1),
+	}
+	s.progress.tables = map[uint32]*TableProgress{}
+	return s
+}
+
+const (
+	systemKey = "system"
+	slotKey   = "slot"
+	liveKey   = "live"
+)
+
+// Open implements dataflow.Source.
+func (s *Source) Open(ctx context.Context, state dataflow.State) error {
+	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := s.open(ctx, state); err != nil {
+		s.stop()
+		if s.ctl != nil {
+			_ = s.ctl.Close(context.WithoutCancel(ctx))
+		}
+		return err
+	}
+	return nil
+}
+
+func (s *Source) open(ctx context.Context, state dataflow.State) error {
+	var err error
+	if s.ctl, err = pg.ConnectPgx(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " control"}); err != nil {
+		return errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", s.opts.Config.Server(), err).Because(err)
+	}
+	if s.version, _, err = pg.ServerVersion(ctx, s.ctl); err != nil {
+		return s.lost(err)
+	}
+	if err := s.ctl.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&s.standby); err != nil {
+		return s.lost(err)
+	}
+	identity, err := pg.SystemIdentity(ctx, s.ctl)
+	if err != nil {
+		return s.lost(err)
+	}
+	system := fmt.Sprintf("%s/%d", identity.System, identity.Timeline)
+	if stored := string(state[systemKey]); stored != "" {
+		if err := s.sameServer(stored, identity); err != nil {
+			return err
+		}
+	}
+	names, err := s.selected(ctx, s.ctl)
+	if err != nil {
+		return s.lost(err)
+	}
+	if s.tables, err = loadShapes(state); err != nil {
+		return err
+	}
+	s.live = state[liveKey] != nil
+	var oids []uint32
+	for _, n := range names {
+		// Once live, a table that is not known yet joins by a copy of its own (see live.go).
+		if _, known := s.tables[n.OID]; known || len(state) == 0 {
+			oids = append(oids, n.OID)
+		}
+	}
+	specs, err := pg.LoadTables(ctx, s.ctl, oids)
+	if err != nil {
+		return s.lost(err)
+	}
+	s.binary = s.version >= 140000 && !s.opts.Text
+	for _, t := range specs {
+		s.specs[t.OID] = t
+		for _, c := range t.Columns {
+			s.types[c.Type.OID] = [2]string{c.Type.Schema, c.Type.Name}
+			if c.Generated == 0 && !streamBinary(c.Type) && !s.opts.Excluded(t.Schema, t.Name, c.Name) {
+				s.binary = false
+			}
+			if where := s.opts.Filter(t.Schema, t.Name); where != "" && s.version < 150000 {
+				return errs.New(errs.RowFilterUnsupport, "row filter of %s needs Postgres 15 or later at the source", t)
+			}
+		}
+		s.progress.tables[t.OID] = &TableProgress{Schema: t.Schema, Name: t.Name, EstRows: t.RelTuples, EstBytes: t.Bytes, Done: s.live}
+	}
+	if err := s.publish(ctx, specs); err != nil {
+		return err
+	}
+	if len(state) == 0 {
+		return s.begin(ctx, specs, system)
+	}
+	if s.position, err = pg.ParseLSN(string(state[positionKey])); err != nil {
+		return errs.New(errs.StateCorrupt, "stored position: %w", err).Because(err)
+	}
+	if err := s.checkSlot(ctx, s.position); err != nil {
+		return err
+	}
+	if err := s.copy.restore(s, state); err != nil {
+		return err
+	}
+	return s.restoreLive(state)
+}
+
+// sameServer refuses to read another server's log from our position: log positions mean nothing there. A standby that
+// was promoted is the same system on a new timeline; its slot must be there and stand before our position, which
+// checkSlot sees to, and our position must lie on the part of history that both share.
+func (s *Source) sameServer(stored string, now pg.Identity) error {
+	system, timeline, _ := strings.Cut(stored, "/")
+	if system != now.System {
+		return errs.New(errs.SourceReplaced, "source %s is another server than the one that was read: system identifier %s, was %s",
+			s.opts.Config.Server(), now.System, system).
+			WithHint("positions in one server's log mean nothing in another's; copy anew")
+	}
+	if tl, err := strconv.ParseUint(timeline, 10, 32); err == nil && uint32(tl) > uint32(now.Timeline) {
+		return errs.New(errs.SourceReplaced, "source %s went back to timeline %d; %d was read", s.opts.Config.Server(), now.Timeline, tl).
+			WithHint("it was restored to a time before what was mirrored; copy anew")
+	}
+	return nil
+}
+
+// Read implements dataflow.Source.
+func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
+	if !s.started {
+		if err := s.startStreaming(ctx); err != nil {
+			return dataflow.Message{}, err
+		}
+	}
+	select {
+	case m := <-s.out:
+		return m, nil
+	default:
+	}
+	select {
+	case m := <-s.out:
+		return m, nil
+	case err := <-s.failed:
+		return dataflow.Message{}, err
+	case <-ctx.Done():
+		return dataflow.Message{}, ctx.Err()
+	}
+}
+
+func (s *Source) startStreaming(ctx context.Context) error {
+	version := 1
+	if s.version >= 140000 {
+		version = 2
+	}
+	options := []string{fmt.Sprintf("proto_version '%d'", version), "publication_names " + pg.Literal(pg.Ident(s.opts.Publication))}
+	if s.binary {
+		options = append(options, "binary 'true'")
+	}
+	// Other readers' changes that weir itself applied here come back only if somebody mirrors both ways; that is
+	// refused by doctor, not filtered here.
+	var err error
+	if s.stream, err = startStream(ctx, s.env, s.opts.Config, s.opts.Slot, s.position, options, s.opts.StatusPeriod); err != nil {
+		return err
+	}
+	s.started = true
+	s.progress.Streaming.Store(true)
+	if err := s.seedDelivered(ctx); err != nil {
+		return err
+	}
+	s.reader = &reader{
+		relations: s, emit: s.send, dec: pgoutput.NewDecoder(version), rels: map[uint32]*relation{},
+		position: s.position, emitted: s.position, delivered: s.delivered.Add,
+	}
+	s.running.Add(1)
+	s.env.Go("source-receive", func() {
+		defer s.running.Done()
+		if err := s.receive(); err != nil && s.ctx.Err() == nil {
+			s.failed <- err
+		}
+	})
+	s.running.Add(1)
+	s.env.Go("source-discover", func() {
+		defer s.running.Done()
+		s.discover()
+	})
+	return nil
+}
+
+// send hands a message to the worker; a full queue is the back-pressure that stops the socket from being read.
+func (s *Source) send(m dataflow.Message) error {
+	select {
+	case s.out <- m:
+		return nil
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+}
+
+// receive reads the stream until it ends.
+func (s *Source) receive() error {
+	lastMark := s.env.Clock.Now()
+	var idleEnd pg.LSN
+	for {
+		if !s.stream.buffered() {
+			// Nothing more is waiting: what was gathered goes out at once.
+			if err := s.reader.flush(); err != nil {
+				return err
+			}
+			if !s.reader.inTx {
+				if idleEnd > s.reader.position && s.env.Clock.Now().Sub(lastMark) >= s.opts.HeartbeatPeriod {
+					lastMark = s.env.Clock.Now()
+					if err := s.reader.idle(idleEnd); err != nil {
+						return err
+					}
+				}
+				if err := s.attend(); err != nil {
+					return err
+				}
+			}
+		}
+		e, err := s.stream.next()
+		if errors.Is(err, errInterrupted) {
+			continue
+		}
+		if err != nil {
+			var pe *pgconn.PgError
+			if errors.As(err, &pe) {
+				return slotError(s.opts.Slot, err)
+			}
+			if _, ok := errs.As(err); ok {
+				return err
+			}
+			return errs.New(errs.SourceUnreachable, "lost source %s: %w", s.opts.Config.Server(), err).Because(err)
+		}
+		if e.Kind == pgoutput.Keepalive {
+			idleEnd = pg.LSN(e.WALEnd)
+			s.progress.ServerEnd.Store(uint64(e.WALEnd))
+			if err := s.settle(idleEnd); err != nil {
+				return err
+			}
+			continue
+		}
+		s.progress.Received.Add(int64(len(e.Payload)))
+		if end := uint64(e.WALEnd); end > s.progress.ServerEnd.Load() {
+			s.progress.ServerEnd.Store(end)
+		}
+		if err := s.env.Fail.Hit(FailRead); err != nil {
+			return s.failpoint(err)
+		}
+		wasTx := s.reader.inTx
+		if err := s.reader.step(e.Payload); err != nil {
+			return err
+		}
+		if wasTx && !s.reader.inTx {
+			lastMark = s.env.Clock.Now()
+			if len(s.filters) > 0 {
+				if err := s.settle(s.reader.position); err != nil {
+					return err
+				}
+			}
+			// Under steady load the socket is hardly ever empty between two transactions.
+			if len(s.commands) > 0 || s.copying.Load() {
+				if err := s.attend(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+func (s *Source) failpoint(err error) error {
+	if errors.Is(err, failpoint.ErrKill) {
+		s.env.Crash(err)
+	}
+	return err
+}
+
+// Confirm implements dataflow.Source.
+func (s *Source) Confirm(state []dataflow.StateChange) {
+	if s.stream == nil {
+		return
+	}
+	for _, c := range state {
+		if c.Key != positionKey {
+			continue
+		}
+		if lsn, err := pg.ParseLSN(string(c.Value)); err == nil {
+			if s.env.Fail.Hit(FailConfirm) != nil {
+				s.env.Crash(failpoint.ErrKill)
+			}
+			s.stream.confirm(lsn)
+			if s.env.Fail.Hit(FailConfirmed) != nil {
+				s.env.Crash(failpoint.ErrKill)
+			}
+		}
+	}
+}
+
+// Close implements dataflow.Source.
+func (s *Source) Close(ctx context.Context) error {
+	s.stop()
+	s.copy.close(ctx)
+	if s.stream != nil {
+		s.stream.close()
+	}
+	s.running.Wait()
+	if s.ctl != nil {
+		return s.ctl.Close(ctx)
+	}
+	return nil
+}
+
+// Position is how far the server was when it last spoke, for lag.
+func (s *Source) ServerEnd() pg.LSN { return pg.LSN(s.progress.ServerEnd.Load()) }
+
+// Tables reports the progress of every table's copy.
+func (s *Source) Tables() []TableProgress {
+	s.progress.mu.Lock()
+	defer s.progress.mu.Unlock()
+	out := make([]TableProgress, 0, len(s.progress.tables))
+	for _, t := range s.progress.tables {
+		out = append(out, *t)
+	}
+	return out
+}
+
+// Specs are the mirrored tables as the catalog described them when the Source was opened.
+func (s *Source) Specs() map[uint32]*pg.Table { return s.specs }
+
+func (s *Source) tableProgress(oid uint32, fn func(*TableProgress)) {
+	s.progress.mu.Lock()
+	defer s.progress.mu.Unlock()
+	if t := s.progress.tables[oid]; t != nil {
+		fn(t)
+	}
+}

@@ -1,0 +1,415 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// tableShape is what the pipeline last knew of a table. It is stored with the position, so that a change made while
+// weir was down is noticed when the table's next row describes itself. Column numbers stay the same when a column is
+// renamed, which is how a rename is told from a drop and an add.
+type tableShape struct {
+	Schema  string        `json:"schema"`
+	Name    string        `json:"name"`
+	Version uint32        `json:"version"`
+	Columns []columnShape `json:"columns"`
+}
+
+type columnShape struct {
+	Attnum  int16  `json:"n"`
+	Name    string `json:"name"`
+	TypeOID uint32 `json:"type"`
+	TypeMod int32  `json:"mod"`
+}
+
+func tableKey(oid uint32) string { return "table/" + strconv.FormatUint(uint64(oid), 10) }
+
+func (t *tableShape) state(oid uint32) dataflow.StateChange {
+	v, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // a struct of strings and numbers
+	}
+	return dataflow.StateChange{Key: tableKey(oid), Value: v}
+}
+
+// shapeOf is the shape of a table as pgoutput will describe it: without generated columns, unless the publication
+// sends them, which weir's does not, and without excluded ones.
+func (s *Source) shapeOf(t *pg.Table) *tableShape {
+	shape := &tableShape{Schema: t.Schema, Name: t.Name, Version: 1}
+	for _, c := range t.Columns {
+		if c.Generated != 0 || s.listed(t) && s.opts.Excluded(t.Schema, t.Name, c.Name) {
+			continue
+		}
+		shape.Columns = append(shape.Columns, columnShape{Attnum: c.Attnum, Name: c.Name, TypeOID: c.Type.OID, TypeMod: c.Mod})
+	}
+	return shape
+}
+
+// listed tells whether the publication names the table's columns.
+func (s *Source) listed(t *pg.Table) bool {
+	if s.version < 150000 {
+		return false
+	}
+	for _, c := range t.Columns {
+		if s.opts.Excluded(t.Schema, t.Name, c.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// resolve implements relationSource.
+func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, *changelog.SchemaChange, []dataflow.StateChange, error) {
+	known := s.tables[m.ID]
+	if known == nil {
+		return &relation{msg: m}, nil, nil, nil
+	}
+	namespace := m.Namespace
+	if namespace == "" {
+		namespace = "pg_catalog"
+	}
+	if err := s.nameTypes(m); err != nil {
+		return nil, nil, nil, err
+	}
+	r := &relation{msg: m, full: m.Identity == 'f'}
+	if f := s.filters[m.ID]; f != nil {
+		r.filter = f
+	}
+	now := known.next(m, namespace)
+	if now == nil {
+		r.rel = s.relationOf(m, namespace, known.Version)
+		return r, nil, nil, nil
+	}
+	steps, err := s.diff(m, known, now, namespace)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	change := &changelog.SchemaChange{Steps: steps}
+	if before != nil {
+		change.Old = before.rel
+	} else {
+		change.Old = &changelog.Relation{ID: m.ID, Version: known.Version, Schema: known.Schema, Name: known.Name, Columns: s.oldColumns(known)}
+	}
+	r.rel = s.relationOf(m, namespace, now.Version)
+	change.New = r.rel
+	s.tables[m.ID] = now
+	s.env.Log.Info("table changed its shape", "table", r.rel.String(), "steps", len(steps))
+	return r, change, []dataflow.StateChange{now.state(m.ID)}, nil
+}
+
+// next is the shape that m describes, nil if it is t itself.
+func (t *tableShape) next(m *pgoutput.RelationMsg, namespace string) *tableShape {
+	same := t.Schema == namespace && t.Name == m.Name && len(t.Columns) == len(m.Columns)
+	for i := 0; same && i < len(m.Columns); i++ {
+		a, b := &t.Columns[i], &m.Columns[i]
+		same = a.Name == b.Name && a.TypeOID == b.TypeOID && a.TypeMod == b.TypeMod
+	}
+	if same {
+		return nil
+	}
+	now := &tableShape{Schema: namespace, Name: m.Name, Version: t.Version + 1}
+	for _, c := range m.Columns {
+		now.Columns = append(now.Columns, columnShape{Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod})
+	}
+	return now
+}
+
+func (s *Source) oldColumns(t *tableShape) []changelog.Column {
+	var cols []changelog.Column
+	for _, c := range t.Columns {
+		n := s.types[c.TypeOID]
+		cols = append(cols, changelog.Column{Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, TypeSchema: n[0], TypeName: n[1]})
+	}
+	return cols
+}
+
+func (s *Source) relationOf(m *pgoutput.RelationMsg, namespace string, version uint32) *changelog.Relation {
+	rel := &changelog.Relation{ID: m.ID, Version: version, Schema: namespace, Name: m.Name, Binary: s.binary}
+	switch m.Identity {
+	case 'n':
+		rel.Identity = changelog.IdentityNothing
+	case 'f':
+		rel.Identity = changelog.IdentityFull
+	default:
+		rel.Identity = changelog.IdentityKey
+	}
+	keyed := false
+	for _, c := range m.Columns {
+		n := s.types[c.TypeOID]
+		rel.Columns = append(rel.Columns, changelog.Column{
+			Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, Key: c.Key, TypeSchema: n[0], TypeName: n[1],
+		})
+		keyed = keyed || c.Key
+	}
+	if !keyed && rel.Identity == changelog.IdentityKey {
+		rel.Identity = changelog.IdentityNothing
+	}
+	return rel
+}
+
+// nameTypes learns the names of a relation's types. With values in binary it also checks that the types are still such
+// that binary is exact; otherwise the stream has to be read again as text.
+func (s *Source) nameTypes(m *pgoutput.RelationMsg) error {
+	var missing []uint32
+	for _, c := range m.Columns {
+		if _, ok := s.types[c.TypeOID]; !ok && !slices.Contains(missing, c.TypeOID) {
+			missing = append(missing, c.TypeOID)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	rows, err := s.ctl.Query(s.ctx, `SELECT t.oid::int8, n.nspname, t.typname, t.typtype::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+		WHERE t.oid = ANY ($1::oid[])`, oidArray(missing))
+	if err != nil {
+		return s.lost(err)
+	}
+	var oid int64
+	var schema, name, kind string
+	_, err = pgx.ForEachRow(rows, []any{&oid, &schema, &name, &kind}, func() error {
+		s.types[uint32(oid)] = [2]string{schema, name}
+		if s.binary && (schema != "pg_catalog" || kind != "b" || !streamBinary(pg.Type{OID: uint32(oid), Schema: schema, Name: name, Kind: kind[0]})) {
+			return errTextNeeded
+		}
+		return nil
+	})
+	if err == errTextNeeded {
+		return err
+	}
+	if err != nil {
+		return s.lost(err)
+	}
+	for _, oid := range missing {
+		if _, ok := s.types[oid]; !ok {
+			s.types[oid] = [2]string{"pg_catalog", "text"} // a type that has been dropped since: its values come as text
+		}
+	}
+	return nil
+}
+
+func oidArray(oids []uint32) string {
+	b := []byte{'{'}
+	for i, o := range oids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendUint(b, uint64(o), 10)
+	}
+	return string(append(b, '}'))
+}
+
+// streamBinary tells whether a column's values may come in binary. Arrays may not, although exact: a target applies
+// updates through arrays of values, and arrays of arrays are something else in Postgres.
+func streamBinary(t pg.Type) bool {
+	base := &t
+	for base.BaseType != nil {
+		base = base.BaseType
+	}
+	return pg.BinaryExact(t) && !base.Array
+}
+
+// attribute is a column as the catalog has it now.
+type attribute struct {
+	num           int16
+	name          string
+	typ           uint32
+	mod           int32
+	formatted     string
+	notNull       bool
+	def           *string
+	defIsConstant bool
+	generated     bool
+}
+
+// diff explains how known became now. Column numbers prove it when the catalog, which shows the present, agrees with
+// what the log described then; otherwise names have to do, and what they cannot tell apart is refused rather than
+// guessed, because taking a rename for a drop and an add would lose the column's values.
+func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string) ([]changelog.SchemaStep, error) {
+	attrs, err := s.attributes(m.ID)
+	if err != nil {
+		return nil, err
+	}
+	byName := map[string]*attribute{}
+	for i := range attrs {
+		byName[attrs[i].name] = &attrs[i]
+	}
+	agrees := true
+	for i := range now.Columns {
+		c := &now.Columns[i]
+		a := byName[c.Name]
+		if a == nil || a.typ != c.TypeOID || a.mod != c.TypeMod {
+			agrees = false
+			continue
+		}
+		c.Attnum = a.num
+	}
+	var steps []changelog.SchemaStep
+	if known.Schema != now.Schema || known.Name != now.Name {
+		steps = append(steps, changelog.SchemaStep{Kind: changelog.RenameTable, NewName: now.Name})
+	}
+	formatted := func(c *columnShape) (string, error) {
+		if a := byName[c.Name]; a != nil && a.typ == c.TypeOID && a.mod == c.TypeMod {
+			return a.formatted, nil
+		}
+		var f *string
+		if err := s.ctl.QueryRow(s.ctx, `SELECT format_type($1::oid, $2::int4)`, fmt.Sprint(c.TypeOID), c.TypeMod).Scan(&f); err != nil {
+			return "", s.lost(err)
+		}
+		if f == nil {
+			return "text", nil
+		}
+		return *f, nil
+	}
+	match := func(a, b *columnShape) bool { return a.Name == b.Name }
+	if agrees && known.numbered() {
+		match = func(a, b *columnShape) bool { return a.Attnum == b.Attnum }
+	}
+	var dropped, added []*columnShape
+	for i := range known.Columns {
+		if !slices.ContainsFunc(now.Columns, func(c columnShape) bool { return match(&known.Columns[i], &c) }) {
+			dropped = append(dropped, &known.Columns[i])
+		}
+	}
+	// Drops first: a new column may have a dropped one's name.
+	for _, c := range dropped {
+		steps = append(steps, changelog.SchemaStep{Kind: changelog.DropColumn, Column: c.Name})
+	}
+	for i := range now.Columns {
+		c := &now.Columns[i]
+		at := slices.IndexFunc(known.Columns, func(k columnShape) bool { return match(&k, c) })
+		if at < 0 {
+			added = append(added, c)
+			continue
+		}
+		k := &known.Columns[at]
+		if c.Attnum == 0 {
+			c.Attnum = k.Attnum
+		}
+		typ, err := formatted(c)
+		if err != nil {
+			return nil, err
+		}
+		if k.Name != c.Name {
+			steps = append(steps, changelog.SchemaStep{Kind: changelog.RenameColumn, Column: k.Name, NewName: c.Name, Type: typ})
+		}
+		if k.TypeOID != c.TypeOID || k.TypeMod != c.TypeMod {
+			steps = append(steps, changelog.SchemaStep{Kind: changelog.AlterType, Column: c.Name, Type: typ})
+		}
+	}
+	if !agrees {
+		for _, d := range dropped {
+			for _, a := range added {
+				if d.TypeOID == a.TypeOID {
+					return nil, errs.New(errs.SourceSchemaChange,
+						"table %s.%s lost column %q and has a new column %q of the same type; whether that was a rename cannot be told any more, because the table has changed again since",
+						namespace, m.Name, d.Name, a.Name).
+						WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh %s.%s", namespace, m.Name)
+				}
+			}
+		}
+	}
+	for _, c := range added {
+		typ, err := formatted(c)
+		if err != nil {
+			return nil, err
+		}
+		step := changelog.SchemaStep{Kind: changelog.AddColumn, Column: c.Name, Type: typ}
+		if a := byName[c.Name]; a != nil && a.num == c.Attnum {
+			step.NotNull = a.notNull
+			if a.def != nil && a.defIsConstant {
+				step.Default = *a.def
+			}
+		}
+		steps = append(steps, step)
+	}
+	return steps, nil
+}
+
+func (t *tableShape) numbered() bool {
+	for _, c := range t.Columns {
+		if c.Attnum == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// attributes reads a table's columns as they are now. A default is constant when its expression calls nothing that is
+// not immutable; only then is it the same on both sides, and the same as in the rows that were there before.
+func (s *Source) attributes(oid uint32) ([]attribute, error) {
+	rows, err := s.ctl.Query(s.ctx, `SELECT a.attnum, a.attname, a.atttypid::int8, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+			pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '',
+			coalesce(a.atthasmissing OR d.adbin IS NOT NULL AND pg_get_expr(d.adbin, d.adrelid) !~ '\(', false)
+		FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, fmt.Sprint(oid))
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	var attrs []attribute
+	var a attribute
+	var typ int64
+	_, err = pgx.ForEachRow(rows, []any{&a.num, &a.name, &typ, &a.mod, &a.formatted, &a.notNull, &a.def, &a.generated, &a.defIsConstant}, func() error {
+		a.typ = uint32(typ)
+		attrs = append(attrs, a)
+		a.def = nil
+		return nil
+	})
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	return attrs, nil
+}
+
+// lost says that the control connection failed.
+func (s *Source) lost(err error) error {
+	return errs.New(errs.SourceUnreachable, "source %s: %w", s.opts.Config.Server(), err).Because(err)
+}
+
+func loadShapes(state dataflow.State) (map[uint32]*tableShape, error) {
+	tables := map[uint32]*tableShape{}
+	for key, value := range state {
+		var oid uint32
+		if n, err := fmt.Sscanf(key, "table/%d", &oid); n != 1 || err != nil {
+			continue
+		}
+		shape := &tableShape{}
+		if err := json.Unmarshal(value, shape); err != nil {
+			return nil, errs.New(errs.StateCorrupt, "stored shape of table %d: %w", oid, err).Because(err)
+		}
+		tables[oid] = shape
+	}
+	return tables, nil
+}
+
+// selected lists the tables that the mirror means, as the catalog has them now. A partitioned table stands for its
+// partitions, except on 12, which cannot publish one: there each partition is a table of its own.
+func (s *Source) selected(ctx context.Context, conn *pgx.Conn) ([]pg.TableName, error) {
+	names, err := pg.ListTables(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	var out []pg.TableName
+	for _, t := range names {
+		if s.version < 130000 {
+			if t.Kind == 'r' && t.Persistence == 'p' && s.opts.Includes(t.Schema, t.Name) {
+				out = append(out, t)
+			}
+			continue
+		}
+		if (t.Kind == 'r' || t.Kind == 'p') && t.Persistence == 'p' && t.Parent == 0 && s.opts.Includes(t.Schema, t.Name) {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}

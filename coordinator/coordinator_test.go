@@ -1,0 +1,530 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"go.uber.org/goleak"
+
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeRunner runs pipelines that do nothing, and notes what it was asked to.
+type fakeRunner struct {
+	mu        sync.Mutex
+	trace     []string
+	running   map[string]*fakeRunning // by name
+	startErr  error
+	removeErr error
+	command   func(api.Command) error
+}
+
+func newFakeRunner() *fakeRunner { return &fakeRunner{running: map[string]*fakeRunning{}} }
+
+func (f *fakeRunner) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.trace = append(f.trace, fmt.Sprintf(format, args...))
+}
+
+func (f *fakeRunner) set(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn()
+}
+
+func (f *fakeRunner) get(name string) *fakeRunning {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.running[name]
+}
+
+func (f *fakeRunner) Start(_ context.Context, p api.Pipeline, gen dataflow.Generation) (Running, error) {
+	f.note("start %s %d", p.Name, gen)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.startErr != nil {
+		return nil, f.startErr
+	}
+	r := &fakeRunning{runner: f, p: p, done: make(chan struct{})}
+	f.running[p.Name] = r
+	return r, nil
+}
+
+func (f *fakeRunner) Remove(_ context.Context, p api.Pipeline) error {
+	f.note("remove %s %d", p.Name, p.Generation)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.removeErr
+}
+
+type fakeRunning struct {
+	runner *fakeRunner
+	p      api.Pipeline
+	once   sync.Once
+	done   chan struct{}
+	err    error
+}
+
+func (r *fakeRunning) Status() api.PipelineStatus {
+	return api.PipelineStatus{Phase: api.PhaseLive, Checkpoint: 7, RowsTotal: 42}
+}
+
+func (r *fakeRunning) Source(context.Context) (api.SourceStatus, error) {
+	return api.SourceStatus{Slot: "weir_" + r.p.Name, LagBytes: 9}, nil
+}
+
+func (r *fakeRunning) Command(_ context.Context, c api.Command) error {
+	r.runner.note("command %s %s %v", r.p.Name, c.Verb, c.Tables)
+	r.runner.mu.Lock()
+	defer r.runner.mu.Unlock()
+	if r.runner.command != nil {
+		return r.runner.command(c)
+	}
+	return nil
+}
+
+func (r *fakeRunning) end(err error) {
+	r.once.Do(func() { r.err = err; close(r.done) })
+}
+
+func (r *fakeRunning) Stop(context.Context) error {
+	r.runner.note("stop %s", r.p.Name)
+	r.end(nil)
+	return nil
+}
+
+func (r *fakeRunning) Done() <-chan struct{} { return r.done }
+func (r *fakeRunning) Err() error            { return r.err }
+
+type fixture struct {
+	t       *testing.T
+	fs      vfs.FS
+	env     *env.Env
+	runner  *fakeRunner
+	state   *State
+	c       *Coordinator
+	crashed atomic.Pointer[error]
+}
+
+func newFixture(t *testing.T, fs vfs.FS) *fixture {
+	f := &fixture{t: t, fs: fs, runner: newFakeRunner()}
+	f.open()
+	return f
+}
+
+func (f *fixture) open() {
+	f.t.Helper()
+	f.env = env.Real(nil)
+	f.env.FS = f.fs
+	f.env.Crash = func(reason error) { f.crashed.CompareAndSwap(nil, &reason) }
+	var err error
+	if f.state, err = OpenState(f.env, "/state"); err != nil {
+		f.t.Fatal(err)
+	}
+	if f.c, err = Open(f.ctx(), f.env, Options{State: f.state, Runner: f.runner}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) close() {
+	f.t.Helper()
+	if err := errors.Join(f.c.Close(f.ctx()), f.state.Close()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	f.t.Cleanup(cancel)
+	return ctx
+}
+
+func (f *fixture) create(name string) api.Pipeline {
+	f.t.Helper()
+	p, err := f.c.CreateMirror(f.ctx(), spec(name))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return p
+}
+
+func (f *fixture) wait(name string, phase api.Phase) PipelineView {
+	f.t.Helper()
+	v, err := f.c.WaitPhase(f.ctx(), name, phase)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return v
+}
+
+func (f *fixture) trace() string {
+	f.runner.mu.Lock()
+	defer f.runner.mu.Unlock()
+	return fmt.Sprint(f.runner.trace)
+}
+
+func TestLifeOfAPipeline(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	p := f.create("orders")
+	v := f.wait("orders", api.PhaseLive)
+	if v.Status.RowsTotal != 42 || v.Generation != 1 || v.ID != p.ID {
+		t.Errorf("view %+v", v)
+	}
+	if _, err := f.c.Pause(f.ctx(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	f.wait("orders", api.PhasePaused)
+	if _, err := f.c.Resume(f.ctx(), p.ID); err != nil { // ids address too
+		t.Fatal(err)
+	}
+	if v := f.wait("orders", api.PhaseLive); v.Generation != 2 {
+		t.Errorf("generation %d after the resume", v.Generation)
+	}
+	if err := f.c.Delete(f.ctx(), "orders", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.c.WaitGone(f.ctx(), p.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := f.trace(), "[start orders 1 stop orders start orders 2 stop orders remove orders 3]"; got != want {
+		t.Errorf("the runner was asked to %s, want %s", got, want)
+	}
+	if again := f.create("orders"); again.ID == p.ID {
+		t.Error("a new pipeline has the id of the old one")
+	}
+	f.wait("orders", api.PhaseLive)
+	f.close()
+}
+
+func TestRestartRecoversTheCatalogAndItsPipelines(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	f := newFixture(t, mem)
+	f.create("orders")
+	f.create("users")
+	f.wait("orders", api.PhaseLive)
+	f.wait("users", api.PhaseLive)
+	if _, err := f.c.Pause(f.ctx(), "users"); err != nil {
+		t.Fatal(err)
+	}
+	f.wait("users", api.PhasePaused)
+	if err := f.c.Snapshot(f.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.c.PutConnection(f.ctx(), api.Connection{Name: "late", URL: "postgres://db/late"}); err != nil {
+		t.Fatal(err)
+	}
+	id, installation := f.c.Pipelines()[0].ID, f.state.Installation()
+	afterCrash := mem.CrashClone(vfs.CrashCloneCfg{})
+	f.close()
+
+	f.fs = afterCrash
+	f.open()
+	if v := f.wait("orders", api.PhaseLive); v.ID != id || v.Generation != 2 {
+		t.Errorf("after the crash %+v", v.Pipeline)
+	}
+	f.wait("users", api.PhasePaused)
+	if conns := f.c.Connections(); len(conns) != 1 || conns[0].Name != "late" {
+		t.Errorf("connections %v", conns)
+	}
+	if f.state.Installation() != installation {
+		t.Error("the installation has another id")
+	}
+	f.close()
+}
+
+func TestFailuresRestartWithANewGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, vfs.NewMem())
+		f.create("orders")
+		f.wait("orders", api.PhaseLive)
+		f.runner.get("orders").end(errors.New("connection reset"))
+		v := f.wait("orders", api.PhaseRetrying)
+		if v.Status.Error == nil || v.Status.Error.Message != "connection reset" {
+			t.Errorf("status %+v", v.Status)
+		}
+		began := time.Now()
+		v = f.wait("orders", api.PhaseLive)
+		if took := time.Since(began); took > 1100*time.Millisecond {
+			t.Errorf("the first restart came after %s", took)
+		}
+		if v.Status.Restarts != 1 || v.Generation != 2 || v.Status.Error != nil {
+			t.Errorf("after the restart %+v", v)
+		}
+		f.close()
+	})
+}
+
+func TestUserErrorWaitsForResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, vfs.NewMem())
+		f.runner.set(func() { f.runner.startErr = errs.New(errs.SlotLost, "slot lost").WithHint("refresh it") })
+		f.create("orders")
+		v := f.wait("orders", api.PhaseFailed)
+		if v.Status.Error == nil || v.Status.Error.Code != string(errs.SlotLost) || v.Status.Error.Hint != "refresh it" {
+			t.Errorf("status %+v", v.Status.Error)
+		}
+		if _, err := f.c.WaitPhase(f.ctx(), "orders", api.PhaseLive); !errs.Is(err, errs.SlotLost) {
+			t.Errorf("a wait for a failed pipeline: %v", err)
+		}
+		if err := f.env.Clock.Sleep(f.ctx(), 50*time.Second); err != nil { // virtual time
+			t.Fatal(err)
+		}
+		if got := f.trace(); got != "[start orders 1]" {
+			t.Errorf("meanwhile: %s", got)
+		}
+		f.runner.set(func() { f.runner.startErr = nil })
+		if _, err := f.c.Resume(f.ctx(), "orders"); err != nil {
+			t.Fatal(err)
+		}
+		for f.c.Pipelines()[0].Status.Phase != api.PhaseLive {
+			if err := f.env.Clock.Sleep(f.ctx(), time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.close()
+	})
+}
+
+func TestForcedDelete(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	p := f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	f.runner.set(func() { f.runner.removeErr = errs.New(errs.BadURL, "no such host") })
+	if err := f.c.Delete(f.ctx(), "orders", false); err != nil {
+		t.Fatal(err)
+	}
+	f.wait("orders", api.PhaseFailed)
+	if err := f.c.Delete(f.ctx(), "orders", true); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		err := f.c.WaitGone(f.ctx(), p.ID)
+		if err == nil {
+			break
+		}
+		if !errs.Is(err, errs.BadURL) { // the failure from before the force may still be shown
+			t.Fatal(err)
+		}
+	}
+	f.close()
+}
+
+func TestUpdateAndCommands(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	p, err := f.c.Update(f.ctx(), "orders", Change{AddTables: []string{"sales.*"}, RemoveTables: []string{"public.tmp"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(p.Mirror.Tables, p.Mirror.Except, p.Version) != "[public.* sales.*] [public.tmp] 2" {
+		t.Errorf("definition %+v", p.Mirror)
+	}
+	if err := f.c.Command(f.ctx(), "orders", api.Command{Verb: "refresh", Tables: []string{"public.a"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.c.RefreshSource(f.ctx(), "shop", nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := f.trace(), "[start orders 1 command orders remove-tables [public.tmp] command orders add-tables [sales.*]"+
+		" command orders refresh [public.a] command orders refresh []]"; got != want {
+		t.Errorf("the runner was asked to\n%s, want\n%s", got, want)
+	}
+	if err := f.c.Command(f.ctx(), "orders", api.Command{Verb: "refesh"}); !errs.Is(err, errs.UnknownOption) {
+		t.Errorf("unknown verb: %v", err)
+	}
+	// A pipeline that cannot follow is started anew with the new definition.
+	f.runner.set(func() { f.runner.command = func(api.Command) error { return errs.New(errs.NotBuiltYet, "later") } })
+	if _, err := f.c.Update(f.ctx(), "orders", Change{RemoveTables: []string{"sales.*"}}); err != nil {
+		t.Fatal(err)
+	}
+	for f.c.Pipelines()[0].Generation != 2 {
+		if err := f.env.Clock.Sleep(f.ctx(), time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.wait("orders", api.PhaseLive)
+	for f.runner.get("orders").p.Version != 3 {
+		if err := f.env.Clock.Sleep(f.ctx(), time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.c.Pause(f.ctx(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	f.wait("orders", api.PhasePaused)
+	if err := f.c.Command(f.ctx(), "orders", api.Command{Verb: "refresh"}); !errs.Is(err, errs.PipelineState) {
+		t.Errorf("a command to a paused pipeline: %v", err)
+	}
+	f.close()
+}
+
+func TestSources(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	list := f.c.Sources(f.ctx())
+	if len(list) != 1 || list[0].Name != "shop" || list[0].Pipeline != "orders" || list[0].LagBytes != 9 {
+		t.Errorf("sources %+v", list)
+	}
+	if s, err := f.c.Source(f.ctx(), "shop"); err != nil || s.Slot != "weir_orders" {
+		t.Errorf("source %+v, %v", s, err)
+	}
+	if _, err := f.c.Source(f.ctx(), "shp"); !errs.Is(err, errs.PipelineNotFound) {
+		t.Errorf("unknown source: %v", err)
+	}
+	f.close()
+}
+
+func TestNamesAndSecrets(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	f.create("orders")
+	_, err := f.c.Pipeline("ordres")
+	if e, ok := errs.As(err); !ok || e.Code != errs.PipelineNotFound || e.Hint != `did you mean "orders"?` {
+		t.Errorf("a mistyped name: %v", err)
+	}
+	m := spec("leaky")
+	m.Source.URL = "postgres://u:hunter2@db/shop"
+	if _, err := f.c.CreateMirror(f.ctx(), m); !errs.Is(err, errs.BadURL) {
+		t.Errorf("a password in a URL: %v", err)
+	}
+	m = spec("named")
+	m.Source = api.Connection{Name: "shp"}
+	if err := f.c.PutConnection(f.ctx(), api.Connection{Name: "shop", URL: "postgres://db/shop"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.c.CreateMirror(f.ctx(), m)
+	if e, ok := errs.As(err); !ok || e.Code != errs.BadURL || e.Hint != `did you mean "shop"?` {
+		t.Errorf("a mistyped connection: %v", err)
+	}
+	m.Source.Name = "shop"
+	if p, err := f.c.CreateMirror(f.ctx(), m); err != nil || p.Mirror.Source.URL != "postgres://db/shop" {
+		t.Errorf("a named connection: %+v %v", p, err)
+	}
+	f.close()
+}
+
+func TestCheckpointsThroughRaft(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	p := f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	cp := Checkpoint{ID: p.ID, Generation: 1, Checkpoint: 3, Digest: "d3", Positions: []Position{{"s", "tl1", 10}}}
+	if err := f.c.RecordCheckpoint(f.ctx(), cp); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.c.LastCheckpoint(f.ctx(), p.ID)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(cp) {
+		t.Errorf("last checkpoint %+v, %v", got, err)
+	}
+	cp.Checkpoint, cp.Generation = 4, 0
+	if err := f.c.RecordCheckpoint(f.ctx(), cp); !errs.Is(err, errs.Fenced) {
+		t.Errorf("a checkpoint of an older generation: %v", err)
+	}
+	f.close()
+}
+
+func TestFailedDiskEndsEverything(t *testing.T) {
+	on := &atomic.Bool{}
+	f := newFixture(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if on.Load() && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
+			return errorfs.ErrInjected
+		}
+		return nil
+	})))
+	f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	on.Store(true)
+	if _, err := f.c.Pause(f.ctx(), "orders"); err == nil {
+		t.Fatal("a decision was acknowledged on a failed disk")
+	}
+	if f.crashed.Load() == nil {
+		t.Fatal("the process was not ended")
+	}
+	on.Store(false)
+	if _, err := f.c.CreateMirror(f.ctx(), spec("users")); err == nil {
+		t.Fatal("a decision was acknowledged after a failed sync")
+	}
+	if err := f.c.Ready(); err == nil {
+		t.Fatal("the node still calls itself ready")
+	}
+	_ = f.c.Close(f.ctx()) // of a node that is dead
+	if err := f.state.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStateDirectory(t *testing.T) {
+	for name, fs := range map[string]vfs.FS{"memory": vfs.NewMem(), "disk": vfs.Default} {
+		t.Run(name, func(t *testing.T) {
+			e := env.Real(nil)
+			e.FS = fs
+			dir := "/state"
+			if name == "disk" {
+				dir = t.TempDir()
+			}
+			s, err := OpenState(e, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.SetEndpoints(func(ep *Endpoints) { ep.PID, ep.HTTP = 4711, "127.0.0.1:7073" }); err != nil {
+				t.Fatal(err)
+			}
+			_, err = OpenState(e, dir)
+			if rec, ok := errs.As(err); !ok || rec.Code != errs.StateLocked || rec.Detail != "pid 4711, address 127.0.0.1:7073" {
+				t.Fatalf("a second process: %v", err)
+			}
+			id := s.Installation()
+			if len(id) != 32 || s.NodeID() != "node-"+id[:8] {
+				t.Errorf("installation %q, node %q", id, s.NodeID())
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = OpenState(e, dir); err != nil {
+				t.Fatal(err)
+			}
+			if s.Installation() != id {
+				t.Errorf("the installation id changed to %s", s.Installation())
+			}
+			if ep, err := ReadEndpoints(fs, dir); err == nil {
+				t.Errorf("endpoints of the process before: %+v", ep)
+			}
+			for _, sub := range []string{s.RaftDir(), s.SpillDir(), s.SecretsDir()} {
+				if _, err := fs.Stat(sub); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			w, err := fs.Create(fs.PathJoin(dir, installationFile), vfs.WriteCategoryUnspecified)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(w, "not an id\n"); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := OpenState(e, dir); !errs.Is(err, errs.StateCorrupt) {
+				t.Errorf("a damaged installation id: %v", err)
+			}
+		})
+	}
+}

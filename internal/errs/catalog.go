@@ -1,0 +1,236 @@
+package errs
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Entry is what `weir help CODE` and docs/errors say about a code.
+type Entry struct {
+	Code    Code
+	Name    string // the constant in codes.go
+	Title   string
+	Meaning string
+	Do      string
+}
+
+// Lookup finds a code's entry. Case does not count.
+func Lookup(code string) (Entry, bool) {
+	for _, e := range Catalog() {
+		if strings.EqualFold(string(e.Code), code) {
+			return e, true
+		}
+	}
+	return Entry{}, false
+}
+
+// Part names the part of weir that a code's first digit stands for.
+func (c Code) Part() string {
+	if len(c) != 5 {
+		return ""
+	}
+	switch c[1] {
+	case '1':
+		return "sources"
+	case '2':
+		return "SQL"
+	case '3':
+		return "engine"
+	case '4':
+		return "sinks"
+	case '5':
+		return "cluster and state"
+	case '6':
+		return "configuration"
+	}
+	return ""
+}
+
+// Text is the entry for a terminal.
+func (e Entry) Text() string {
+	return fmt.Sprintf("%s: %s\n\nWhat it means\n%s\n\nWhat to do\n%s\n", e.Code, e.Title, indent(e.Meaning), indent(e.Do))
+}
+
+// Markdown is the entry's page in docs/errors.
+func (e Entry) Markdown() string {
+	return fmt.Sprintf("# %s: %s\n\nPart: %s\n\n## What it means\n\n%s\n\n## What to do\n\n%s\n",
+		e.Code, e.Title, e.Code.Part(), e.Meaning, e.Do)
+}
+
+// IndexMarkdown is docs/errors/README.md.
+func IndexMarkdown() string {
+	var b strings.Builder
+	b.WriteString("# Error codes\n\nA code once released keeps its meaning. `weir help CODE` prints the same text.\n")
+	part := ""
+	for _, e := range Catalog() {
+		if p := e.Code.Part(); p != part {
+			part = p
+			fmt.Fprintf(&b, "\n## %s\n\n", strings.ToUpper(p[:1])+p[1:])
+		}
+		fmt.Fprintf(&b, "- [%s](%s.md) %s\n", e.Code, e.Code, e.Title)
+	}
+	return b.String()
+}
+
+func indent(s string) string {
+	return "  " + strings.ReplaceAll(wrap(s, 96), "\n", "\n  ")
+}
+
+// wrap breaks lines at spaces. Lines that are short already stay as they are.
+func wrap(s string, width int) string {
+	var out []string
+	for _, line := range strings.Split(s, "\n") {
+		for len(line) > width {
+			i := strings.LastIndexByte(line[:width], ' ')
+			if i <= 0 {
+				break
+			}
+			out, line = append(out, line[:i]), line[i+1:]
+		}
+		out = append(out, line)
+	}
+	return strings.Join(out, "\n")
+}
+
+// Catalog lists every code in order. A test compares it with codes.go and with docs/errors.
+func Catalog() []Entry {
+	return []Entry{
+		{SourceUnreachable, "SourceUnreachable", "the source database does not answer",
+			"weir could not open a connection to the source, or lost it and could not open another. A running pipeline keeps trying with growing pauses; its slot keeps the log, so nothing is lost while the slot's WAL limit holds.",
+			"Check host, port, TLS mode and firewall with psql from the same machine. Check that the user may log in and, for replication, that pg_hba.conf admits the connection. `weir doctor SOURCE` names the step that fails."},
+		{SourcePreflight, "SourcePreflight", "the source is not ready to be mirrored",
+			"At least one check of the source is fatal: a setting such as wal_level, a missing privilege, no free replication slot, or a table that cannot be mirrored as it is. Nothing was changed.",
+			"Run `weir doctor SOURCE TARGET`: each finding comes with the SQL that repairs it. Some settings need a restart of the server; the finding says so."},
+		{SlotLost, "SlotLost", "the replication slot is lost",
+			"The source server removed log that the slot still needed, usually because max_slot_wal_keep_size was exceeded while weir was stopped or slow, or because someone dropped the slot. The changes in that log cannot be read any more, so going on would silently lose rows; weir stops instead.",
+			"Only a new copy repairs this: `weir sources refresh TABLE` for single tables, or delete the pipeline and mirror again. Before that raise max_slot_wal_keep_size or watch `weir sources list`, which shows how much log is kept and where the limit is."},
+		{SlotGap, "SlotGap", "the slot starts after the position that the target holds",
+			"The slot can deliver changes only from a later position than the last one the target has. The changes between the two are missing. This follows a slot that was dropped and made again, advanced by hand, or a failover to a standby that did not carry the slot.",
+			"Copy the tables again with `weir sources refresh TABLE`. On Postgres 17 and later create failover slots and list them in synchronized_standby_slots, so that a failover keeps the position."},
+		{SlotInUse, "SlotInUse", "another process reads the replication slot",
+			"The server reports that the slot is active for another backend. Either another weir (or another tool) uses the same slot, or the server has not yet noticed that an old connection is gone.",
+			"Find the reader: SELECT pid, application_name, client_addr FROM pg_stat_replication. If it is an old connection of weir it ends by wal_sender_timeout; weir keeps trying. If it is another program, give this pipeline a slot of its own with --set slot.name=NAME."},
+		{SourceReplaced, "SourceReplaced", "the source is not the database that the mirror began with",
+			"The system identifier, the timeline or the database differs from what the pipeline recorded: a restored backup, a promoted standby without its slot, or a URL that now points elsewhere. Positions of one server mean nothing on another.",
+			"Point the connection back at the original server. If the change is intended, delete the pipeline and mirror again from the new server."},
+		{PublicationMissing, "PublicationMissing", "the publication does not exist or does not cover the tables",
+			"weir reads through a publication. It was dropped, or it no longer holds a table that the pipeline mirrors, or the name in publication.name was never created.",
+			"Let weir create it (leave publication.name unset and grant CREATE on the database), or run the SQL in the message as the owner of the tables."},
+		{TableUnsupported, "TableUnsupported", "a table cannot be mirrored as it is",
+			"The table has something that the log does not carry or that cannot be applied exactly: for example no key and REPLICA IDENTITY DEFAULT while it receives updates, an unlogged or temporary table, or a column type that the target lacks.",
+			"Follow the fix in the message, often ALTER TABLE ... REPLICA IDENTITY FULL or a primary key, or leave the table out with --except."},
+		{NoTables, "NoTables", "no table matches",
+			"The globs of --tables and --except together select no table of the source database. System schemas and weir's own schema _weir are never selected.",
+			"Check the spelling and the schema: 'public.*' selects one schema, '*.*' all of them. `weir mirror SOURCE TARGET --tables '...' --dry-run` lists what is selected."},
+		{SourceProtocol, "SourceProtocol", "the source sent something that does not follow the replication protocol",
+			"A message of the log stream could not be decoded. Applying the rest would mean guessing, so the pipeline stops at the last whole transaction.",
+			"Check for a proxy between weir and the server: it must pass replication connections unchanged. Otherwise this is a defect of weir; report it with the message."},
+		{SourceSchemaChange, "SourceSchemaChange", "a schema change that the target does not follow",
+			"The source changed a table in a way that schema.change.behavior does not let through, or that cannot be carried out on the target without losing data.",
+			"Make the change on the target by hand and resume the pipeline, or choose another schema.change.behavior: evolve follows what it can, lenient keeps the target a superset, ignore leaves the target alone."},
+		{RowFilterUnsupport, "RowFilterUnsupport", "a row filter cannot be used",
+			"The condition in --filter or WHERE TABLE cannot be evaluated for every change: it names columns that are not part of the replica identity, calls a function that the server forbids in publications, or the server is older than Postgres 15.",
+			"Use only columns of the key, or set REPLICA IDENTITY FULL on the table. Functions must be immutable and built in."},
+		{SlotBlocked, "SlotBlocked", "creating the replication slot waits for old transactions",
+			"A new logical slot becomes consistent only after every transaction that was open when its creation began has ended. At least one is still open.",
+			"The message names the oldest one. End it, or wait: creation goes on by itself. SELECT pid, xact_start, state, query FROM pg_stat_activity ORDER BY xact_start shows them."},
+		{SourceStream, "SourceStream", "the change stream broke off",
+			"The replication connection ended: the server was restarted, closed the stream, or the network failed. No change is lost; the slot keeps what was not confirmed.",
+			"Nothing, if it happens once: weir connects again. If it repeats, look at the server's log at that time and at wal_sender_timeout."},
+		{SpillFailed, "SpillFailed", "a large transaction could not be spilled to disk",
+			"A transaction that exceeds the memory limit is written to a file until its commit arrives. Writing or reading that file failed.",
+			"Make room under the state directory or point spill.dir at a disk that has it. The pipeline starts again from the last checkpoint; nothing is lost."},
+		{TableUnknown, "TableUnknown", "the table is not part of the pipeline",
+			"A command or an entry of the log names a table that the pipeline does not mirror.",
+			"`weir pipelines get NAME` lists its tables; `weir pipelines tables add NAME TABLE` adds one while the others keep running."},
+
+		{SQLSyntax, "SQLSyntax", "the SQL text cannot be read",
+			"At the marked place something else was expected.",
+			"Look at the caret and the hint. Strings take single quotes ('it''s'), identifiers double quotes or backticks, and a statement ends with a semicolon."},
+		{SQLNotBuilt, "SQLNotBuilt", "a statement that this release does not run yet",
+			"The statement is known Flink SQL, but this release of weir has no implementation for it. The rest of the file was not started, because half a pipeline would be worse than none.",
+			"Take the statement out, or use a release that has it; CHANGELOG.md says what each one brings."},
+		{SQLUnknownName, "SQLUnknownName", "a name that nothing defines",
+			"The statement refers to a connection, table or column that neither the file nor the catalog knows.",
+			"Check the spelling against the hint, or create it first: CREATE CONNECTION must stand before the statement that uses it."},
+
+		{EngineInternal, "EngineInternal", "something failed that weir has no better name for",
+			"An unexpected failure. What is durable stays so: a pipeline goes on from its last checkpoint.",
+			"Read the cause in the message. If it does not point at your environment, report it with the message and the log lines around it."},
+		{PipelineNotFound, "PipelineNotFound", "no pipeline of that name",
+			"The catalog of this server or state directory has no pipeline of that name.",
+			"`weir pipelines list` shows the names. Check --addr and --state: each state directory has a catalog of its own."},
+		{PipelineExists, "PipelineExists", "a pipeline of that name exists with another definition",
+			"Starting it again with the same definition would resume it, but the definition given differs from the stored one.",
+			"Choose another name with --name, or delete the old one with `weir pipelines delete NAME`. Tables are added and removed with `weir pipelines tables`."},
+		{PipelineState, "PipelineState", "the pipeline is in a state that does not allow this",
+			"For example a cutover of a paused pipeline or adding tables to one that is being deleted.",
+			"`weir pipelines get NAME` shows its phase and its last error."},
+		{NotCaughtUp, "NotCaughtUp", "the target has not caught up with the source",
+			"The command needs a target that holds everything the source has committed, and changes are still on their way.",
+			"Wait for the phase live with a lag of zero (`weir pipelines get NAME --watch`), stop writes to the source, and try again; --timeout makes the command wait longer."},
+
+		{TargetUnreachable, "TargetUnreachable", "the target database does not answer",
+			"weir could not open a connection to the target, or lost it and could not open another. A running pipeline keeps trying; no change is lost or applied twice meanwhile.",
+			"Check host, port, TLS mode, user and the target's connection limit. `weir doctor SOURCE TARGET` names the step that fails."},
+		{Fenced, "Fenced", "a newer run of the pipeline owns the target",
+			"The ledger on the target carries a higher generation: the same pipeline was started elsewhere. This older run refuses to write, which is what keeps every row exactly once.",
+			"Nothing, if the other run is intended. Otherwise stop that one; the next start here takes the target back."},
+		{TargetRejected, "TargetRejected", "the target refused a change",
+			"The target answered with an error that will not go away by trying again: a violated constraint, a missing privilege, a trigger that raises, a value out of range. The checkpoint that holds the change was rolled back as a whole.",
+			"The message holds the server's own words, the table and the key. Repair the cause on the target; the pipeline then goes on with the same change."},
+		{TargetRegressed, "TargetRegressed", "the target holds less than it once did",
+			"The ledger on the target stands at an earlier checkpoint than one that was already confirmed to the source, usually after the target was restored from a backup. The source may no longer have the changes in between.",
+			"Copy the tables again (`weir sources refresh TABLE`), or restore the target to a later moment."},
+		{TargetDDL, "TargetDDL", "a statement that prepares the target failed",
+			"Creating a schema, table, index or type on the target failed. The message holds the statement.",
+			"Grant CREATE on the database and schema, or create the object by hand; objects that exist and fit are used as they are."},
+		{TargetRowMissing, "TargetRowMissing", "an update or delete found no row on the target",
+			"The target lacks a row that the source has changed or deleted. Somebody else wrote to the target, or the table was filled by other means. on.missing.row decides whether this stops the pipeline (error), is counted (warn) or writes the row (upsert).",
+			"Run `weir mirror verify SOURCE TARGET` to see how far the two differ, copy the table again with `weir sources refresh TABLE`, and take write privileges on the target away from others."},
+		{TargetConflict, "TargetConflict", "changes collide with rows on the target",
+			"Rows of one transaction pass through states that the target's unique constraints do not allow in the order used, or rows are there that the mirror did not write. weir tries the careful order by itself; this error says that it did not help either.",
+			"Make unique constraints that the source does not have deferrable or drop them on the target, and check for rows that others wrote."},
+		{TargetTable, "TargetTable", "a table on the target does not fit",
+			"The target's table is missing, or lacks a column, or has a column whose type cannot take the source's values, or a required column that the source does not have.",
+			"Follow the fix in the message, or drop the table and let the mirror create it, or route the source's table to another name with --route."},
+
+		{StateLocked, "StateLocked", "another process uses the state directory",
+			"A state directory belongs to one process at a time. Two would overwrite each other's catalog.",
+			"Use the running one (client commands find it by --state), stop it, or give this one a directory of its own with --state DIR."},
+		{StateCorrupt, "StateCorrupt", "a file in the state directory is damaged",
+			"A checksum or a length does not match. weir does not guess at what a damaged file meant.",
+			"Restore the state directory from a copy. If there is none, move it away and start again: mirrors keep their position on the target, so what is lost is the list of pipelines and the secrets. Check the disk."},
+		{NotReachable, "NotReachable", "no weir server answers",
+			"A command that talks to a running weir found none at the address it tried.",
+			"Start one with `weir server`, `weir run` or `weir mirror`, or name it with --addr HOST:PORT or by its state directory with --state DIR."},
+		{RaftFailed, "RaftFailed", "the replicated catalog cannot take a decision",
+			"The catalog's log could not be written, or no leader could be elected in time. Pipelines that run go on until they need a decision.",
+			"Read the cause: a full or failing disk on a single node, lost peers in a cluster."},
+		{DiskFailed, "DiskFailed", "the disk failed",
+			"Reading, writing or syncing a file of the state directory failed. After a failed sync nothing about that file can be trusted, so the process ends rather than go on.",
+			"Check free space, quotas and the disk's health, then start weir again: it recovers from the last checkpoint."},
+
+		{BadFlag, "BadFlag", "the command line cannot be used as given",
+			"An unknown command or flag, a missing argument, or a value that the flag does not take.",
+			"`weir help COMMAND` shows arguments, flags and examples; the hint names the nearest spelling."},
+		{BadURL, "BadURL", "not a connection string",
+			"A source or target is named by a URL or by libpq's key=value form, and this text is neither.",
+			"Write postgres://USER@HOST:PORT/DATABASE?sslmode=require. Inside user and password write @ as %40, / as %2F and % as %25."},
+		{SecretMissing, "SecretMissing", "a secret that nothing defines",
+			"A reference ${secret:NAME} or ${env:NAME} has no value: the state directory holds no such secret, or the environment no such variable.",
+			"`weir secrets set NAME` stores one (it reads the value from the terminal or from standard input). `weir secrets list` shows the names. Check --state: secrets belong to a state directory."},
+		{UnknownOption, "UnknownOption", "an option that does not exist or a value it does not take",
+			"Options are checked before anything starts, because a misspelled option that is ignored is worse than an error.",
+			"`weir config explain KEY` shows type, default and meaning; docs/options.md lists all of them; the hint names the nearest one."},
+		{AddressBusy, "AddressBusy", "an address is in use",
+			"Another process listens on the address that was asked for by name. A busy default port moves to the next free one by itself.",
+			"Stop the other process or choose another address, for example --http-addr 127.0.0.1:0 for any free port."},
+		{NotBuiltYet, "NotBuiltYet", "not built yet",
+			"The design of weir has this, this release does not.",
+			"CHANGELOG.md says what each release brings."},
+		{BadPattern, "BadPattern", "a pattern cannot be used",
+			"A glob over tables or columns, or the pair of globs of a route, does not make sense: a missing schema, an empty part, or a route whose stars do not match up.",
+			"Tables are named schema.table and columns schema.table.column; * stands for any text within one part and ? for one character; the stars of a route's left side fill those of its right side in order. Quote patterns so that the shell leaves them alone."},
+	}
+}

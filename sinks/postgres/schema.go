@@ -1,0 +1,284 @@
+package postgres
+
+import (
+	"context"
+	"strings"
+
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// Behavior says what a change of a source table's shape does to the target. The meanings are Flink CDC's.
+type Behavior string
+
+// The behaviours.
+const (
+	Evolve    Behavior = "evolve"     // apply it, or stop
+	TryEvolve Behavior = "try_evolve" // apply it; what the target refuses is passed over and later rows are fitted
+	Lenient   Behavior = "lenient"    // only what loses nothing: adds are nullable, drops and renames keep the old column
+	Ignore    Behavior = "ignore"     // the target's shape stays; rows are fitted to it
+	Exception Behavior = "exception"  // stop
+)
+
+// evolve applies a change at its place in the epoch's transaction and reshapes the table for the rows behind it.
+//
+// The target's catalog cannot be asked for the new shape, because the change is in a transaction that only the data
+// connection sees and that has not ended; the shape is what it was, stepped.
+func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) error {
+	rel := change.New
+	if rel == nil {
+		rel = change.Old
+	}
+	schema, name, ok := t.opts.Route(rel.Schema, rel.Name)
+	if !ok {
+		return nil
+	}
+	if t.opts.SchemaChange == Exception {
+		return errs.New(errs.SourceSchemaChange, "table %s changed its shape: %s", rel, describe(change)).
+			WithHint("schema.change.behavior is exception: change the target, then resume")
+	}
+	for _, step := range change.Steps {
+		switch step.Kind {
+		case changelog.CreateTable:
+			return t.createTable(ctx, change, schema, name)
+		case changelog.DropTable:
+			return t.dropTable(change.Old, schema, name)
+		}
+	}
+	old := t.tables[rel.ID]
+	if old == nil {
+		if change.Old == nil {
+			return nil
+		}
+		var err error
+		if old, err = t.resolve(ctx, change.Old); err != nil {
+			return err
+		}
+	}
+	spec := (&shape{*old.spec}).clone()
+	oldName := old.qualified()
+	from := [2]string{old.schema, old.name}
+	if change.Old != nil {
+		from[0], from[1], _ = t.opts.Route(change.Old.Schema, change.Old.Name)
+	}
+	if from != [2]string{schema, name} && t.opts.SchemaChange != Lenient && t.opts.SchemaChange != Ignore {
+		t.ddl("ALTER TABLE " + oldName + " RENAME TO " + pg.Ident(name))
+		if from[0] != schema {
+			t.ddl("ALTER TABLE " + pg.Qualified(from[0], name) + " SET SCHEMA " + pg.Ident(schema))
+		}
+	} else {
+		schema, name = old.schema, old.name
+	}
+	target := pg.Qualified(schema, name)
+	dropped := map[string]bool{}
+	for _, step := range change.Steps {
+		if t.opts.Excluded(rel.Schema, rel.Name, step.Column) {
+			continue
+		}
+		if err := t.step(target, spec, change.New, step, dropped); err != nil {
+			return err
+		}
+	}
+	_, err := t.adoptShape(change.New, schema, name, spec, dropped)
+	return err
+}
+
+// step applies one column's change.
+func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step changelog.SchemaStep, unwritten map[string]bool) error {
+	lenient, ignore := t.opts.SchemaChange == Lenient, t.opts.SchemaChange == Ignore
+	switch step.Kind {
+	case changelog.AddColumn:
+		if ignore {
+			unwritten[step.Column] = true
+			return nil
+		}
+		if spec.has(step.Column) {
+			return nil // already there: kept by an earlier lenient change, or made by hand
+		}
+		sql := "ALTER TABLE " + target + " ADD COLUMN IF NOT EXISTS " + pg.Ident(step.Column) + " " + step.Type
+		if step.Default != "" {
+			sql += " DEFAULT " + step.Default
+		}
+		if step.NotNull && step.Default != "" && !lenient {
+			sql += " NOT NULL"
+		}
+		t.ddl(sql)
+		spec.add(rel, step.Column)
+	case changelog.DropColumn:
+		if ignore || lenient {
+			if lenient {
+				t.ddl("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " DROP NOT NULL")
+			}
+			return nil
+		}
+		t.ddl("ALTER TABLE " + target + " DROP COLUMN IF EXISTS " + pg.Ident(step.Column))
+		spec.remove(step.Column)
+	case changelog.RenameColumn:
+		switch {
+		case ignore:
+			unwritten[step.NewName] = true
+		case lenient:
+			t.ddl("ALTER TABLE " + target + " ADD COLUMN IF NOT EXISTS " + pg.Ident(step.NewName) + " " + step.Type)
+			t.ddl("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " DROP NOT NULL")
+			spec.add(rel, step.NewName)
+		default:
+			t.ddl("ALTER TABLE " + target + " RENAME COLUMN " + pg.Ident(step.Column) + " TO " + pg.Ident(step.NewName))
+			spec.rename(step.Column, step.NewName)
+		}
+	case changelog.AlterType:
+		if ignore || lenient {
+			return nil // rows are cast to what the target has
+		}
+		t.ddl("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " TYPE " + step.Type +
+			" USING " + pg.Ident(step.Column) + "::" + step.Type)
+		spec.retype(rel, step.Column)
+	case changelog.RenameTable:
+	default:
+		return errs.New(errs.SourceSchemaChange, "table %s: %s is not something a target can follow", rel, step.Kind)
+	}
+	return nil
+}
+
+// ddl runs a statement in the epoch's transaction; with try_evolve a refusal is passed over.
+func (t *Target) ddl(sql string) {
+	t.app.begin()
+	if t.opts.SchemaChange == TryEvolve {
+		sql = "DO $weir_ddl$ BEGIN EXECUTE " + pg.Literal(sql) +
+			"; EXCEPTION WHEN OTHERS THEN RAISE WARNING 'weir passed over: %', SQLERRM; END $weir_ddl$"
+	}
+	t.wire.statement(sql, expectation{})
+}
+
+func (t *Target) dropTable(rel *changelog.Relation, schema, name string) error {
+	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
+		t.ddl("DROP TABLE IF EXISTS " + pg.Qualified(schema, name))
+	}
+	delete(t.tables, rel.ID)
+	for r := range t.byRel {
+		if r.ID == rel.ID {
+			delete(t.byRel, r)
+		}
+	}
+	return nil
+}
+
+func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange, schema, name string) error {
+	_, err := t.loadTable(ctx, schema, name)
+	if err == nil {
+		return nil // it is there: made by hand, or a copy begun before a restart
+	}
+	if !errs.Is(err, errs.TargetTable) {
+		return err
+	}
+	src, ok := change.Origin.(*pg.Table)
+	if !ok {
+		return err
+	}
+	// Types and schemas that the table needs are made by the plan of the mirror, before the table joins it.
+	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete}}
+	for _, c := range src.Columns {
+		if t.opts.Excluded(src.Schema, src.Name, c.Name) {
+			to.Options.ExcludeColumns = append(to.Options.ExcludeColumns, c.Name)
+		}
+	}
+	statements := append([]pg.Statement{to.CreateTable()}, to.UniqueConstraints()...)
+	statements = append(statements, to.SecondaryIndexes()...)
+	for _, st := range statements {
+		for _, sql := range st.SQL {
+			t.ddl(sql)
+		}
+	}
+	spec := *src
+	spec.Schema, spec.Name, spec.Columns = schema, name, to.Columns()
+	_, err = t.adopt(change.New, schema, name, &spec)
+	return err
+}
+
+// describe is a change in words.
+func describe(change *changelog.SchemaChange) string {
+	var parts []string
+	for _, s := range change.Steps {
+		part := s.Kind.String()
+		if s.Column != "" {
+			part += " " + pg.Ident(s.Column)
+		}
+		if s.NewName != "" {
+			part += " to " + pg.Ident(s.NewName)
+		}
+		if s.Type != "" {
+			part += " " + s.Type
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// shape is a target table's columns as the open transaction has them.
+type shape struct{ pg.Table }
+
+func (s *shape) clone() *shape {
+	c := *s
+	c.Columns = append([]pg.Column{}, s.Columns...)
+	return &c
+}
+
+func (s *shape) has(name string) bool { return s.Column(name) != nil }
+
+func (s *shape) add(rel *changelog.Relation, name string) {
+	if !s.has(name) {
+		s.Columns = append(s.Columns, pg.Column{Name: name, Type: relationType(rel, name)})
+	}
+}
+
+func (s *shape) remove(name string) {
+	kept := s.Columns[:0]
+	for _, c := range s.Columns {
+		if c.Name != name {
+			kept = append(kept, c)
+		}
+	}
+	s.Columns = kept
+}
+
+func (s *shape) rename(from, to string) {
+	if c := s.Column(from); c != nil {
+		c.Name = to
+	}
+	if s.PrimaryKey != nil {
+		pk := *s.PrimaryKey
+		pk.Columns = append([]string{}, pk.Columns...)
+		for i := range pk.Columns {
+			if pk.Columns[i] == from {
+				pk.Columns[i] = to
+			}
+		}
+		s.PrimaryKey = &pk
+	}
+}
+
+func (s *shape) retype(rel *changelog.Relation, name string) {
+	if c := s.Column(name); c != nil {
+		c.Type = relationType(rel, name)
+	}
+}
+
+// relationType is the type of a relation's column as the target knows it: built-in types have the same number on both
+// sides, others go by their name and as text.
+func relationType(rel *changelog.Relation, name string) pg.Type {
+	for _, c := range rel.Columns {
+		if c.Name != name {
+			continue
+		}
+		return pg.Type{OID: c.TypeOID, Schema: c.TypeSchema, Name: c.TypeName, Kind: 'b', Array: strings.HasPrefix(c.TypeName, "_")}
+	}
+	return pg.Type{OID: textOID, Schema: "pg_catalog", Name: "text", Kind: 'b'}
+}
+
+// adoptShape takes the new shape; columns in unwritten exist at the source only.
+func (t *Target) adoptShape(rel *changelog.Relation, schema, name string, spec *shape, unwritten map[string]bool) (*table, error) {
+	for c := range unwritten {
+		t.unwritten[[3]string{rel.Schema, rel.Name, c}] = true
+	}
+	return t.adopt(rel, schema, name, &spec.Table)
+}

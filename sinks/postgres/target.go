@@ -1,0 +1,544 @@
+// Package postgres writes changes into a Postgres database exactly once.
+//
+// The target is the truth: one transaction on one connection applies the rows of an epoch to all tables and moves the
+// ledger, with the source's position, from the checkpoint before to its own. Whatever crashes, rows and position agree.
+// sinks/DESIGN.md goes through every crash point.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/failpoint"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// Options configures a Target.
+type Options struct {
+	Config   *pg.Config
+	Pipeline string // key of the ledger: the pipeline's id
+	Sink     string // default "target"
+	// Route names the target's table for a source table; false: the table is not mirrored.
+	Route func(schema, name string) (targetSchema, targetName string, ok bool)
+	// Excluded tells which columns of a source table are left out.
+	Excluded func(schema, table, column string) bool
+	// SyncCommit is the sessions' synchronous_commit. Default "off": a commit is acknowledged as durable, and the
+	// source told, only after the target has flushed it, as Postgres's own subscriptions do.
+	SyncCommit string
+	// BatchBytes bounds what is held before it is sent into the open transaction. Default 8 MiB.
+	BatchBytes int
+	// SchemaChange is the behaviour on changes of shape. Default Evolve.
+	SchemaChange Behavior
+	// SoftDelete names a timestamptz column that marks deleted rows; "" deletes them.
+	SoftDelete string
+	// MissingRow: what an update or delete does that finds no row: "warn" (default) counts it, "error" stops.
+	MissingRow string
+	// Memory survives restarts of the Target within the process.
+	Memory *Memory
+	// Lanes is how many loads may run at once. Default 2.
+	Lanes int
+	// Tables are the source's tables as planned, for what is built after the copy.
+	AfterCopy func(ctx context.Context, conn *pgx.Conn) error
+}
+
+// Memory is what a Target has learned about its tables and the next one of the same pipeline should know.
+type Memory struct {
+	mu      sync.Mutex
+	careful map[string]bool
+	counts  map[string]*tableCount
+}
+
+// NewMemory returns an empty Memory.
+func NewMemory() *Memory {
+	return &Memory{careful: map[string]bool{}, counts: map[string]*tableCount{}}
+}
+
+func (m *Memory) isCareful(table string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.careful[table]
+}
+
+func (m *Memory) setCareful(table string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.careful[table] = true
+}
+
+func (m *Memory) count(table string) *tableCount {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.counts[table]
+	if c == nil {
+		c = &tableCount{}
+		m.counts[table] = c
+	}
+	return c
+}
+
+// Counts is what was applied to one table since the process started.
+type Counts struct{ Inserts, Updates, Deletes, Missing int64 }
+
+// Counts returns the counts by target table, schema.name.
+func (m *Memory) Counts() map[string]Counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[string]Counts, len(m.counts))
+	for name, c := range m.counts {
+		out[name] = Counts{c.Inserts.Load(), c.Updates.Load(), c.Deletes.Load(), c.Missing.Load()}
+	}
+	return out
+}
+
+// The crash points of a publish; sinks/DESIGN.md argues each.
+const (
+	FailBeforeApply  failpoint.Point = "X1.target.before-apply"
+	FailBeforeLedger failpoint.Point = "X5.target.before-ledger"
+	FailBeforeCommit failpoint.Point = "X8.target.before-commit"
+	FailAfterCommit  failpoint.Point = "X10.target.after-commit"
+	FailLoad         failpoint.Point = "X3.target.load"
+	FailLoaded       failpoint.Point = "X4.target.loaded"
+)
+
+// Target implements dataflow.Target and dataflow.Loader.
+type Target struct {
+	env    *env.Env
+	opts   Options
+	gen    dataflow.Generation
+	last   dataflow.Checkpoint // of the last Commit
+	ctl    *pgx.Conn           // control: catalog, flush position; never the data
+	ledger ledger
+	app    applier
+	wire   *wire
+	tables map[uint32]*table
+	byRel  map[*changelog.Relation]*table
+
+	acks    chan dataflow.Ack
+	stop    chan struct{}
+	waits   sync.WaitGroup
+	durable durability
+	loads   loader
+	replica bool // session_replication_role could be set
+	begun   bool // something of the open epoch was sent
+	// unwritten are source columns (schema, table, column) that the target was not given when they appeared.
+	unwritten map[[3]string]bool
+}
+
+// New returns a Target that Open connects.
+func New(e *env.Env, opts Options) *Target {
+	if opts.Sink == "" {
+		opts.Sink = "target"
+	}
+	if opts.SyncCommit == "" {
+		opts.SyncCommit = "off"
+	}
+	if opts.BatchBytes == 0 {
+		opts.BatchBytes = 8 << 20
+	}
+	if opts.Lanes == 0 {
+		opts.Lanes = 2
+	}
+	if opts.SchemaChange == "" {
+		opts.SchemaChange = Evolve
+	}
+	if opts.Memory == nil {
+		opts.Memory = NewMemory()
+	}
+	if opts.Excluded == nil {
+		opts.Excluded = func(string, string, string) bool { return false }
+	}
+	return &Target{env: e.With("part", "target"), opts: opts, tables: map[uint32]*table{}, byRel: map[*changelog.Relation]*table{}, unwritten: map[[3]string]bool{}}
+}
+
+const appName = "weir target"
+
+// Open implements dataflow.Target.
+func (t *Target) Open(ctx context.Context, gen dataflow.Generation) (dataflow.Restored, error) {
+	restored, err := t.open(ctx, gen)
+	if err != nil {
+		if t.ctl != nil {
+			_ = t.ctl.Close(context.WithoutCancel(ctx))
+		}
+		return dataflow.Restored{}, t.wrap(err)
+	}
+	return restored, nil
+}
+
+func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Restored, error) {
+	t.gen = gen
+	var err error
+	if t.ctl, err = pg.ConnectPgx(ctx, t.env, t.opts.Config, pg.ConnectOptions{AppName: appName}); err != nil {
+		return dataflow.Restored{}, errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", t.opts.Config.Server(), err).Because(err)
+	}
+	t.ledger = ledger{conn: t.ctl, pipeline: t.opts.Pipeline, sink: t.opts.Sink}
+	if err := t.ledger.ensure(ctx); err != nil {
+		return dataflow.Restored{}, err
+	}
+	if t.last, err = t.ledger.raise(ctx, gen, t.env.Clock.Sleep); err != nil {
+		return dataflow.Restored{}, err
+	}
+	state, err := t.ledger.state(ctx)
+	if err != nil {
+		return dataflow.Restored{}, fmt.Errorf("read the ledger's state: %w", err)
+	}
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return dataflow.Restored{}, err
+	}
+	if err := t.ledger.hold(ctx, gen, conn.PID()); err != nil {
+		_ = conn.Close(ctx)
+		return dataflow.Restored{}, fmt.Errorf("note our backend in the ledger: %w", err)
+	}
+	if t.wire, err = newWire(t.env, conn); err != nil {
+		return dataflow.Restored{}, err
+	}
+	t.app = applier{w: t.wire, limit: t.opts.BatchBytes}
+	t.wire.parse("begin", "BEGIN")
+	t.wire.parse("commit", "COMMIT")
+	t.wire.parse("advance", `SELECT "_weir"."advance"($1, $2, $3, $4, $5, $6, $7)`, textOID, textOID, 20, 20, 20, 1009, 1001)
+	t.acks = make(chan dataflow.Ack, 256)
+	t.stop = make(chan struct{})
+	t.durable.start(t)
+	t.waits.Add(1)
+	t.env.Go("target-acks", func() {
+		defer t.waits.Done()
+		t.acknowledge()
+	})
+	return dataflow.Restored{Checkpoint: t.last, State: state}, nil
+}
+
+// connect opens a connection for data.
+func (t *Target) connect(ctx context.Context) (*pgconn.PgConn, error) {
+	conn, err := pg.Connect(ctx, t.env, t.opts.Config, pg.ConnectOptions{AppName: appName, Settings: map[string]string{
+		"synchronous_commit": t.opts.SyncCommit,
+		"plan_cache_mode":    "force_generic_plan",
+		"jit":                "off",
+	}})
+	if err != nil {
+		return nil, errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", t.opts.Config.Server(), err).Because(err)
+	}
+	// As an apply worker does: triggers and foreign keys already had their say at the source. Without the right to it
+	// the target's own triggers fire; doctor says so.
+	_, err = conn.Exec(ctx, "SET session_replication_role = replica").ReadAll()
+	t.replica = err == nil
+	var pgErr *pgconn.PgError
+	if err != nil && !errors.As(err, &pgErr) {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// Write implements dataflow.Target.
+func (t *Target) Write(ctx context.Context, m dataflow.Message) error {
+	if !t.begun {
+		t.begun = true
+		if err := t.hit(FailBeforeApply); err != nil {
+			return err
+		}
+	}
+	return t.wrap(t.write(ctx, m))
+}
+
+func (t *Target) write(ctx context.Context, m dataflow.Message) error {
+	switch m.Kind {
+	case dataflow.KindRows:
+		return t.app.rows(m.Rows, func(rel *changelog.Relation) (*table, error) { return t.resolve(ctx, rel) })
+	case dataflow.KindChunk:
+		tab, err := t.resolve(ctx, m.Chunk.Rel)
+		if err != nil || tab == nil {
+			return err
+		}
+		if err := t.app.flush(); err != nil {
+			return err
+		}
+		if m.Chunk.Replace {
+			t.app.clearRange(tab, m.Chunk.Key, m.Chunk.After, m.Chunk.Through)
+		}
+		if m.Rows != nil {
+			return t.app.rows(m.Rows, func(rel *changelog.Relation) (*table, error) { return t.resolve(ctx, rel) })
+		}
+		return nil
+	case dataflow.KindTruncate:
+		// Order matters between tables here, so everything before goes first.
+		if err := t.app.flush(); err != nil {
+			return err
+		}
+		var tables []*table
+		for _, rel := range m.Truncate.Relations {
+			tab, err := t.resolve(ctx, rel)
+			if err != nil {
+				return err
+			}
+			if tab != nil {
+				tables = append(tables, tab)
+			}
+		}
+		if len(tables) > 0 {
+			t.app.truncate(tables, m.Truncate)
+		}
+		return nil
+	case dataflow.KindSchema:
+		if err := t.app.flush(); err != nil {
+			return err
+		}
+		return t.evolve(ctx, m.Schema)
+	case dataflow.KindMark, dataflow.KindEnd:
+		return nil
+	}
+	return fmt.Errorf("target: unknown message kind %d", m.Kind)
+}
+
+// Commit implements dataflow.Target.
+func (t *Target) Commit(_ context.Context, cut dataflow.Cut) error {
+	if cut.Checkpoint != t.last+1 {
+		return errs.New(errs.EngineInternal, "checkpoint %d follows %d", cut.Checkpoint, t.last)
+	}
+	if err := t.app.flush(); err != nil {
+		return t.wrap(err)
+	}
+	if err := t.hit(FailBeforeLedger); err != nil {
+		return err
+	}
+	t.app.begin()
+	w := t.wire
+	at := w.bindStart("advance", 7, 0)
+	w.bindText(t.opts.Pipeline)
+	w.bindText(t.opts.Sink)
+	w.bindText(fmt.Sprint(uint64(t.gen)))
+	w.bindText(fmt.Sprint(uint64(t.last)))
+	w.bindText(fmt.Sprint(uint64(cut.Checkpoint)))
+	keys, values := stateArrays(cut.State)
+	w.bindText(keys)
+	w.bindText(values)
+	w.bindEnd(at)
+	w.execute(expectation{})
+	if err := t.hit(FailBeforeCommit); err != nil {
+		return err
+	}
+	w.bindEnd(w.bindStart("commit", 0, 0))
+	w.execute(expectation{})
+	w.syncUp(cut.Checkpoint)
+	t.last = cut.Checkpoint
+	t.app.open, t.begun = false, false
+	if err := w.flush(); err != nil {
+		return t.wrap(err)
+	}
+	return t.hit(FailAfterCommit)
+}
+
+// stateArrays renders state changes as the text of a text[] and a bytea[]; a nil value is NULL.
+func stateArrays(changes []dataflow.StateChange) (keys, values string) {
+	var k, v strings.Builder
+	k.WriteByte('{')
+	v.WriteByte('{')
+	for i, c := range changes {
+		if i > 0 {
+			k.WriteByte(',')
+			v.WriteByte(',')
+		}
+		k.WriteByte('"')
+		for _, r := range []byte(c.Key) {
+			if r == '"' || r == '\\' {
+				k.WriteByte('\\')
+			}
+			k.WriteByte(r)
+		}
+		k.WriteByte('"')
+		if c.Value == nil {
+			v.WriteString("NULL")
+		} else {
+			fmt.Fprintf(&v, `"\\x%x"`, c.Value)
+		}
+	}
+	k.WriteByte('}')
+	v.WriteByte('}')
+	return k.String(), v.String()
+}
+
+// acknowledge turns replies into acks until the connection ends.
+func (t *Target) acknowledge() {
+	for {
+		var r reply
+		select {
+		case r = <-t.wire.replies:
+		case <-t.stop:
+			return
+		}
+		if r.err != nil {
+			t.ack(dataflow.Ack{Err: t.wrap(t.learn(r.err))})
+			return
+		}
+		n := r.tag.(dataflow.Checkpoint)
+		t.ack(dataflow.Ack{Checkpoint: n, Rows: r.rows, Busy: r.busy})
+		if t.opts.SyncCommit != "off" {
+			t.ack(dataflow.Ack{Checkpoint: n, Durable: true})
+			continue
+		}
+		t.durable.visible(n)
+	}
+}
+
+func (t *Target) ack(a dataflow.Ack) {
+	select {
+	case t.acks <- a:
+	case <-t.stop:
+	}
+}
+
+// Acks implements dataflow.Target.
+func (t *Target) Acks() <-chan dataflow.Ack { return t.acks }
+
+// Close implements dataflow.Target.
+func (t *Target) Close(ctx context.Context) error {
+	if t.wire == nil {
+		return nil
+	}
+	close(t.stop)
+	t.closeLanes(ctx)
+	t.wire.close()
+	t.waits.Wait()
+	close(t.acks)
+	t.wire = nil
+	return t.ctl.Close(ctx)
+}
+
+// hit runs a failpoint; a kill does not come back.
+func (t *Target) hit(p failpoint.Point) error {
+	err := t.env.Fail.Hit(p)
+	if errors.Is(err, failpoint.ErrKill) {
+		_ = t.wire.flush() // what a real crash may already have sent
+		t.env.Crash(err)
+	}
+	return err
+}
+
+// learn draws conclusions from an error that the next Target of the pipeline should know.
+func (t *Target) learn(err error) error {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == "23505" {
+		name := pgErr.SchemaName + "." + pgErr.TableName
+		if !t.opts.Memory.isCareful(name) {
+			t.opts.Memory.setCareful(name)
+			return errs.New(errs.TargetConflict, "updates of %s need the careful order: %w", name, err).Because(err)
+		}
+	}
+	return err
+}
+
+// wrap gives an error of the target its record.
+func (t *Target) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errs.As(err); ok {
+		return err
+	}
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return errs.New(errs.TargetUnreachable, "lost target %s: %w", t.opts.Config.Server(), err).Because(err)
+	}
+	switch {
+	case pgErr.Code == fenceState:
+		return errs.New(errs.Fenced, "the target refused generation %d: %s", t.gen, pgErr.Message).Because(err).
+			WithHint("another weir took the pipeline over")
+	case Retryable(pgErr):
+		return errs.New(errs.TargetUnreachable, "target %s: %s", t.opts.Config.Server(), pgErr.Message).Because(err)
+	}
+	e := errs.New(errs.TargetRejected, "the target refused a change: %s", pgErr.Message).Because(err)
+	if pgErr.TableName != "" {
+		e.Message = fmt.Sprintf("the target refused a change of %s.%s: %s", pgErr.SchemaName, pgErr.TableName, pgErr.Message)
+	}
+	e.Detail = pgErr.Detail
+	if pgErr.Where != "" {
+		e.Detail = strings.TrimSpace(e.Detail + " " + pgErr.Where)
+	}
+	return e
+}
+
+// Retryable tells whether the same work can succeed on a new connection.
+func Retryable(e *pgconn.PgError) bool {
+	switch e.Code {
+	case "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "25006", "53100", "53200":
+		return true
+	}
+	return strings.HasPrefix(e.Code, "08")
+}
+
+// resolve finds the target's table of a relation, loading its shape when the relation is new.
+func (t *Target) resolve(ctx context.Context, rel *changelog.Relation) (*table, error) {
+	if tab, ok := t.byRel[rel]; ok {
+		return tab, nil
+	}
+	schema, name, ok := t.opts.Route(rel.Schema, rel.Name)
+	if !ok {
+		t.byRel[rel] = nil
+		return nil, nil
+	}
+	spec, err := t.loadTable(ctx, schema, name)
+	if err != nil {
+		return nil, err
+	}
+	return t.adopt(rel, schema, name, spec)
+}
+
+// adopt makes the relation's table from the target's shape.
+func (t *Target) adopt(rel *changelog.Relation, schema, name string, spec *pg.Table) (*table, error) {
+	tab := t.tables[rel.ID]
+	if tab == nil {
+		tab = &table{}
+		t.tables[rel.ID] = tab
+	}
+	for old, x := range t.byRel {
+		if x == tab {
+			delete(t.byRel, old)
+		}
+	}
+	tab.schema, tab.name = schema, name
+	full := schema + "." + name
+	tab.count = t.opts.Memory.count(full)
+	tab.careful = t.opts.Memory.isCareful(full)
+	tab.stored = t.opts.SoftDelete
+	if err := tab.shape(rel, spec, func(c string) bool {
+		if t.opts.Excluded(rel.Schema, rel.Name, c) || t.unwritten[[3]string{rel.Schema, rel.Name, c}] {
+			return true
+		}
+		// These behaviours keep the target as it is: columns that it was never given are left out, also after a restart.
+		return t.opts.SchemaChange != Evolve && t.opts.SchemaChange != Exception && spec.Column(c) == nil
+	}); err != nil {
+		return nil, errs.New(errs.TargetTable, "%w", err).Because(err).
+			WithHint("add the column to the target, or exclude it with --exclude-column")
+	}
+	t.byRel[rel] = tab
+	return tab, nil
+}
+
+func (t *Target) loadTable(ctx context.Context, schema, name string) (*pg.Table, error) {
+	var oid uint32
+	err := t.ctl.QueryRow(ctx, `SELECT c.oid::int8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`, schema, name).Scan(&oid)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errs.New(errs.TargetTable, "the target has no table %s", pg.Qualified(schema, name))
+	}
+	if err != nil {
+		return nil, err
+	}
+	tables, err := pg.LoadTables(ctx, t.ctl, []uint32{oid})
+	if err != nil {
+		return nil, err
+	}
+	if len(tables) != 1 {
+		return nil, errs.New(errs.TargetTable, "the target has no table %s", pg.Qualified(schema, name))
+	}
+	return tables[0], nil
+}

@@ -1,0 +1,185 @@
+package parser
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"pgregory.net/rapid"
+
+	"github.com/weirstream/weir/internal/errs"
+)
+
+// The stories in testdata: `parse` prints the canonical form, or the error as the user sees it.
+func TestStories(t *testing.T) {
+	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			if d.Cmd != "parse" {
+				return "unknown command " + d.Cmd
+			}
+			script, err := Parse("mirror.sql", d.Input)
+			if err != nil {
+				e, ok := errs.As(err)
+				if !ok {
+					return "not an error record: " + err.Error()
+				}
+				return e.Render()
+			}
+			var b strings.Builder
+			for _, s := range script.Statements {
+				fmt.Fprintf(&b, "%d:%d %T\n", s.Position().Line, s.Position().Column, s)
+			}
+			return b.String() + Print(script)
+		})
+	})
+}
+
+// strip removes positions, which are the only thing that printing may change.
+func strip(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			strip(v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			strip(v.Index(i))
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[Pos]() {
+			v.SetZero()
+			return
+		}
+		for i := range v.NumField() {
+			strip(v.Field(i))
+		}
+	}
+}
+
+func same(a, b *Script) bool {
+	strip(reflect.ValueOf(a))
+	strip(reflect.ValueOf(b))
+	return reflect.DeepEqual(a.Statements, b.Statements)
+}
+
+func TestPrintParsesBack(t *testing.T) {
+	text := rapid.String().Filter(func(s string) bool { return !strings.ContainsRune(s, 0) })
+	full := text.Filter(func(s string) bool { return s != "" })
+	lit := rapid.Custom(func(t *rapid.T) Literal { return Literal{Text: text.Draw(t, "text")} })
+	ident := rapid.Custom(func(t *rapid.T) Ident {
+		return Ident{Text: rapid.OneOf(full, rapid.SampledFrom([]string{"shop", "from", "TO", "a$1", "1a"})).Draw(t, "name")}
+	})
+	end := rapid.Custom(func(t *rapid.T) Endpoint {
+		if rapid.Bool().Draw(t, "named") {
+			return Endpoint{Name: ident.Draw(t, "n")}
+		}
+		return Endpoint{URL: Literal{Text: full.Draw(t, "url")}}
+	})
+	some := func(t *rapid.T, name string) []Literal {
+		if l := rapid.SliceOfN(lit, 0, 3).Draw(t, name); len(l) > 0 {
+			return l
+		}
+		return nil
+	}
+	properties := func(t *rapid.T, atLeast int) []Property {
+		var out []Property
+		for _, key := range rapid.SliceOfNDistinct(text, atLeast, 3, rapid.ID[string]).Draw(t, "keys") {
+			out = append(out, Property{Literal{Text: key}, lit.Draw(t, "value")})
+		}
+		return out
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		mirror := &CreateMirror{Name: ident.Draw(t, "name"), From: end.Draw(t, "from"), To: end.Draw(t, "to"),
+			Tables: some(t, "tables"), Except: some(t, "except"), ExcludeColumns: some(t, "columns"), Properties: properties(t, 0)}
+		for range rapid.IntRange(0, 3).Draw(t, "routes") {
+			mirror.Routes = append(mirror.Routes, Route{lit.Draw(t, "from"), lit.Draw(t, "to")})
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "filters") {
+			mirror.Filters = append(mirror.Filters, Filter{lit.Draw(t, "table"), lit.Draw(t, "where")})
+		}
+		want := &Script{Statements: []Statement{
+			&Set{Key: lit.Draw(t, "key"), Value: lit.Draw(t, "value")},
+			&CreateConnection{Name: ident.Draw(t, "conn"), Properties: properties(t, 1)},
+			mirror,
+		}}
+		got, err := Parse("x.sql", Print(want))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, Print(want))
+		}
+		if !same(got, want) {
+			t.Fatalf("printed\n%s\nand read back\n%s", Print(want), Print(got))
+		}
+	})
+}
+
+func TestPositions(t *testing.T) {
+	text := "SET 'a' = 'b';\n\n/* x\n */ CREATE MIRROR \"Ü\" FROM 'ß' TO copy\n\tTABLES 'p.*';"
+	s, err := Parse("x.sql", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := s.Statements[1].(*CreateMirror)
+	for _, c := range []struct {
+		name      string
+		got       Pos
+		line, col int
+		begins    string
+	}{
+		{"statement", m.Pos, 4, 5, "CREATE"},
+		{"name", m.Name.Pos, 4, 19, `"Ü"`},
+		{"from", m.From.Pos(), 4, 28, "'ß'"},
+		{"to", m.To.Pos(), 4, 35, "copy"},
+		{"tables", m.Tables[0].Pos, 5, 9, "'p.*'"},
+	} {
+		if c.got.Line != c.line || c.got.Column != c.col || !strings.HasPrefix(text[c.got.Offset:], c.begins) {
+			t.Errorf("%s stands at %+v, want %d:%d", c.name, c.got, c.line, c.col)
+		}
+	}
+	if p := Locate("x.sql", text, m.Tables[0].Pos); p.Source != " TABLES 'p.*';" || p.Line != 5 {
+		t.Errorf("Locate = %+v", p)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	if _, err := Parse("x.sql", strings.Repeat(" ", MaxBytes+1)); !errs.Is(err, errs.SQLSyntax) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	stories, err := filepath.Glob("testdata/stories/*")
+	if err != nil || len(stories) == 0 {
+		f.Fatalf("no stories: %v", err)
+	}
+	for _, path := range stories {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, block := range strings.Split(string(b), "\nparse\n") {
+			input, _, _ := strings.Cut(block, "\n----")
+			f.Add(input)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		script, err := Parse("x.sql", text)
+		if err != nil {
+			e, ok := errs.As(err)
+			if !ok || e.Pos == nil || e.Pos.Line < 1 || e.Pos.Column < 1 {
+				t.Fatalf("an error without a place: %v", err)
+			}
+			return
+		}
+		again, err := Parse("x.sql", Print(script))
+		if err != nil {
+			t.Fatalf("the printed form does not parse: %v\n%s", err, Print(script))
+		}
+		if !same(script, again) {
+			t.Fatalf("the printed form means something else:\n%s\n%s", text, Print(again))
+		}
+	})
+}

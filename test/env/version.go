@@ -1,0 +1,47 @@
+package testenv
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Version is the major version of a Postgres server.
+type Version int
+
+// The versions weir supports, oldest and newest; every version between them can be started as well.
+const (
+	Oldest Version = 12
+	Newest Version = 18
+)
+
+// Versions lists every version that can be started.
+func Versions() []Version {
+	var all []Version
+	for v := Oldest; v <= Newest; v++ {
+		all = append(all, v)
+	}
+	return all
+}
+
+func (v Version) String() string { return strconv.Itoa(int(v)) }
+
+// release is the exact release that is fetched for a version. A pinned release keeps a test from changing its result
+// on the day a new minor release appears. Version 15 has none: it is the one that comes from the distribution, so that
+// one of the tested servers is built the way most users' servers are.
+func (v Version) release() (string, error) {
+	switch v {
+	case 12:
+		return "12.22.0", nil
+	case 13:
+		return "13.22.0", nil
+	case 14:
+		return "14.19.0", nil
+	case 16:
+		return "16.10.0", nil
+	case 17:
+		return "17.6.0", nil
+	case 18:
+		return "18.0.0", nil
+	}
+	return "", fmt.Errorf("no release of Postgres %s to fetch: supported are %s to %s", v, Oldest, Newest)
+}

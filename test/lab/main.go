@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"time"
+	"runtime/pprof"
+
+	cdc "github.com/weirstream/weir/cdc/postgres"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/worker"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/pg"
+	sink "github.com/weirstream/weir/sinks/postgres"
+)
+
+func main() {
+	e := env.Real(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	src, err := pg.ParseURL(os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	dst, err := pg.ParseURL(os.Args[2])
+	if err != nil {
+		panic(err)
+	}
+	gen, _ := strconv.Atoi(os.Args[3])
+	if p := os.Getenv("PROF"); p != "" {
+		f, _ := os.Create(p)
+		pprof.StartCPUProfile(f)
+		defer pprof.StopCPUProfile()
+	}
+	s := cdc.New(e, cdc.Options{Config: src, Slot: "weir_lab", Publication: "weir_lab", Includes: func(s, t string) bool { return s == "public" }, NoCopy: os.Getenv("NOCOPY") != ""})
+	t := sink.New(e, sink.Options{Config: dst, Pipeline: "lab", Route: func(s, t string) (string, string, bool) { return s, t, true }})
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	p := worker.New(e, worker.Options{Source: s, Target: t, Generation: dataflow.Generation(gen)})
+	go func() {
+		<-ctx.Done()
+		p.Stop()
+	}()
+	go func() {
+		var last worker.Status
+		for {
+			time.Sleep(time.Second)
+			st := p.Status()
+			fmt.Printf("phase %d cp %d/%d rows %d (+%d) MB %d pos %s\n", st.Phase, st.Checkpoint, st.Durable, st.Rows, st.Rows-last.Rows, st.Bytes>>20, st.Visible["position"])
+			last = st
+		}
+	}()
+	fmt.Println("end:", p.Run(context.Background()))
+}
