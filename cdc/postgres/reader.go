@@ -21,6 +21,7 @@ type reader struct {
 	emit      func(dataflow.Message) error
 	pool      changelog.Pool
 	rows      *changelog.Rows
+	batch     uint64 // number of rows
 	dec       *pgoutput.Decoder
 	msg       pgoutput.Message
 	rels      map[uint32]*relation
@@ -50,7 +51,7 @@ type relation struct {
 	// filter drops rows that a copy has seen, or will see; nil when the table is simply live.
 	filter rowFilter
 
-	batch *changelog.Rows // cache: index in this batch
+	batch uint64 // cache: index in the batch of this number; batches are recycled, so the pointer would not do
 	index uint32
 }
 
@@ -144,9 +145,10 @@ func (r *reader) row(m *pgoutput.Message) error {
 func (r *reader) append(rel *relation, op changelog.Op, m *pgoutput.Message) error {
 	if r.rows == nil {
 		r.rows = r.pool.Get()
+		r.batch++
 	}
-	if rel.batch != r.rows {
-		rel.batch, rel.index = r.rows, r.rows.UseRelation(rel.rel)
+	if rel.batch != r.batch {
+		rel.batch, rel.index = r.batch, r.rows.UseRelation(rel.rel)
 	}
 	img := changelog.Image(m.New)
 	if rel.full && op == changelog.Update && img.HasUnsent() {

@@ -1,6 +1,7 @@
 package parser
 
 import (
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -50,11 +51,25 @@ func (l *lexer) errorAt(p Pos, format string, args ...any) *errs.Error {
 func (l *lexer) position(p Pos) errs.Position {
 	start := strings.LastIndexByte(l.text[:p.Offset], '\n') + 1
 	line, _, _ := strings.Cut(l.text[start:], "\n")
-	line = strings.ReplaceAll(strings.TrimRight(line, "\r"), "\t", " ")
+	line = maskPasswords(strings.ReplaceAll(strings.TrimRight(line, "\r"), "\t", " "))
 	if utf8.RuneCountInString(line) > 400 {
 		line = "" // a line that long would fill the screen and hide the message
 	}
 	return errs.Position{File: l.file, Line: p.Line, Column: p.Column, Source: line}
+}
+
+// maskPasswords keeps what an error shows of a line free of passwords, character by character, so that the caret stays
+// right. It may mask too much; the user has the file.
+func maskPasswords(line string) string {
+	for _, r := range []*regexp.Regexp{
+		regexp.MustCompile(`://[^:@/\s]*:(.*)@`),
+		regexp.MustCompile(`(?i)(?:password|secret|token)'?\s*=\s*'?([^&'\s]+)`),
+	} {
+		for _, m := range r.FindAllStringSubmatchIndex(line, -1) {
+			line = line[:m[2]] + strings.Repeat("*", utf8.RuneCountInString(line[m[2]:m[3]])) + line[m[3]:]
+		}
+	}
+	return line
 }
 
 // tokens reads the whole text. The last token is an end.

@@ -99,6 +99,9 @@ func describe(t token) string {
 	case end:
 		return "the end of the file"
 	case str:
+		if strings.ContainsAny(t.text, "@=") { // it may hold a password
+			return "a string"
+		}
 		return "the string '" + clip(t.text) + "'"
 	case quoted:
 		return "the identifier " + quoteIdent(clip(t.text))

@@ -144,6 +144,29 @@ func TestPositions(t *testing.T) {
 	}
 }
 
+func TestErrorsHideSecrets(t *testing.T) {
+	for _, text := range []string{
+		"CREATE MIRROR m FROM 'postgres://ann:hun@ter2é@db/shop' X b;",
+		"CREATE MIRROR m FROM a 'postgres://ann:hunter2@db/shop';",
+		"CREATE CONNECTION c WITH ('password' = 'hunter2' 'x' = 'y');",
+		"CREATE MIRROR m FROM 'host=db password=hunter2' X b;",
+		"CREATE MIRROR m FROM 'postgres://db/shop?password=hunter2&a=b' X b;",
+		"CREATE CONNECTION c WITH ('url' = 'postgres://ann:hunter2@db",
+	} {
+		_, err := Parse("x.sql", text)
+		e, ok := errs.As(err)
+		if !ok {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if r := e.Render(); strings.Contains(r, "ter2") {
+			t.Errorf("leaked:\n%s", r)
+		}
+		if got, want := len([]rune(e.Pos.Source)), len([]rune(text)); got != want {
+			t.Errorf("the line shown has %d characters, that of the file %d", got, want)
+		}
+	}
+}
+
 func TestTooLarge(t *testing.T) {
 	if _, err := Parse("x.sql", strings.Repeat(" ", MaxBytes+1)); !errs.Is(err, errs.SQLSyntax) {
 		t.Errorf("error %v", err)
