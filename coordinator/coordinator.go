@@ -251,6 +251,9 @@ func (c *Coordinator) CreateMirror(ctx context.Context, m api.MirrorSpec) (api.P
 	if m.Source.Name == "" {
 		m.Source.Name = m.Name
 	}
+	if m.Tables == nil {
+		m.Tables = []string{}
+	}
 	if c.opts.Seal != nil {
 		if m, err = c.opts.Seal(ctx, m); err != nil {
 			return api.Pipeline{}, err

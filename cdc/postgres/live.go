@@ -201,7 +201,7 @@ func (s *Source) follow(present []pg.TableName) error {
 		if s.binary {
 			for _, c := range t.Columns {
 				if c.Generated == 0 && !streamBinary(c.Type) {
-					return errTextNeeded
+					return ErrTextNeeded
 				}
 			}
 		}
@@ -342,6 +342,9 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 	view, err := snapshot.ParseView(text)
 	if err != nil {
 		return false, err
+	}
+	if len(s.reader.open) > 0 {
+		return false, nil // their rows were sent, and a chunk would meet them half-way
 	}
 	if view.Xmin < c.Floor || !s.delivered.Allows(view, s.standby) {
 		return false, nil // somebody who may have written unseen is still at work; asked again soon

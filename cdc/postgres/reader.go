@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
@@ -34,7 +35,12 @@ type reader struct {
 	emitted   pg.LSN // position of the last message that allowed a cut
 	commit    time.Time
 	delivered func(xid uint32)
-	mark      *dataflow.State
+
+	// In-progress transactions, sent ahead of their commit. Between Stream Start and Stop rows belong to block, and in
+	// it to the subtransaction sub.
+	block, sub uint32
+	inBlock    bool
+	open       map[uint32]bool
 }
 
 // relationSource resolves relation messages against the catalog. change is not nil when rows of an earlier shape came
@@ -74,6 +80,10 @@ func positionState(lsn pg.LSN) []dataflow.StateChange {
 	return []dataflow.StateChange{{Key: positionKey, Value: []byte(lsn.String())}}
 }
 
+// ErrWriteAheadRefused: an open transaction did something that cannot be written ahead of its commit. The stream is
+// read again with transactions sent whole.
+var ErrWriteAheadRefused = errors.New("transactions must be sent whole")
+
 // step takes one XLogData payload.
 func (r *reader) step(payload []byte) error {
 	if err := r.dec.Decode(payload, &r.msg); err != nil {
@@ -105,10 +115,32 @@ func (r *reader) step(payload []byte) error {
 	case pgoutput.Relation:
 		return r.relation(m.Relation)
 	case pgoutput.Truncate:
+		if r.inBlock {
+			return ErrWriteAheadRefused
+		}
 		return r.truncate(m)
-	case pgoutput.Type, pgoutput.Origin, pgoutput.LogicalMessage, pgoutput.StreamAbort:
-		// Types are looked up by number; messages are other people's, or our heartbeat; an abort of a transaction that
-		// was never streamed is a stray one that 18 sends.
+	case pgoutput.StreamStart:
+		if err := r.flush(); err != nil {
+			return err
+		}
+		r.inBlock, r.block, r.sub, r.skip = true, m.Xid, m.Xid, false
+		r.open[m.Xid] = true
+	case pgoutput.StreamStop:
+		err := r.flushOpen()
+		r.inBlock = false
+		return err
+	case pgoutput.StreamAbort:
+		if !r.open[m.Xid] {
+			return nil // of a transaction that was never sent: a stray one that 18 sends
+		}
+		if m.SubXid == m.Xid {
+			delete(r.open, m.Xid)
+		}
+		return r.emit(dataflow.Message{Kind: dataflow.KindOpenAbort, Tx: m.Xid, Sub: m.SubXid})
+	case pgoutput.StreamCommit:
+		return r.commitOpen(m)
+	case pgoutput.Type, pgoutput.Origin, pgoutput.LogicalMessage:
+		// Types are looked up by number; messages are other people's.
 	default:
 		return errs.New(errs.SourceProtocol, "the server sent %s, which was not asked for", m.Kind)
 	}
@@ -142,7 +174,43 @@ func (r *reader) row(m *pgoutput.Message) error {
 	return r.append(rel, op, m)
 }
 
+// commitOpen ends a transaction that was sent ahead.
+func (r *reader) commitOpen(m *pgoutput.Message) error {
+	if !r.open[m.Xid] {
+		return errs.New(errs.SourceProtocol, "transaction %d ended and had not begun", m.Xid)
+	}
+	delete(r.open, m.Xid)
+	if pg.LSN(m.EndLSN) <= r.position {
+		return r.emit(dataflow.Message{Kind: dataflow.KindOpenAbort, Tx: m.Xid, Sub: m.Xid})
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	r.position, r.emitted = pg.LSN(m.EndLSN), pg.LSN(m.EndLSN)
+	r.commit = m.CommitTime()
+	if r.delivered != nil {
+		r.delivered(m.Xid)
+	}
+	return r.emit(dataflow.Message{Kind: dataflow.KindOpenCommit, Tx: m.Xid, Boundary: true, State: positionState(r.position), Commit: r.commit})
+}
+
+// flushOpen sends the rows gathered for the block's current subtransaction.
+func (r *reader) flushOpen() error {
+	rows := r.rows
+	r.rows = nil
+	if rows == nil {
+		return nil
+	}
+	return r.emit(dataflow.Message{Kind: dataflow.KindOpenRows, Rows: rows, Tx: r.block, Sub: r.sub})
+}
+
 func (r *reader) append(rel *relation, op changelog.Op, m *pgoutput.Message) error {
+	if r.inBlock && m.Xid != r.sub {
+		if err := r.flushOpen(); err != nil {
+			return err
+		}
+		r.sub = m.Xid
+	}
 	if r.rows == nil {
 		r.rows = r.pool.Get()
 		r.batch++
@@ -156,7 +224,10 @@ func (r *reader) append(rel *relation, op changelog.Op, m *pgoutput.Message) err
 		img = changelog.AppendMerged(nil, img, changelog.Image(m.Old))
 	}
 	r.rows.Append(rel.index, op, m.OldKind == 'K', changelog.Image(m.Old), img)
-	if r.rows.Bytes() >= batchMax {
+	switch {
+	case r.inBlock && r.rows.Bytes() >= batchGoal:
+		return r.flushOpen()
+	case r.rows.Bytes() >= batchMax:
 		return r.flush()
 	}
 	return nil
@@ -164,6 +235,9 @@ func (r *reader) append(rel *relation, op changelog.Op, m *pgoutput.Message) err
 
 // filtered judges the halves of a change by themselves: an update may move a row from one range of a copy to another.
 func (r *reader) filtered(rel *relation, op changelog.Op, m *pgoutput.Message) error {
+	if r.inBlock {
+		r.xid = r.block
+	}
 	switch {
 	case op == changelog.Insert, op == changelog.Update && m.Old == nil:
 		drop, err := rel.filter.drop(r.xid, changelog.Image(m.New))
@@ -224,6 +298,9 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 	r.last = nil
 	if change == nil || r.skip {
 		return nil
+	}
+	if r.inBlock {
+		return ErrWriteAheadRefused // the change is seen by its own transaction only, until that commits
 	}
 	if err := r.flush(); err != nil {
 		return err
@@ -286,10 +363,18 @@ func (r *reader) flush() error {
 	return r.emit(m)
 }
 
+// pause sends what was gathered because nothing more is waiting.
+func (r *reader) pause() error {
+	if r.inBlock {
+		return nil // the block's end is on its way
+	}
+	return r.flush()
+}
+
 // idle is told the server's position when nothing is unfinished. When nothing has moved ours for long, the position
 // goes on by itself, so that a quiet database does not keep a busy server's WAL.
 func (r *reader) idle(end pg.LSN) error {
-	if r.inTx || end <= r.position {
+	if r.inTx || len(r.open) > 0 || end <= r.position {
 		return nil
 	}
 	r.position = end

@@ -44,6 +44,8 @@ type Options struct {
 	HeartbeatPeriod time.Duration // how often an idle position moves; default 10 s
 	Text            bool          // never take values in binary
 	NoCopy          bool          // snapshot.mode never: stream only
+	// WriteAhead: large transactions are sent while they are still open. From 14 on.
+	WriteAhead bool
 }
 
 const (
@@ -60,8 +62,8 @@ const (
 	FailChunk     failpoint.Point = "X2.source.chunk"
 )
 
-// errTextNeeded: a type turned up whose binary form is not exact; the stream is read again as text.
-var errTextNeeded = errors.New("values are needed as text")
+// ErrTextNeeded says that a type turned up whose binary form is not exact; the stream is read again as text.
+var ErrTextNeeded = errors.New("values are needed as text")
 
 // Source implements dataflow.Source and dataflow.Copier.
 type Source struct {
@@ -287,6 +289,9 @@ func (s *Source) startStreaming(ctx context.Context) error {
 	if s.binary {
 		options = append(options, "binary 'true'")
 	}
+	if s.opts.WriteAhead && version >= 2 {
+		options = append(options, "streaming 'on'")
+	}
 	// Other readers' changes that weir itself applied here come back only if somebody mirrors both ways; that is
 	// refused by doctor, not filtered here.
 	var err error
@@ -299,7 +304,7 @@ func (s *Source) startStreaming(ctx context.Context) error {
 		return err
 	}
 	s.reader = &reader{
-		relations: s, emit: s.send, dec: pgoutput.NewDecoder(version), rels: map[uint32]*relation{},
+		relations: s, emit: s.send, dec: pgoutput.NewDecoder(version), rels: map[uint32]*relation{}, open: map[uint32]bool{},
 		position: s.position, emitted: s.position, delivered: s.delivered.Add,
 	}
 	s.running.Add(1)
@@ -334,10 +339,10 @@ func (s *Source) receive() error {
 	for {
 		if !s.stream.buffered() {
 			// Nothing more is waiting: what was gathered goes out at once.
-			if err := s.reader.flush(); err != nil {
+			if err := s.reader.pause(); err != nil {
 				return err
 			}
-			if !s.reader.inTx {
+			if !s.reader.inTx && !s.reader.inBlock {
 				if idleEnd > s.reader.position && s.env.Clock.Now().Sub(lastMark) >= s.opts.HeartbeatPeriod {
 					lastMark = s.env.Clock.Now()
 					if err := s.reader.idle(idleEnd); err != nil {

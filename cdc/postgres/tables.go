@@ -180,11 +180,11 @@ func (s *Source) nameTypes(m *pgoutput.RelationMsg) error {
 	_, err = pgx.ForEachRow(rows, []any{&oid, &schema, &name, &kind}, func() error {
 		s.types[uint32(oid)] = [2]string{schema, name}
 		if s.binary && (schema != "pg_catalog" || kind != "b" || !streamBinary(pg.Type{OID: uint32(oid), Schema: schema, Name: name, Kind: kind[0]})) {
-			return errTextNeeded
+			return ErrTextNeeded
 		}
 		return nil
 	})
-	if err == errTextNeeded {
+	if err == ErrTextNeeded {
 		return err
 	}
 	if err != nil {

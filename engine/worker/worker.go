@@ -47,8 +47,8 @@ func New(e *env.Env, opts Options) *Pipe {
 // Stop asks for a graceful end: what was written is cut and made durable, then Run returns nil.
 func (p *Pipe) Stop() { p.stopOnce.Do(func() { close(p.stop) }) }
 
-// ErrSourceEnd says that a bounded source gave all it had; Run then returns nil.
-var errStopped = errors.New("stopped")
+// ErrStopped: Stop came before the first copy was complete.
+var ErrStopped = errors.New("stopped")
 
 // Run works until Stop, the end of the source, an error, or the end of ctx. When it returns, source and target are
 // closed.
@@ -154,7 +154,7 @@ func (r *run) load(ctx context.Context, copier dataflow.Copier, loader dataflow.
 			for x := range queue {
 				select {
 				case <-r.stop:
-					return errStopped
+					return ErrStopped
 				case <-ctx.Done():
 					return ctx.Err()
 				default:
@@ -364,6 +364,10 @@ func (r *run) failure(err error) error {
 }
 
 func (r *run) write(ctx context.Context, m dataflow.Message) error {
+	switch m.Kind {
+	case dataflow.KindOpenRows, dataflow.KindOpenAbort, dataflow.KindOpenCommit:
+		return r.writeAhead(ctx, m)
+	}
 	bytes := 0
 	if m.Rows != nil {
 		bytes = m.Rows.Bytes()
@@ -376,6 +380,50 @@ func (r *run) write(ctx context.Context, m dataflow.Message) error {
 	}
 	r.state = append(r.state, m.State...)
 	r.driver.Wrote(r.env.Clock.Now(), bytes, effects, len(m.State) > 0, m.Boundary)
+	return nil
+}
+
+// writeAhead passes on what belongs to an open transaction. Its rows may build on everything that committed before
+// them, so that is made visible first; its commit is a checkpoint of its own.
+func (r *run) writeAhead(ctx context.Context, m dataflow.Message) error {
+	if r.driver.Pending() {
+		if err := r.cut(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	if m.Rows != nil {
+		r.status.bytes.Add(int64(m.Rows.Bytes()))
+	}
+	r.status.wrote(m.Commit)
+	if err := r.opts.Target.Write(ctx, m); err != nil {
+		return err
+	}
+	if m.Kind != dataflow.KindOpenCommit {
+		return nil
+	}
+	r.state = append(r.state, m.State...)
+	r.driver.Wrote(r.env.Clock.Now(), 0, true, true, true)
+	if err := r.cut(ctx); err != nil {
+		return err
+	}
+	return r.settle(ctx)
+}
+
+// settle waits until every cut is visible.
+func (r *run) settle(ctx context.Context) error {
+	for !r.driver.Idle() {
+		select {
+		case a, ok := <-r.opts.Target.Acks():
+			if err := r.ackOrEnd(a, ok); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"context"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -22,10 +21,7 @@ func full() *Registry {
 			{"users", api.PipelineStatus{Phase: api.PhaseCopy, LagBytes: -1, LagMS: -1}},
 		}
 	})
-	r.Sources(func(ctx context.Context) []api.SourceStatus {
-		if _, ok := ctx.Deadline(); !ok {
-			panic("a scrape without deadline")
-		}
+	r.Sources(func() []api.SourceStatus {
 		return []api.SourceStatus{{Name: "shop", Pipeline: "orders", WALRetainedBytes: 5, WALLimitBytes: -1, SlotActive: true, LagMS: 250}}
 	})
 	r.Raft(func() Raft { return Raft{Leader: true, Term: 2, AppliedIndex: 9, Voters: 1} })

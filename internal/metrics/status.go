@@ -1,9 +1,6 @@
 package metrics
 
 import (
-	"context"
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirstream/weir/internal/api"
@@ -91,11 +88,8 @@ func (r *Registry) Pipelines(read func() []Pipeline) {
 	})
 }
 
-// scrapeLimit bounds what one scrape waits for the sources.
-const scrapeLimit = 2 * time.Second
-
-// Sources shows what read returns at each scrape. Sources are asked over the network, so read gets a deadline.
-func (r *Registry) Sources(read func(ctx context.Context) []api.SourceStatus) {
+// Sources shows what read returns at each scrape. Sources are asked over the network, so read has to bound its time.
+func (r *Registry) Sources(read func() []api.SourceStatus) {
 	by := []string{"source", "pipeline"}
 	r.scraped([]Info{
 		{"weir_source_wal_retained_bytes", "gauge", by, "Bytes of log that the source keeps for the slot."},
@@ -104,9 +98,7 @@ func (r *Registry) Sources(read func(ctx context.Context) []api.SourceStatus) {
 		{"weir_source_lag_seconds", "gauge", by, "Age of the oldest source commit that is not confirmed."},
 		{"weir_source_slot_active", "gauge", by, "1 while the slot has a reader."},
 	}, func(emit func(int, float64, ...string)) {
-		ctx, cancel := context.WithTimeout(context.Background(), scrapeLimit)
-		defer cancel()
-		for _, s := range read(ctx) {
+		for _, s := range read() {
 			for i, v := range []int64{s.WALRetainedBytes, s.WALLimitBytes, s.LagBytes} {
 				if v >= 0 {
 					emit(i, float64(v), s.Name, s.Pipeline)

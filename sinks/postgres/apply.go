@@ -238,13 +238,28 @@ func (a *applier) flush() error {
 	}
 	clear(a.tables)
 	a.tables = a.tables[:0]
+	a.release()
+	return a.w.flush()
+}
+
+// discard drops what is buffered and not sent.
+func (a *applier) discard() {
+	for _, t := range a.tables {
+		t.buf.reset()
+		t.known = false
+	}
+	clear(a.tables)
+	a.tables = a.tables[:0]
+	a.release()
+}
+
+func (a *applier) release() {
 	for _, b := range a.held {
 		b.Release()
 	}
 	clear(a.held)
 	a.held = a.held[:0]
 	a.bytes = 0
-	return a.w.flush()
 }
 
 // apply writes what is pending for one table.

@@ -34,6 +34,11 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	if !ok {
 		return nil
 	}
+	// Other sessions have no transaction open on a table whose shape changes: its lock would have kept the change from
+	// happening. They learn the new shape when they next need it.
+	for _, s := range t.spare {
+		s.forget(rel.ID)
+	}
 	if t.opts.SchemaChange == Exception {
 		return errs.New(errs.SourceSchemaChange, "table %s changed its shape: %s", rel, describe(change)).
 			WithHint("schema.change.behavior is exception: change the target, then resume")
@@ -52,7 +57,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 			return nil
 		}
 		var err error
-		if old, err = t.resolve(ctx, change.Old); err != nil {
+		if old, err = t.resolve(ctx, t.session, change.Old); err != nil {
 			return err
 		}
 	}
@@ -154,13 +159,17 @@ func (t *Target) dropTable(rel *changelog.Relation, schema, name string) error {
 	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
 		t.ddl("DROP TABLE IF EXISTS " + pg.Qualified(schema, name))
 	}
-	delete(t.tables, rel.ID)
-	for r := range t.byRel {
-		if r.ID == rel.ID {
-			delete(t.byRel, r)
+	t.forget(rel.ID)
+	return nil
+}
+
+func (s *session) forget(id uint32) {
+	delete(s.tables, id)
+	for r := range s.byRel {
+		if r.ID == id {
+			delete(s.byRel, r)
 		}
 	}
-	return nil
 }
 
 func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange, schema, name string) error {
@@ -191,7 +200,7 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 	}
 	spec := *src
 	spec.Schema, spec.Name, spec.Columns = schema, name, to.Columns()
-	_, err = t.adopt(change.New, schema, name, &spec)
+	_, err = t.adopt(t.session, change.New, schema, name, &spec)
 	return err
 }
 
@@ -280,5 +289,5 @@ func (t *Target) adoptShape(rel *changelog.Relation, schema, name string, spec *
 	for c := range unwritten {
 		t.unwritten[[3]string{rel.Schema, rel.Name, c}] = true
 	}
-	return t.adopt(rel, schema, name, &spec.Table)
+	return t.adopt(t.session, rel, schema, name, &spec.Table)
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
@@ -51,55 +50,6 @@ type Options struct {
 	AfterCopy func(ctx context.Context, conn *pgx.Conn) error
 }
 
-// Memory is what a Target has learned about its tables and the next one of the same pipeline should know.
-type Memory struct {
-	mu      sync.Mutex
-	careful map[string]bool
-	counts  map[string]*tableCount
-}
-
-// NewMemory returns an empty Memory.
-func NewMemory() *Memory {
-	return &Memory{careful: map[string]bool{}, counts: map[string]*tableCount{}}
-}
-
-func (m *Memory) isCareful(table string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.careful[table]
-}
-
-func (m *Memory) setCareful(table string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.careful[table] = true
-}
-
-func (m *Memory) count(table string) *tableCount {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c := m.counts[table]
-	if c == nil {
-		c = &tableCount{}
-		m.counts[table] = c
-	}
-	return c
-}
-
-// Counts is what was applied to one table since the process started.
-type Counts struct{ Inserts, Updates, Deletes, Missing int64 }
-
-// Counts returns the counts by target table, schema.name.
-func (m *Memory) Counts() map[string]Counts {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := make(map[string]Counts, len(m.counts))
-	for name, c := range m.counts {
-		out[name] = Counts{c.Inserts.Load(), c.Updates.Load(), c.Deletes.Load(), c.Missing.Load()}
-	}
-	return out
-}
-
 // The crash points of a publish; sinks/DESIGN.md argues each.
 const (
 	FailBeforeApply  failpoint.Point = "X1.target.before-apply"
@@ -112,16 +62,16 @@ const (
 
 // Target implements dataflow.Target and dataflow.Loader.
 type Target struct {
-	env    *env.Env
-	opts   Options
-	gen    dataflow.Generation
-	last   dataflow.Checkpoint // of the last Commit
-	ctl    *pgx.Conn           // control: catalog, flush position; never the data
-	ledger ledger
-	app    applier
-	wire   *wire
-	tables map[uint32]*table
-	byRel  map[*changelog.Relation]*table
+	env      *env.Env
+	opts     Options
+	gen      dataflow.Generation
+	last     dataflow.Checkpoint // of the last Commit
+	ctl      *pgx.Conn           // control: catalog, flush position; never the data
+	ledger   ledger
+	*session                     // of the epochs
+	ahead    map[uint32]*session // of open source transactions, by their number
+	spare    []*session          // ended ones, to be used again
+	ending   *session            // whose transaction the next Commit ends; nil: that of the epochs
 
 	acks    chan dataflow.Ack
 	stop    chan struct{}
@@ -157,7 +107,7 @@ func New(e *env.Env, opts Options) *Target {
 	if opts.Excluded == nil {
 		opts.Excluded = func(string, string, string) bool { return false }
 	}
-	return &Target{env: e.With("part", "target"), opts: opts, tables: map[uint32]*table{}, byRel: map[*changelog.Relation]*table{}, unwritten: map[[3]string]bool{}}
+	return &Target{env: e.With("part", "target"), opts: opts, ahead: map[uint32]*session{}, unwritten: map[[3]string]bool{}}
 }
 
 const appName = "weir target"
@@ -176,6 +126,7 @@ func (t *Target) Open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 
 func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Restored, error) {
 	t.gen = gen
+	t.opts.Memory.noneAhead()
 	var err error
 	if t.ctl, err = pg.ConnectPgx(ctx, t.env, t.opts.Config, pg.ConnectOptions{AppName: appName}); err != nil {
 		return dataflow.Restored{}, errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", t.opts.Config.Server(), err).Because(err)
@@ -191,29 +142,16 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 	if err != nil {
 		return dataflow.Restored{}, fmt.Errorf("read the ledger's state: %w", err)
 	}
-	conn, err := t.connect(ctx)
-	if err != nil {
-		return dataflow.Restored{}, err
-	}
-	if err := t.ledger.hold(ctx, gen, conn.PID()); err != nil {
-		_ = conn.Close(ctx)
-		return dataflow.Restored{}, fmt.Errorf("note our backend in the ledger: %w", err)
-	}
-	if t.wire, err = newWire(t.env, conn); err != nil {
-		return dataflow.Restored{}, err
-	}
-	t.app = applier{w: t.wire, limit: t.opts.BatchBytes}
-	t.wire.parse("begin", "BEGIN")
-	t.wire.parse("commit", "COMMIT")
-	t.wire.parse("advance", `SELECT "_weir"."advance"($1, $2, $3, $4, $5, $6, $7)`, textOID, textOID, 20, 20, 20, 1009, 1001)
 	t.acks = make(chan dataflow.Ack, 256)
 	t.stop = make(chan struct{})
+	if t.session, err = t.newSession(ctx); err != nil {
+		return dataflow.Restored{}, err
+	}
+	if err := t.ledger.hold(ctx, gen, t.wire.pid); err != nil {
+		t.wire.close()
+		return dataflow.Restored{}, fmt.Errorf("note our backend in the ledger: %w", err)
+	}
 	t.durable.start(t)
-	t.waits.Add(1)
-	t.env.Go("target-acks", func() {
-		defer t.waits.Done()
-		t.acknowledge()
-	})
 	return dataflow.Restored{Checkpoint: t.last, State: state}, nil
 }
 
@@ -223,6 +161,8 @@ func (t *Target) connect(ctx context.Context) (*pgconn.PgConn, error) {
 		"synchronous_commit": t.opts.SyncCommit,
 		"plan_cache_mode":    "force_generic_plan",
 		"jit":                "off",
+		// Nothing waits for ever: an open transaction that is written ahead may hold what an epoch needs.
+		"lock_timeout": "10s",
 	}})
 	if err != nil {
 		return nil, errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", t.opts.Config.Server(), err).Because(err)
@@ -253,9 +193,9 @@ func (t *Target) Write(ctx context.Context, m dataflow.Message) error {
 func (t *Target) write(ctx context.Context, m dataflow.Message) error {
 	switch m.Kind {
 	case dataflow.KindRows:
-		return t.app.rows(m.Rows, func(rel *changelog.Relation) (*table, error) { return t.resolve(ctx, rel) })
+		return t.app.rows(m.Rows, t.resolver(ctx, t.session))
 	case dataflow.KindChunk:
-		tab, err := t.resolve(ctx, m.Chunk.Rel)
+		tab, err := t.resolve(ctx, t.session, m.Chunk.Rel)
 		if err != nil || tab == nil {
 			return err
 		}
@@ -266,7 +206,7 @@ func (t *Target) write(ctx context.Context, m dataflow.Message) error {
 			t.app.clearRange(tab, m.Chunk.Key, m.Chunk.After, m.Chunk.Through)
 		}
 		if m.Rows != nil {
-			return t.app.rows(m.Rows, func(rel *changelog.Relation) (*table, error) { return t.resolve(ctx, rel) })
+			return t.app.rows(m.Rows, t.resolver(ctx, t.session))
 		}
 		return nil
 	case dataflow.KindTruncate:
@@ -276,7 +216,7 @@ func (t *Target) write(ctx context.Context, m dataflow.Message) error {
 		}
 		var tables []*table
 		for _, rel := range m.Truncate.Relations {
-			tab, err := t.resolve(ctx, rel)
+			tab, err := t.resolve(ctx, t.session, rel)
 			if err != nil {
 				return err
 			}
@@ -293,6 +233,8 @@ func (t *Target) write(ctx context.Context, m dataflow.Message) error {
 			return err
 		}
 		return t.evolve(ctx, m.Schema)
+	case dataflow.KindOpenRows, dataflow.KindOpenAbort, dataflow.KindOpenCommit:
+		return t.writeAhead(ctx, m)
 	case dataflow.KindMark, dataflow.KindEnd:
 		return nil
 	}
@@ -304,14 +246,18 @@ func (t *Target) Commit(_ context.Context, cut dataflow.Cut) error {
 	if cut.Checkpoint != t.last+1 {
 		return errs.New(errs.EngineInternal, "checkpoint %d follows %d", cut.Checkpoint, t.last)
 	}
-	if err := t.app.flush(); err != nil {
+	sess := t.session
+	if t.ending != nil {
+		sess, t.ending = t.ending, nil
+	}
+	if err := sess.app.flush(); err != nil {
 		return t.wrap(err)
 	}
 	if err := t.hit(FailBeforeLedger); err != nil {
 		return err
 	}
-	t.app.begin()
-	w := t.wire
+	sess.app.begin()
+	w := sess.wire
 	at := w.bindStart("advance", 7, 0)
 	w.bindText(t.opts.Pipeline)
 	w.bindText(t.opts.Sink)
@@ -330,7 +276,10 @@ func (t *Target) Commit(_ context.Context, cut dataflow.Cut) error {
 	w.execute(expectation{})
 	w.syncUp(cut.Checkpoint)
 	t.last = cut.Checkpoint
-	t.app.open, t.begun = false, false
+	sess.app.open, t.begun = false, false
+	if sess != t.session {
+		t.spare = append(t.spare, sess)
+	}
 	if err := w.flush(); err != nil {
 		return t.wrap(err)
 	}
@@ -366,29 +315,6 @@ func stateArrays(changes []dataflow.StateChange) (keys, values string) {
 	return k.String(), v.String()
 }
 
-// acknowledge turns replies into acks until the connection ends.
-func (t *Target) acknowledge() {
-	for {
-		var r reply
-		select {
-		case r = <-t.wire.replies:
-		case <-t.stop:
-			return
-		}
-		if r.err != nil {
-			t.ack(dataflow.Ack{Err: t.wrap(t.learn(r.err))})
-			return
-		}
-		n := r.tag.(dataflow.Checkpoint)
-		t.ack(dataflow.Ack{Checkpoint: n, Rows: r.rows, Busy: r.busy})
-		if t.opts.SyncCommit != "off" {
-			t.ack(dataflow.Ack{Checkpoint: n, Durable: true})
-			continue
-		}
-		t.durable.visible(n)
-	}
-}
-
 func (t *Target) ack(a dataflow.Ack) {
 	select {
 	case t.acks <- a:
@@ -401,15 +327,21 @@ func (t *Target) Acks() <-chan dataflow.Ack { return t.acks }
 
 // Close implements dataflow.Target.
 func (t *Target) Close(ctx context.Context) error {
-	if t.wire == nil {
+	if t.session == nil {
 		return nil
 	}
 	close(t.stop)
 	t.closeLanes(ctx)
 	t.wire.close()
+	for _, s := range t.ahead {
+		s.wire.close()
+	}
+	for _, s := range t.spare {
+		s.wire.close()
+	}
 	t.waits.Wait()
 	close(t.acks)
-	t.wire = nil
+	t.session = nil
 	return t.ctl.Close(ctx)
 }
 
@@ -417,21 +349,10 @@ func (t *Target) Close(ctx context.Context) error {
 func (t *Target) hit(p failpoint.Point) error {
 	err := t.env.Fail.Hit(p)
 	if errors.Is(err, failpoint.ErrKill) {
-		_ = t.wire.flush() // what a real crash may already have sent
-		t.env.Crash(err)
-	}
-	return err
-}
-
-// learn draws conclusions from an error that the next Target of the pipeline should know.
-func (t *Target) learn(err error) error {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && pgErr.Code == "23505" {
-		name := pgErr.SchemaName + "." + pgErr.TableName
-		if !t.opts.Memory.isCareful(name) {
-			t.opts.Memory.setCareful(name)
-			return errs.New(errs.TargetConflict, "updates of %s need the careful order: %w", name, err).Because(err)
+		if t.session != nil {
+			_ = t.wire.flush() // what a real crash may already have sent
 		}
+		t.env.Crash(err)
 	}
 	return err
 }
@@ -473,54 +394,6 @@ func Retryable(e *pgconn.PgError) bool {
 		return true
 	}
 	return strings.HasPrefix(e.Code, "08")
-}
-
-// resolve finds the target's table of a relation, loading its shape when the relation is new.
-func (t *Target) resolve(ctx context.Context, rel *changelog.Relation) (*table, error) {
-	if tab, ok := t.byRel[rel]; ok {
-		return tab, nil
-	}
-	schema, name, ok := t.opts.Route(rel.Schema, rel.Name)
-	if !ok {
-		t.byRel[rel] = nil
-		return nil, nil
-	}
-	spec, err := t.loadTable(ctx, schema, name)
-	if err != nil {
-		return nil, err
-	}
-	return t.adopt(rel, schema, name, spec)
-}
-
-// adopt makes the relation's table from the target's shape.
-func (t *Target) adopt(rel *changelog.Relation, schema, name string, spec *pg.Table) (*table, error) {
-	tab := t.tables[rel.ID]
-	if tab == nil {
-		tab = &table{}
-		t.tables[rel.ID] = tab
-	}
-	for old, x := range t.byRel {
-		if x == tab {
-			delete(t.byRel, old)
-		}
-	}
-	tab.schema, tab.name = schema, name
-	full := schema + "." + name
-	tab.count = t.opts.Memory.count(full)
-	tab.careful = t.opts.Memory.isCareful(full)
-	tab.stored = t.opts.SoftDelete
-	if err := tab.shape(rel, spec, func(c string) bool {
-		if t.opts.Excluded(rel.Schema, rel.Name, c) || t.unwritten[[3]string{rel.Schema, rel.Name, c}] {
-			return true
-		}
-		// These behaviours keep the target as it is: columns that it was never given are left out, also after a restart.
-		return t.opts.SchemaChange != Evolve && t.opts.SchemaChange != Exception && spec.Column(c) == nil
-	}); err != nil {
-		return nil, errs.New(errs.TargetTable, "%w", err).Because(err).
-			WithHint("add the column to the target, or exclude it with --exclude-column")
-	}
-	t.byRel[rel] = tab
-	return tab, nil
 }
 
 func (t *Target) loadTable(ctx context.Context, schema, name string) (*pg.Table, error) {

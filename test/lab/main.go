@@ -34,7 +34,7 @@ func main() {
 		pprof.StartCPUProfile(f)
 		defer pprof.StopCPUProfile()
 	}
-	s := cdc.New(e, cdc.Options{Config: src, Slot: "weir_lab", Publication: "weir_lab", Includes: func(s, t string) bool { return s == "public" }, NoCopy: os.Getenv("NOCOPY") != ""})
+	s := cdc.New(e, cdc.Options{Config: src, Slot: "weir_lab", Publication: "weir_lab", Includes: func(s, t string) bool { return s == "public" }, NoCopy: os.Getenv("NOCOPY") != "", WriteAhead: os.Getenv("WA") != ""})
 	t := sink.New(e, sink.Options{Config: dst, Pipeline: "lab", Route: func(s, t string) (string, string, bool) { return s, t, true }})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -1,0 +1,495 @@
+// Package mirror puts sources, engine and targets together: it is what the coordinator runs for a mirror.
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	cdc "github.com/weirstream/weir/cdc/postgres"
+	"github.com/weirstream/weir/cdc/postgres/plan"
+	"github.com/weirstream/weir/cdc/postgres/selection"
+	"github.com/weirstream/weir/coordinator"
+	"github.com/weirstream/weir/engine/checkpoint"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/worker"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/options"
+	"github.com/weirstream/weir/internal/pg"
+	sink "github.com/weirstream/weir/sinks/postgres"
+)
+
+// Options configures a Runner.
+type Options struct {
+	Installation string // names slots and publications
+	// Expand puts secrets into a connection's URL.
+	Expand func(url string) (string, error)
+	// Doctor looks for what would stop a mirror; its fatal findings do.
+	Doctor func(ctx context.Context, spec api.MirrorSpec, source, target *pg.Config) ([]api.Check, error)
+}
+
+// Runner implements coordinator.Runner for mirrors between Postgres databases.
+type Runner struct {
+	env  *env.Env
+	opts Options
+
+	mu     sync.Mutex
+	memory map[string]*memory // by pipeline id
+}
+
+// memory is what one start of a pipeline learned and the next should know.
+type memory struct {
+	sink *sink.Memory
+	text bool // values are needed as text
+}
+
+// NewRunner returns a Runner.
+func NewRunner(e *env.Env, opts Options) *Runner {
+	return &Runner{env: e, opts: opts, memory: map[string]*memory{}}
+}
+
+func (r *Runner) remember(id string) *memory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.memory[id]
+	if m == nil {
+		m = &memory{sink: sink.NewMemory()}
+		r.memory[id] = m
+	}
+	return m
+}
+
+// Configs opens a definition's connections, secrets put in.
+func (r *Runner) Configs(spec api.MirrorSpec) (source, target *pg.Config, err error) {
+	if source, err = r.config(spec.Source); err != nil {
+		return nil, nil, err
+	}
+	target, err = r.config(spec.Target)
+	return source, target, err
+}
+
+func (r *Runner) config(c api.Connection) (*pg.Config, error) {
+	url, err := r.opts.Expand(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	return pg.ParseURL(url)
+}
+
+// Names are a mirror's objects at its source.
+func (r *Runner) Names(p api.Pipeline, source *pg.Config) (slot, publication string, own bool) {
+	base := SlotName(source.Database(), r.opts.Installation)
+	// One slot belongs to one reader; a second mirror of the same database gets its own by its id.
+	if p.ID != "" {
+		base += "_" + p.ID[:6]
+	}
+	slot, publication, own = base, base, true
+	if v := p.Mirror.Options["slot.name"]; v != "" {
+		slot = v
+	}
+	if v := p.Mirror.Options["publication.name"]; v != "" {
+		publication, own = v, false
+	}
+	return slot, publication, own
+}
+
+// SlotName is weir_<database>_<8 hex digits of the installation>, in the letters that a slot's name may have.
+func SlotName(database, installation string) string {
+	clean := strings.Map(func(c rune) rune {
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '_':
+			return c
+		case c >= 'A' && c <= 'Z':
+			return c + 'a' - 'A'
+		}
+		return '_'
+	}, database)
+	if len(clean) > 40 {
+		clean = clean[:40]
+	}
+	return "weir_" + clean + "_" + installation[:8]
+}
+
+// Start implements coordinator.Runner.
+func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generation) (coordinator.Running, error) {
+	source, target, err := r.Configs(p.Mirror)
+	if err != nil {
+		return nil, err
+	}
+	sel, err := selection.New(p.Mirror)
+	if err != nil {
+		return nil, err
+	}
+	opts := options.Values(p.Mirror.Options)
+	run := &running{
+		runner: r, env: r.env.With("pipeline", p.Name), pipeline: p, gen: gen, sel: sel, opts: opts,
+		sourceCfg: source, targetCfg: target, memory: r.remember(p.ID), done: make(chan struct{}),
+	}
+	run.since = r.env.Clock.Now()
+	run.slot, run.publication, run.ownPublication = r.Names(p, source)
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	run.cancel = cancel
+	run.env.Go("pipeline "+p.Name, func() {
+		defer close(run.done)
+		defer cancel()
+		err := run.run(runCtx)
+		run.mu.Lock()
+		run.err = err
+		run.mu.Unlock()
+	})
+	return run, nil
+}
+
+// Remove implements coordinator.Runner.
+func (r *Runner) Remove(ctx context.Context, p api.Pipeline) error {
+	source, target, err := r.Configs(p.Mirror)
+	if err != nil {
+		return err
+	}
+	slot, publication, own := r.Names(p, source)
+	if !own {
+		publication = ""
+	}
+	conn, err := pg.ConnectPgx(ctx, r.env, source, pg.ConnectOptions{AppName: "weir remove"})
+	if err != nil {
+		return errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", source.Server(), err).Because(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := cdc.Drop(ctx, conn, slot, publication); err != nil {
+		return errs.New(errs.SourceUnreachable, "%w", err).Because(err)
+	}
+	tconn, err := pg.ConnectPgx(ctx, r.env, target, pg.ConnectOptions{AppName: "weir remove"})
+	if err != nil {
+		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", target.Server(), err).Because(err)
+	}
+	defer func() { _ = tconn.Close(context.WithoutCancel(ctx)) }()
+	return sink.Forget(ctx, tconn, p.ID)
+}
+
+// running is one start of a pipeline. It implements coordinator.Running.
+type running struct {
+	runner               *Runner
+	env                  *env.Env
+	pipeline             api.Pipeline
+	gen                  dataflow.Generation
+	sel                  *selection.Selection
+	opts                 options.Set
+	sourceCfg, targetCfg *pg.Config
+	slot, publication    string
+	ownPublication       bool
+	memory               *memory
+	since                time.Time
+
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu     sync.Mutex
+	err    error
+	pipe   *worker.Pipe
+	source *cdc.Source
+	plan   *plan.Plan
+	rate   rate
+	live   bool
+}
+
+// rate turns totals into a rate over the last few seconds.
+type rate struct {
+	samples []sample
+}
+
+type sample struct {
+	at          time.Time
+	rows, bytes int64
+}
+
+func (r *rate) add(now time.Time, rows, bytes int64) (rowsPerSec, bytesPerSec float64) {
+	if n := len(r.samples); n == 0 || now.Sub(r.samples[n-1].at) >= 200*time.Millisecond {
+		r.samples = append(r.samples, sample{now, rows, bytes})
+	}
+	for len(r.samples) > 2 && now.Sub(r.samples[0].at) > 5*time.Second {
+		r.samples = r.samples[1:]
+	}
+	first := r.samples[0]
+	d := now.Sub(first.at).Seconds()
+	if d < 0.1 {
+		return 0, 0
+	}
+	return float64(rows-first.rows) / d, float64(bytes-first.bytes) / d
+}
+
+func (r *running) run(ctx context.Context) error {
+	spec := r.pipeline.Mirror
+	first, err := r.isFirst(ctx)
+	if err != nil {
+		return err
+	}
+	if first && r.runner.opts.Doctor != nil {
+		checks, err := r.runner.opts.Doctor(ctx, spec, r.sourceCfg, r.targetCfg)
+		if err != nil {
+			return err
+		}
+		if err := Refusal(checks); err != nil {
+			return err
+		}
+	}
+	p, err := plan.Make(ctx, r.env, spec, r.sourceCfg, r.targetCfg)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.plan = p
+	r.mu.Unlock()
+	if first {
+		if err := r.onTarget(ctx, p.Prepare); err != nil {
+			return err
+		}
+	}
+	lanes := r.opts.Int("snapshot.parallelism")
+	r.mu.Lock()
+	text := r.memory.text
+	r.mu.Unlock()
+	src := cdc.New(r.env, cdc.Options{
+		Config: r.sourceCfg, Slot: r.slot, Publication: r.publication, KeepPublication: !r.ownPublication,
+		Includes: r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
+		Lanes: lanes, RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
+		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
+		NoCopy: r.opts.Text("snapshot.mode") == "never",
+	})
+	dst := sink.New(r.env, sink.Options{
+		Config: r.targetCfg, Pipeline: r.pipeline.ID,
+		Route: func(schema, name string) (string, string, bool) {
+			if !r.sel.Includes(schema, name) {
+				return "", "", false
+			}
+			s, n := r.sel.Route(schema, name)
+			return s, n, true
+		},
+		Excluded: r.sel.Excluded, SyncCommit: r.opts.Text("sink.synchronous_commit"), BatchBytes: int(r.opts.Size("sink.batch.bytes")),
+		SchemaChange: sink.Behavior(r.opts.Text("schema.change.behavior")), SoftDelete: r.opts.Text("soft.delete.column"),
+		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, Lanes: lanes, AfterCopy: p.Finish,
+	})
+	pipe := worker.New(r.env, worker.Options{Source: src, Target: dst, Generation: r.gen, Lanes: lanes, Epochs: checkpoint.Options{}})
+	r.mu.Lock()
+	r.pipe, r.source = pipe, src
+	r.mu.Unlock()
+	err = pipe.Run(ctx)
+	if errors.Is(err, cdc.ErrTextNeeded) {
+		r.mu.Lock()
+		r.memory.text = true
+		r.mu.Unlock()
+		return errs.New(errs.SourceStream, "a new type needs values as text; reading on in text")
+	}
+	return err
+}
+
+// Refusal is the error that fatal findings make.
+func Refusal(checks []api.Check) error {
+	var fatal []api.Check
+	for _, c := range checks {
+		if c.Severity == api.SeverityFatal {
+			fatal = append(fatal, c)
+		}
+	}
+	if len(fatal) == 0 {
+		return nil
+	}
+	e := errs.New(errs.SourcePreflight, "%s", fatal[0].Message)
+	if len(fatal) > 1 {
+		e.WithDetail("and %d more fatal findings", len(fatal)-1)
+	}
+	var fixes []string
+	for _, c := range fatal {
+		if c.Fix != "" {
+			fixes = append(fixes, c.Fix)
+		}
+	}
+	return e.WithFix(strings.Join(fixes, "\n")).WithHint("weir doctor shows every finding")
+}
+
+// isFirst tells whether the target knows nothing of the pipeline yet.
+func (r *running) isFirst(ctx context.Context) (first bool, err error) {
+	err = r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		var there bool
+		if err := conn.QueryRow(ctx, `SELECT to_regclass('_weir.state') IS NOT NULL`).Scan(&there); err != nil || !there {
+			first = true
+			return err
+		}
+		return conn.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM "_weir"."state" WHERE pipeline = $1)`, r.pipeline.ID).Scan(&first)
+	})
+	return first, err
+}
+
+func (r *running) onTarget(ctx context.Context, fn func(context.Context, *pgx.Conn) error) error {
+	conn, err := pg.ConnectPgx(ctx, r.env, r.targetCfg, pg.ConnectOptions{AppName: "weir plan"})
+	if err != nil {
+		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", r.targetCfg.Server(), err).Because(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return fn(ctx, conn)
+}
+
+// Done, Err and Stop implement coordinator.Running.
+func (r *running) Done() <-chan struct{} { return r.done }
+
+// Err implements coordinator.Running.
+func (r *running) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// Stop implements coordinator.Running.
+func (r *running) Stop(ctx context.Context) error {
+	r.mu.Lock()
+	pipe := r.pipe
+	r.mu.Unlock()
+	if pipe != nil {
+		pipe.Stop()
+	} else {
+		r.cancel()
+	}
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		r.cancel()
+		<-r.done
+		return ctx.Err()
+	}
+	if err := r.Err(); err != nil && !errors.Is(err, worker.ErrStopped) && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Command implements coordinator.Running.
+func (r *running) Command(ctx context.Context, c api.Command) error {
+	r.mu.Lock()
+	src := r.source
+	r.mu.Unlock()
+	if src == nil {
+		return errs.New(errs.PipelineState, "pipeline %s is still preparing", r.pipeline.Name)
+	}
+	switch c.Verb {
+	case "refresh":
+		return src.Refresh(ctx, c.Tables)
+	}
+	return errs.New(errs.BadFlag, "a running mirror does not know the command %q", c.Verb)
+}
+
+// Status implements coordinator.Running.
+func (r *running) Status() api.PipelineStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.env.Clock.Now()
+	st := api.PipelineStatus{Phase: api.PhasePrepare, Since: r.since, LagBytes: -1, LagMS: -1, UpdatedAt: now}
+	if r.pipe == nil {
+		return st
+	}
+	s := r.pipe.Status()
+	st.Since = s.Since
+	st.Checkpoint, st.Durable, st.RowsTotal = uint64(s.Checkpoint), uint64(s.Durable), s.Rows
+	st.RowsPerSec, st.BytesPerSec = r.rate.add(now, s.Rows, s.Bytes)
+	switch s.Phase {
+	case worker.PhaseCopy:
+		st.Phase = api.PhaseCopy
+	case worker.PhaseCatchUp:
+		st.Phase = api.PhaseCatchUp
+		if pos, err := pg.ParseLSN(string(s.Visible["position"])); err == nil {
+			st.Position = pos.String()
+			end := r.source.ServerEnd()
+			st.LagBytes = max(int64(end)-int64(pos), 0)
+			st.LagMS = 0
+			if s.Written.After(s.LastCommit) {
+				st.LagMS = max(now.Sub(s.LastCommit).Milliseconds(), 0)
+			}
+			if r.live || st.LagBytes < 1<<20 {
+				st.Phase, r.live = api.PhaseLive, true
+			}
+		}
+	}
+	st.Tables = r.tables(st.Phase)
+	return st
+}
+
+func (r *running) tables(phase api.Phase) []api.TableStatus {
+	if r.source == nil {
+		return nil
+	}
+	counts := r.memory.sink.Counts()
+	var out []api.TableStatus
+	for _, t := range r.source.Tables() {
+		ts, tn := r.sel.Route(t.Schema, t.Name)
+		row := api.TableStatus{
+			Source: t.Schema + "." + t.Name, Target: ts + "." + tn, Phase: api.PhasePrepare,
+			Rows: t.Rows, RowsTotal: t.EstRows, Bytes: t.Bytes, BytesTotal: t.EstBytes, ETASeconds: -1,
+		}
+		c := counts[row.Target]
+		row.Inserts, row.Updates, row.Deletes, row.Missing = c.Inserts, c.Updates, c.Deletes, c.Missing
+		switch {
+		case t.Copying:
+			row.Phase = api.PhaseCopy
+		case t.Done && (phase == api.PhaseLive || phase == api.PhaseCatchUp):
+			row.Phase = phase
+		case t.Done:
+			row.Phase = api.PhaseCatchUp
+		}
+		out = append(out, row)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Source < out[j].Source })
+	return out
+}
+
+// Source implements coordinator.Running: what the source's server says of our slot.
+func (r *running) Source(ctx context.Context) (api.SourceStatus, error) {
+	now := r.env.Clock.Now()
+	st := api.SourceStatus{Name: r.sourceCfg.Database(), Pipeline: r.pipeline.Name, Server: r.sourceCfg.Server(),
+		Slot: r.slot, Publication: r.publication, LagMS: -1, LagBytes: -1, WALLimitBytes: -1, UpdatedAt: now}
+	conn, err := pg.ConnectPgx(ctx, r.env, r.sourceCfg, pg.ConnectOptions{AppName: "weir status"})
+	if err != nil {
+		return st, errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", r.sourceCfg.Server(), err).Because(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	version, text, err := pg.ServerVersion(ctx, conn)
+	if err != nil {
+		return st, err
+	}
+	st.ServerVersion = text
+	status, limit := "'reserved'", "-1"
+	if version >= 130000 {
+		status = "coalesce(wal_status, 'reserved')"
+		limit = "(SELECT setting::int8 FROM pg_settings WHERE name = 'max_slot_wal_keep_size')"
+	}
+	current := "pg_current_wal_lsn()"
+	var standby bool
+	if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil {
+		return st, err
+	}
+	if standby {
+		current = "pg_last_wal_replay_lsn()"
+	}
+	err = conn.QueryRow(ctx, `SELECT active, `+status+`, coalesce(confirmed_flush_lsn::text, ''), `+current+`::text,
+		coalesce(pg_wal_lsn_diff(`+current+`, restart_lsn), 0)::int8, coalesce(pg_wal_lsn_diff(`+current+`, confirmed_flush_lsn), 0)::int8, `+limit+`
+		FROM pg_replication_slots WHERE slot_name = $1`, r.slot).
+		Scan(&st.SlotActive, &st.SlotState, &st.ConfirmedLSN, &st.CurrentLSN, &st.WALRetainedBytes, &st.LagBytes, &st.WALLimitBytes)
+	if errors.Is(err, pgx.ErrNoRows) {
+		st.SlotState = "missing"
+		return st, nil
+	}
+	if err != nil {
+		return st, fmt.Errorf("read slot %q: %w", r.slot, err)
+	}
+	if st.WALLimitBytes > 0 {
+		st.WALLimitBytes <<= 20 // the setting is in megabytes
+	}
+	st.LagMS = r.Status().LagMS
+	return st, nil
+}
+

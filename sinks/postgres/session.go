@@ -1,0 +1,256 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// session is one connection on which a transaction is written, with the tables as that transaction knows them. The
+// epochs have one; each source transaction that is written ahead of its commit has another.
+type session struct {
+	wire   *wire
+	app    applier
+	tables map[uint32]*table
+	byRel  map[*changelog.Relation]*table
+	ahead  bool
+	// subs are the savepoints that stand, in order: one for each subtransaction since its first row.
+	subs []uint32
+}
+
+func (t *Target) newSession(ctx context.Context) (*session, error) {
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWire(t.env, conn)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{wire: w, tables: map[uint32]*table{}, byRel: map[*changelog.Relation]*table{}}
+	s.app = applier{w: w, limit: t.opts.BatchBytes}
+	w.parse("begin", "BEGIN")
+	w.parse("commit", "COMMIT")
+	w.parse("advance", `SELECT "_weir"."advance"($1, $2, $3, $4, $5, $6, $7)`, textOID, textOID, 20, 20, 20, 1009, 1001)
+	t.waits.Add(1)
+	t.env.Go("target-acks", func() {
+		defer t.waits.Done()
+		t.acknowledge(s)
+	})
+	return s, nil
+}
+
+// rolledBack tags the Sync behind a ROLLBACK.
+type rolledBack chan struct{}
+
+// acknowledge turns a session's replies into acks until its connection ends.
+func (t *Target) acknowledge(s *session) {
+	for {
+		var r reply
+		select {
+		case r = <-s.wire.replies:
+		case <-t.stop:
+			return
+		}
+		if done, ok := r.tag.(rolledBack); ok && r.err == nil {
+			close(done)
+			continue
+		}
+		if r.err != nil {
+			t.ack(dataflow.Ack{Err: t.wrap(t.learn(s, r.err))})
+			return
+		}
+		n := r.tag.(dataflow.Checkpoint)
+		t.ack(dataflow.Ack{Checkpoint: n, Rows: r.rows, Busy: r.busy})
+		if t.opts.SyncCommit != "off" {
+			t.ack(dataflow.Ack{Checkpoint: n, Durable: true})
+			continue
+		}
+		t.durable.visible(n)
+	}
+}
+
+// learn draws conclusions from an error that the next Target of the pipeline should know.
+func (t *Target) learn(s *session, err error) error {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return err
+	}
+	switch {
+	case s.ahead && (pgErr.Code == "55P03" || pgErr.Code == "40P01" || pgErr.Code == "23505"):
+		// What was written ahead of its commit got in the way of what committed.
+		t.opts.Memory.RefuseWriteAhead()
+		return errs.New(errs.TargetConflict, "an open transaction cannot be written ahead: %w", err).Because(err)
+	case pgErr.Code == "23505":
+		name := pgErr.SchemaName + "." + pgErr.TableName
+		if !t.opts.Memory.isCareful(name) {
+			t.opts.Memory.setCareful(name)
+			return errs.New(errs.TargetConflict, "updates of %s need the careful order: %w", name, err).Because(err)
+		}
+	case pgErr.Code == "55P03", pgErr.Code == "40P01":
+		if len(t.opts.Memory.aheadNow()) > 0 {
+			t.opts.Memory.RefuseWriteAhead()
+		}
+	}
+	return err
+}
+
+// writeAhead handles a transaction whose end has not been read. The worker has made everything before visible.
+func (t *Target) writeAhead(ctx context.Context, m dataflow.Message) error {
+	s := t.ahead[m.Tx]
+	switch m.Kind {
+	case dataflow.KindOpenRows:
+		if s == nil {
+			var err error
+			if s, err = t.openAhead(ctx, m.Tx); err != nil {
+				return err
+			}
+		}
+		if m.Sub != m.Tx && !s.stands(m.Sub) {
+			// What came before stays when the subtransaction is rolled back.
+			if err := s.app.flush(); err != nil {
+				return err
+			}
+			s.app.begin()
+			s.wire.statement(fmt.Sprintf("SAVEPOINT s%d", m.Sub), expectation{})
+			s.subs = append(s.subs, m.Sub)
+		}
+		return s.app.rows(m.Rows, t.resolver(ctx, s))
+	case dataflow.KindOpenAbort:
+		if s == nil {
+			return nil
+		}
+		if m.Sub == m.Tx {
+			return t.abandon(ctx, m.Tx, s)
+		}
+		for i, sub := range s.subs {
+			if sub == m.Sub {
+				s.app.discard()
+				s.wire.statement(fmt.Sprintf("ROLLBACK TO SAVEPOINT s%d", sub), expectation{})
+				s.subs = s.subs[:i]
+				break
+			}
+		}
+		return s.wire.flush()
+	case dataflow.KindOpenCommit:
+		delete(t.ahead, m.Tx)
+		t.opts.Memory.setAhead(m.Tx, false)
+		if s == nil {
+			return nil // it had no rows for us; the epochs' session stores the position
+		}
+		s.subs = s.subs[:0]
+		t.ending = s
+	}
+	return nil
+}
+
+func (s *session) stands(sub uint32) bool {
+	for _, x := range s.subs {
+		if x == sub {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Target) openAhead(ctx context.Context, xid uint32) (*session, error) {
+	var s *session
+	if n := len(t.spare); n > 0 {
+		s, t.spare = t.spare[n-1], t.spare[:n-1]
+	} else {
+		var err error
+		if s, err = t.newSession(ctx); err != nil {
+			return nil, err
+		}
+		s.ahead = true
+	}
+	t.ahead[xid] = s
+	t.opts.Memory.setAhead(xid, true)
+	return s, nil
+}
+
+// abandon rolls a transaction back and waits for it: what commits next may need its locks.
+func (t *Target) abandon(ctx context.Context, xid uint32, s *session) error {
+	delete(t.ahead, xid)
+	t.opts.Memory.setAhead(xid, false)
+	s.app.discard()
+	s.subs = s.subs[:0]
+	done := make(rolledBack)
+	if s.app.open {
+		s.wire.statement("ROLLBACK", expectation{})
+		s.app.open = false
+	}
+	s.wire.syncUp(done)
+	if err := s.wire.flush(); err != nil {
+		return err
+	}
+	select {
+	case <-done:
+	case <-s.wire.done:
+		return errs.New(errs.TargetUnreachable, "lost target %s", t.opts.Config.Server())
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t.spare = append(t.spare, s)
+	return nil
+}
+
+func (t *Target) resolver(ctx context.Context, s *session) func(*changelog.Relation) (*table, error) {
+	return func(rel *changelog.Relation) (*table, error) { return t.resolve(ctx, s, rel) }
+}
+
+// resolve finds the target's table of a relation, loading its shape when the relation is new.
+func (t *Target) resolve(ctx context.Context, s *session, rel *changelog.Relation) (*table, error) {
+	if tab, ok := s.byRel[rel]; ok {
+		return tab, nil
+	}
+	schema, name, ok := t.opts.Route(rel.Schema, rel.Name)
+	if !ok {
+		s.byRel[rel] = nil
+		return nil, nil
+	}
+	spec, err := t.loadTable(ctx, schema, name)
+	if err != nil {
+		return nil, err
+	}
+	return t.adopt(s, rel, schema, name, spec)
+}
+
+// adopt makes the relation's table from the target's shape.
+func (t *Target) adopt(s *session, rel *changelog.Relation, schema, name string, spec *pg.Table) (*table, error) {
+	tab := s.tables[rel.ID]
+	if tab == nil {
+		tab = &table{}
+		s.tables[rel.ID] = tab
+	}
+	for old, x := range s.byRel {
+		if x == tab {
+			delete(s.byRel, old)
+		}
+	}
+	tab.schema, tab.name = schema, name
+	full := schema + "." + name
+	tab.count = t.opts.Memory.count(full)
+	tab.careful = t.opts.Memory.isCareful(full)
+	tab.stored = t.opts.SoftDelete
+	excluded := func(c string) bool {
+		if t.opts.Excluded(rel.Schema, rel.Name, c) || t.unwritten[[3]string{rel.Schema, rel.Name, c}] {
+			return true
+		}
+		// These behaviours keep the target as it is: columns that it was never given are left out, also after a restart.
+		return t.opts.SchemaChange != Evolve && t.opts.SchemaChange != Exception && spec.Column(c) == nil
+	}
+	if err := tab.shape(rel, spec, excluded); err != nil {
+		return nil, errs.New(errs.TargetTable, "%w", err).Because(err).
+			WithHint("add the column to the target, or exclude it with --exclude-column")
+	}
+	s.byRel[rel] = tab
+	return tab, nil
+}
