@@ -47,12 +47,12 @@ func (g *guard) note(cause error) {
 	if first {
 		g.mu.cause = errs.New(errs.DiskFailed, "raft: %v", cause).
 			WithHint("check the disk under the state directory; weir recovers from the log when it starts again")
-		close(g.failed)
 	}
 	stored := g.mu.cause
 	g.mu.Unlock()
 	if first {
 		g.env.Crash(stored)
+		close(g.failed)
 	}
 	if shutdown != nil {
 		shutdown()

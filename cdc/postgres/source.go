@@ -336,6 +336,7 @@ func (s *Source) send(m dataflow.Message) error {
 func (s *Source) receive() error {
 	lastMark := s.env.Clock.Now()
 	var idleEnd pg.LSN
+	moved := true
 	for {
 		if !s.stream.buffered() {
 			// Nothing more is waiting: what was gathered goes out at once.
@@ -343,8 +344,9 @@ func (s *Source) receive() error {
 				return err
 			}
 			if !s.reader.inTx && !s.reader.inBlock {
-				if idleEnd > s.reader.position && s.env.Clock.Now().Sub(lastMark) >= s.opts.HeartbeatPeriod {
-					lastMark = s.env.Clock.Now()
+				// The first word of the server after rows moves the position at once; then it moves at its own pace.
+				if idleEnd > s.reader.position && (moved || s.env.Clock.Now().Sub(lastMark) >= s.opts.HeartbeatPeriod) {
+					lastMark, moved = s.env.Clock.Now(), false
 					if err := s.reader.idle(idleEnd); err != nil {
 						return err
 					}
@@ -388,7 +390,7 @@ func (s *Source) receive() error {
 			return err
 		}
 		if wasTx && !s.reader.inTx {
-			lastMark = s.env.Clock.Now()
+			moved = true
 			if len(s.filters) > 0 {
 				if err := s.settle(s.reader.position); err != nil {
 					return err

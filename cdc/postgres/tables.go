@@ -232,34 +232,33 @@ type attribute struct {
 	generated     bool
 }
 
-// diff explains how known became now. Column numbers prove it when the catalog, which shows the present, agrees with
-// what the log described then; otherwise names have to do, and what they cannot tell apart is refused rather than
-// guessed, because taking a rename for a drop and an add would lose the column's values.
+// diff explains how known became now, which is what a rename, a drop, an add or a change of type did to it.
+//
+// The log tells only the new columns. Which of them are old ones is told by their numbers in the catalog, which outlive
+// renames. The catalog shows the present, later than the log, so it is used only for what cannot have changed since: a
+// column that exists now has existed all along, and the log lists columns in the order of their numbers. Where that
+// leaves two readings the change is refused rather than guessed: taking a rename for a drop and an add would lose the
+// column's values.
 func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string) ([]changelog.SchemaStep, error) {
 	attrs, err := s.attributes(m.ID)
 	if err != nil {
 		return nil, err
 	}
-	byName := map[string]*attribute{}
-	for i := range attrs {
-		byName[attrs[i].name] = &attrs[i]
+	if !known.align(now, attrs) {
+		return nil, errs.New(errs.SourceSchemaChange,
+			"table %s.%s changed its columns, and how cannot be told any more, because it has changed again since", namespace, m.Name).
+			WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh %s.%s", namespace, m.Name)
 	}
-	agrees := true
-	for i := range now.Columns {
-		c := &now.Columns[i]
-		a := byName[c.Name]
-		if a == nil || a.typ != c.TypeOID || a.mod != c.TypeMod {
-			agrees = false
-			continue
-		}
-		c.Attnum = a.num
+	byNumber := map[int16]*attribute{}
+	for i := range attrs {
+		byNumber[attrs[i].num] = &attrs[i]
 	}
 	var steps []changelog.SchemaStep
 	if known.Schema != now.Schema || known.Name != now.Name {
 		steps = append(steps, changelog.SchemaStep{Kind: changelog.RenameTable, NewName: now.Name})
 	}
 	formatted := func(c *columnShape) (string, error) {
-		if a := byName[c.Name]; a != nil && a.typ == c.TypeOID && a.mod == c.TypeMod {
+		if a := byNumber[c.Attnum]; a != nil && a.typ == c.TypeOID && a.mod == c.TypeMod {
 			return a.formatted, nil
 		}
 		var f *string
@@ -271,31 +270,21 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 		}
 		return *f, nil
 	}
-	match := func(a, b *columnShape) bool { return a.Name == b.Name }
-	if agrees && known.numbered() {
-		match = func(a, b *columnShape) bool { return a.Attnum == b.Attnum }
-	}
-	var dropped, added []*columnShape
-	for i := range known.Columns {
-		if !slices.ContainsFunc(now.Columns, func(c columnShape) bool { return match(&known.Columns[i], &c) }) {
-			dropped = append(dropped, &known.Columns[i])
+	// Drops first: a new column may have a dropped one's name.
+	for _, k := range known.Columns {
+		if !slices.ContainsFunc(now.Columns, func(c columnShape) bool { return c.Attnum == k.Attnum }) {
+			steps = append(steps, changelog.SchemaStep{Kind: changelog.DropColumn, Column: k.Name})
 		}
 	}
-	// Drops first: a new column may have a dropped one's name.
-	for _, c := range dropped {
-		steps = append(steps, changelog.SchemaStep{Kind: changelog.DropColumn, Column: c.Name})
-	}
+	var added []*columnShape
 	for i := range now.Columns {
 		c := &now.Columns[i]
-		at := slices.IndexFunc(known.Columns, func(k columnShape) bool { return match(&k, c) })
+		at := slices.IndexFunc(known.Columns, func(k columnShape) bool { return k.Attnum == c.Attnum })
 		if at < 0 {
 			added = append(added, c)
 			continue
 		}
 		k := &known.Columns[at]
-		if c.Attnum == 0 {
-			c.Attnum = k.Attnum
-		}
 		typ, err := formatted(c)
 		if err != nil {
 			return nil, err
@@ -307,25 +296,13 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 			steps = append(steps, changelog.SchemaStep{Kind: changelog.AlterType, Column: c.Name, Type: typ})
 		}
 	}
-	if !agrees {
-		for _, d := range dropped {
-			for _, a := range added {
-				if d.TypeOID == a.TypeOID {
-					return nil, errs.New(errs.SourceSchemaChange,
-						"table %s.%s lost column %q and has a new column %q of the same type; whether that was a rename cannot be told any more, because the table has changed again since",
-						namespace, m.Name, d.Name, a.Name).
-						WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh %s.%s", namespace, m.Name)
-				}
-			}
-		}
-	}
 	for _, c := range added {
 		typ, err := formatted(c)
 		if err != nil {
 			return nil, err
 		}
 		step := changelog.SchemaStep{Kind: changelog.AddColumn, Column: c.Name, Type: typ}
-		if a := byName[c.Name]; a != nil && a.num == c.Attnum {
+		if a := byNumber[c.Attnum]; a != nil {
 			step.NotNull = a.notNull
 			if a.def != nil && a.defIsConstant {
 				step.Default = *a.def
@@ -336,11 +313,53 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 	return steps, nil
 }
 
-func (t *tableShape) numbered() bool {
-	for _, c := range t.Columns {
-		if c.Attnum == 0 {
-			return false
+// align gives now's columns their numbers; false when there is more than one reading.
+func (t *tableShape) align(now *tableShape, attrs []attribute) bool {
+	present := map[int16]*attribute{}
+	byName := map[string]*attribute{}
+	var newest int16
+	for i := range attrs {
+		present[attrs[i].num] = &attrs[i]
+		byName[attrs[i].name] = &attrs[i]
+	}
+	inNow := func(name string) bool {
+		return slices.ContainsFunc(now.Columns, func(c columnShape) bool { return c.Name == name })
+	}
+	var old []columnShape
+	for _, k := range t.Columns {
+		newest = max(newest, k.Attnum)
+		// What exists now existed then. What does not was there then if its name was; had it been renamed before it
+		// was dropped, the places below would not agree.
+		if present[k.Attnum] != nil || inNow(k.Name) {
+			old = append(old, k)
 		}
+	}
+	if len(now.Columns) < len(old) {
+		return false
+	}
+	for i := range now.Columns {
+		c := &now.Columns[i]
+		if i < len(old) {
+			k := old[i]
+			if c.Name != k.Name && slices.ContainsFunc(old, func(x columnShape) bool { return x.Name == c.Name }) && present[k.Attnum] == nil {
+				return false
+			}
+			if c.Name != k.Name && present[k.Attnum] == nil {
+				return false
+			}
+			c.Attnum = k.Attnum
+			continue
+		}
+		if a := byName[c.Name]; a != nil && a.num > newest {
+			c.Attnum = a.num
+			continue
+		}
+		// New then and gone now: its number is one that nothing has any more. Any will do that is not taken.
+		newest++
+		for present[newest] != nil {
+			newest++
+		}
+		c.Attnum = newest
 	}
 	return true
 }

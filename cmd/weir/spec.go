@@ -232,4 +232,3 @@ func equal[T comparable](a, b []T) bool {
 	}
 	return true
 }
-

@@ -121,7 +121,9 @@ func newFixture(t *testing.T) *fixture {
 			}
 			return []api.Check{{ID: "pg.wal_level", Side: "source", Severity: api.SeverityFatal, Message: "it is replica", Fix: "ALTER SYSTEM"}}, nil
 		},
-		Plan: func(_ context.Context, r PlanRequest) (api.Plan, error) { return api.Plan{Pipeline: r.Mirror.Name}, nil },
+		Plan: func(_ context.Context, r PlanRequest) (api.Plan, error) {
+			return api.Plan{Pipeline: r.Mirror.Name}, nil
+		},
 	}
 	f.web = httptest.NewServer(New(f.env, f.opts).Handler())
 	if f.client, err = NewClient(f.env, ClientOptions{Addr: f.web.URL}); err != nil {

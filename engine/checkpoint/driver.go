@@ -16,7 +16,7 @@ type Options struct {
 	GoalBytes int
 	// InFlight is how many cuts the target may be working on. Default 2: one being applied, one sent behind it.
 	InFlight int
-	// MarkPeriod is how long a moved position without rows waits to be stored. Default 5 s.
+	// MarkPeriod is how long a moved position without rows waits to be stored. Default 500 ms.
 	MarkPeriod time.Duration
 }
 
@@ -49,7 +49,7 @@ func NewDriver(opts Options, restored dataflow.Checkpoint) *Driver {
 		opts.InFlight = 2
 	}
 	if opts.MarkPeriod == 0 {
-		opts.MarkPeriod = 5 * time.Second
+		opts.MarkPeriod = 500 * time.Millisecond
 	}
 	return &Driver{opts: opts, last: restored, visible: restored, durable: restored}
 }

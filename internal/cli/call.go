@@ -109,13 +109,14 @@ const (
 
 // Paint colours a text if the output is a terminal and colours are wanted.
 func (c *Call) Paint(s Style, text string) string {
-	if !c.OutTerminal || !c.colour() {
+	if !c.OutTerminal || !c.Colour() {
 		return text
 	}
 	return paint(s, text)
 }
 
-func (c *Call) colour() bool {
+// Colour tells whether colours are wanted where the output is a terminal.
+func (c *Call) Colour() bool {
 	off, _ := c.Getenv("NO_COLOR")
 	term, _ := c.Getenv("TERM")
 	return !c.Bool("no-color") && off == "" && term != "dumb"

@@ -157,30 +157,49 @@ func (p Progress) stream() string {
 }
 
 func (p Progress) tables(tables []api.TableStatus, width int) []string {
-	t := Table{Head: []string{"  TABLE", "PHASE", "COPY", "ROWS", "BYTES", "RATE", "ETA"},
-		Right: []bool{false, false, false, true, true, true, true}}
-	// The other columns take about 70 characters; what is left is for names, shortened in the middle.
-	nameWidth := max(width-72, 16)
+	copying, notes := false, 0
 	for _, s := range tables {
-		row := []string{"  " + middle(s.Source, nameWidth), p.paint(PhaseStyle(s.Phase), string(s.Phase)), "", Count(s.Rows), Bytes(s.Bytes), "", ""}
-		switch s.Phase {
-		case api.PhaseCopy:
-			row[2] = bar(s)
-			if s.RowsTotal >= 0 {
-				row[3] += "/" + Count(max(s.RowsTotal, s.Rows))
-			}
-			row[5], row[6] = RowRate(s.RowsPerSec), Seconds(s.ETASeconds)
-		case api.PhaseLive, api.PhaseCatchUp:
-			row[5] = RowRate(s.RowsPerSec)
+		copying = copying || s.Phase == api.PhaseCopy
+		notes = max(notes, visible(noteOf(s)))
+	}
+	t := Table{Head: []string{"  TABLE", "PHASE", "ROWS", "BYTES", "RATE"}, Right: []bool{false, false, true, true, true}}
+	others := 46 // characters that the other columns take, about; what is left is for names
+	if copying {
+		t.Head, t.Right = append(t.Head, "COPY", "ETA"), append(t.Right, false, true)
+		others += 26
+	}
+	if notes > 0 {
+		others += min(notes, width/4) + 2
+	}
+	for _, s := range tables {
+		row := []string{"  " + middle(s.Source, max(width-others, 16)), p.paint(PhaseStyle(s.Phase), string(s.Phase)), Count(s.Rows), Bytes(s.Bytes), ""}
+		if s.Phase == api.PhaseCopy || s.Phase == api.PhaseLive || s.Phase == api.PhaseCatchUp {
+			row[4] = RowRate(s.RowsPerSec)
 		}
-		if s.Note != "" {
-			row = append(row, s.Note)
-		} else if s.Missing > 0 {
-			row = append(row, p.paint(Warn, Plural(int(s.Missing), "missing row")))
+		if s.Phase == api.PhaseCopy {
+			if s.RowsTotal >= 0 {
+				row[2] += "/" + Count(max(s.RowsTotal, s.Rows))
+			}
+			row = append(row, bar(s), Seconds(s.ETASeconds))
+		} else if copying {
+			row = append(row, "", "")
+		}
+		if note := noteOf(s); note != "" {
+			if s.Missing > 0 {
+				note = p.paint(Warn, note)
+			}
+			row = append(row, note)
 		}
 		t.Rows = append(t.Rows, row)
 	}
 	return strings.Split(strings.TrimRight(t.String(), "\n"), "\n")
+}
+
+func noteOf(s api.TableStatus) string {
+	if s.Missing > 0 {
+		return Plural(int(s.Missing), "missing row")
+	}
+	return s.Note
 }
 
 // bar shows bytes where the size is known, else rows, else nothing: a bar that guesses is worse than none.

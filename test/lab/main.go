@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -34,23 +35,40 @@ func main() {
 		pprof.StartCPUProfile(f)
 		defer pprof.StopCPUProfile()
 	}
-	s := cdc.New(e, cdc.Options{Config: src, Slot: "weir_lab", Publication: "weir_lab", Includes: func(s, t string) bool { return s == "public" }, NoCopy: os.Getenv("NOCOPY") != "", WriteAhead: os.Getenv("WA") != ""})
-	t := sink.New(e, sink.Options{Config: dst, Pipeline: "lab", Route: func(s, t string) (string, string, bool) { return s, t, true }})
+	mem := sink.NewMemory()
+	text := false
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := worker.New(e, worker.Options{Source: s, Target: t, Generation: dataflow.Generation(gen)})
-	go func() {
-		<-ctx.Done()
-		p.Stop()
-	}()
-	go func() {
-		var last worker.Status
-		for {
-			time.Sleep(time.Second)
-			st := p.Status()
-			fmt.Printf("phase %d cp %d/%d rows %d (+%d) MB %d pos %s\n", st.Phase, st.Checkpoint, st.Durable, st.Rows, st.Rows-last.Rows, st.Bytes>>20, st.Visible["position"])
-			last = st
+	for ; ctx.Err() == nil; gen++ {
+		s := cdc.New(e, cdc.Options{Config: src, Slot: "weir_lab", Publication: "weir_lab", Includes: func(s, t string) bool { return s == "public" }, NoCopy: os.Getenv("NOCOPY") != "", WriteAhead: os.Getenv("WA") != "" && mem.WriteAhead(), Text: text})
+		t := sink.New(e, sink.Options{Config: dst, Pipeline: "lab", Memory: mem, Route: func(s, t string) (string, string, bool) { return s, t, true }})
+		p := worker.New(e, worker.Options{Source: s, Target: t, Generation: dataflow.Generation(gen)})
+		go func() {
+			<-ctx.Done()
+			p.Stop()
+		}()
+		done := make(chan bool)
+		go func() {
+			var last worker.Status
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Second):
+				}
+				st := p.Status()
+				fmt.Printf("phase %d cp %d/%d rows %d (+%d) MB %d pos %s\n", st.Phase, st.Checkpoint, st.Durable, st.Rows, st.Rows-last.Rows, st.Bytes>>20, st.Visible["position"])
+				last = st
+			}
+		}()
+		err := p.Run(context.Background())
+		close(done)
+		fmt.Println("end:", err)
+		if errors.Is(err, cdc.ErrTextNeeded) {
+			text = true
 		}
-	}()
-	fmt.Println("end:", p.Run(context.Background()))
+		if errors.Is(err, cdc.ErrWriteAheadRefused) {
+			mem.RefuseWriteAhead()
+		}
+	}
 }

@@ -3,7 +3,7 @@ package record
 import (
 	"fmt"
 	"io"
-	"os"
+	iofs "io/fs"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -53,7 +53,7 @@ func WriteFile(fs vfs.FS, path string, write func(io.Writer) error, verify func(
 
 // MkdirAll makes a directory and those above it, and makes their names durable: without that a crash right after may
 // take the whole directory away, with every synced file in it.
-func MkdirAll(fs vfs.FS, dir string, perm os.FileMode) error {
+func MkdirAll(fs vfs.FS, dir string, perm iofs.FileMode) error {
 	var missing []string
 	for d := dir; ; d = fs.PathDir(d) {
 		if _, err := fs.Stat(d); err == nil || d == fs.PathDir(d) {

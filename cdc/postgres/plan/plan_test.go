@@ -1,0 +1,415 @@
+package plan_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weirstream/weir/cdc/postgres/plan"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+	testenv "github.com/weirstream/weir/test/env"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m, testenv.CheckLeaks()) }
+
+type pair struct {
+	t        *testing.T
+	s        *testenv.Server
+	from, to string // URLs
+}
+
+func newPair(t *testing.T, v testenv.Version) *pair {
+	s := testenv.Shared(t, v, testenv.FsyncOff())
+	return &pair{t, s, s.CreateDatabase(t, "src"), s.CreateDatabase(t, "dst")}
+}
+
+func (p *pair) src(sql ...string) {
+	p.t.Helper()
+	p.s.Exec(p.t, testenv.DatabaseOf(p.t, p.from), sql...)
+}
+
+func (p *pair) dst(sql ...string) {
+	p.t.Helper()
+	p.s.Exec(p.t, testenv.DatabaseOf(p.t, p.to), sql...)
+}
+
+func (p *pair) query(sql string) string {
+	p.t.Helper()
+	var out []string
+	for _, row := range p.s.Query(p.t, testenv.DatabaseOf(p.t, p.to), sql) {
+		out = append(out, strings.Join(row, "|"))
+	}
+	return strings.Join(out, "\n")
+}
+
+func (p *pair) config(url string) *pg.Config {
+	p.t.Helper()
+	cfg, err := pg.ParseURL(url)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return cfg
+}
+
+func (p *pair) conn(url string) *pgx.Conn {
+	p.t.Helper()
+	conn, err := pg.ConnectPgx(p.t.Context(), env.Real(nil), p.config(url), pg.ConnectOptions{AppName: "weir test"})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func (p *pair) try(spec api.MirrorSpec) (*plan.Plan, error) {
+	return plan.Make(p.t.Context(), env.Real(nil), spec, p.config(p.from), p.config(p.to))
+}
+
+func (p *pair) make(spec api.MirrorSpec) *plan.Plan {
+	p.t.Helper()
+	made, err := p.try(spec)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return made
+}
+
+func (p *pair) prepare(made *plan.Plan) {
+	p.t.Helper()
+	if err := made.Prepare(p.t.Context(), p.conn(p.to)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *pair) finish(made *plan.Plan) {
+	p.t.Helper()
+	if err := made.Finish(p.t.Context(), p.conn(p.to)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+const objects = `
+	SELECT 'column', c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+	WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+	UNION ALL SELECT 'index', indexdef FROM pg_indexes WHERE schemaname = 'public'
+	UNION ALL SELECT 'constraint', conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+	ORDER BY 1, 2`
+
+var shop = []string{
+	"CREATE TABLE customers (id serial PRIMARY KEY, name text NOT NULL, email text UNIQUE)",
+	"CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer int REFERENCES customers, total numeric(10,2) CHECK (total >= 0), at timestamptz DEFAULT now())",
+	"CREATE INDEX orders_at ON orders (at) WHERE total > 0",
+	"CREATE TABLE log (line text)",
+}
+
+// The whole way: an empty target becomes a copy of the source's tables, in two steps that can be repeated.
+func TestMakePrepareFinish(t *testing.T) {
+	for _, v := range []testenv.Version{12, 15, 18} {
+		t.Run(v.String(), func(t *testing.T) {
+			p := newPair(t, v)
+			p.src(shop...)
+			spec := api.MirrorSpec{Name: "m", Options: map[string]string{"slot.name": "s1", "publication.name": "p1"}}
+			made := p.make(spec)
+			if made.API.Pipeline != "m" || made.API.Slot != "s1" || made.API.Publication != "p1" || len(made.Tables) != 3 || len(made.API.Tables) != 3 {
+				t.Errorf("plan: %+v", made.API)
+			}
+			if made.Tables[1].Source.Name != "log" || made.Tables[1].Key != nil || !slices.Equal(made.Tables[0].Key, []string{"id"}) {
+				t.Errorf("keys: %v of %s, %v", made.Tables[1].Key, made.Tables[1].Source, made.Tables[0].Key)
+			}
+			if made.SourceIdentity.System == "" {
+				t.Error("the source's identity is unknown")
+			}
+			p.prepare(made)
+			p.prepare(made)
+			if got := p.query(objects); strings.Contains(got, "orders_at") || !strings.Contains(got, "customers_pkey") {
+				t.Errorf("before the copy the target has\n%s", got)
+			}
+			if p.query("SELECT obj_description('orders'::regclass, 'pg_class')") == "NULL" {
+				t.Error("the table carries no mark")
+			}
+
+			// A crash, and a new plan: the tables are there, and what is owed is still known.
+			again := p.make(spec)
+			for _, tab := range again.Tables {
+				if !tab.Exists || !tab.Unfinished {
+					t.Errorf("%s: exists %t, unfinished %t", tab.Source, tab.Exists, tab.Unfinished)
+				}
+			}
+			p.finish(again)
+			p.finish(again)
+			source := p.s.Query(t, testenv.DatabaseOf(t, p.from), objects)
+			var want []string
+			for _, row := range source {
+				want = append(want, strings.Join(row, "|"))
+			}
+			if got := p.query(objects); got != strings.Join(want, "\n") {
+				t.Errorf("the target has\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+			}
+			if got := p.query("SELECT count(*) FROM pg_description d JOIN pg_class c ON c.oid = d.objoid WHERE c.relnamespace = 'public'::regnamespace AND d.classoid = 'pg_class'::regclass"); got != "0" {
+				t.Errorf("%s marks are left", got)
+			}
+
+			// A finished copy owes nothing, and neither does a table that the user made.
+			p.src("CREATE TABLE own (id int PRIMARY KEY, a int UNIQUE)")
+			p.dst("CREATE TABLE own (id int PRIMARY KEY, a int)")
+			done := p.make(spec)
+			if len(done.After) != 0 {
+				t.Errorf("after a finished copy it would still run %v", done.API.AfterCopy)
+			}
+			before := p.query(objects)
+			p.prepare(done)
+			p.finish(done)
+			if got := p.query(objects); got != before {
+				t.Errorf("the target changed to\n%s", got)
+			}
+		})
+	}
+}
+
+// Every kind of type, index and constraint that internal/pg knows goes through a plan.
+func TestEverything(t *testing.T) {
+	for _, v := range []testenv.Version{12, 15, 18} {
+		t.Run(v.String(), func(t *testing.T) {
+			p := newPair(t, v)
+			file, err := os.ReadFile(filepath.Join("..", "..", "..", "internal", "pg", "testdata", "everything.sql"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, section := range strings.Split(string(file), "--@") {
+				var since int
+				if i > 0 {
+					if _, err := fmt.Sscan(section, &since); err != nil {
+						t.Fatal(err)
+					}
+					_, section, _ = strings.Cut(section, "\n")
+				}
+				if int(v) >= since {
+					p.src(section)
+				}
+			}
+			spec := api.MirrorSpec{Except: []string{"app.row_typed"}}
+			made := p.make(spec)
+			p.prepare(made)
+			p.finish(made)
+			if again := p.make(spec); len(again.After) > 0 || slices.ContainsFunc(again.Tables, func(x *plan.TablePlan) bool { return !x.Exists }) {
+				t.Errorf("the second plan would still do %v", again.API.AfterCopy)
+			}
+			for _, want := range []string{"app.a_view is left out: it is a view", "app.unlogged is left out: it is unlogged", "the estimate assumes"} {
+				if !slices.ContainsFunc(made.API.Notes, func(n string) bool { return strings.Contains(n, want) }) {
+					t.Errorf("no note says %q: %q", want, made.API.Notes)
+				}
+			}
+		})
+	}
+}
+
+func TestPartitionsRoutesAndColumns(t *testing.T) {
+	p := newPair(t, 15)
+	p.src("CREATE TABLE events (at date NOT NULL, id int NOT NULL, v text, secret text, PRIMARY KEY (at, id)) PARTITION BY RANGE (at)",
+		"CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')",
+		"INSERT INTO events SELECT '2020-05-05', g FROM generate_series(1, 50000) g", "ANALYZE events_1",
+		"CREATE TABLE small (id int PRIMARY KEY, at date, e int, FOREIGN KEY (at, e) REFERENCES events)")
+	made := p.make(api.MirrorSpec{
+		Routes:  []api.Route{{From: "public.*", To: "copy.m_*"}},
+		Exclude: []string{"*.*.secret"},
+		Filters: []api.Filter{{Table: "public.events", Where: "id > 5"}},
+		Options: map[string]string{"soft.delete.column": "gone_at"},
+	})
+	if len(made.Tables) != 2 || made.Tables[0].EstRows < 40000 || made.API.Rows < 40000 || made.API.EstSeconds < 1 {
+		t.Errorf("tables %d, rows %d, seconds %d", len(made.Tables), made.API.Rows, made.API.EstSeconds)
+	}
+	p.prepare(made)
+	if got := p.query("SELECT conname FROM pg_constraint WHERE conrelid = 'copy.m_events'::regclass AND contype = 'p'"); got != "" {
+		t.Errorf("a large table got its key before the copy: %s", got)
+	}
+	p.finish(made)
+	want := "m_events|at,id,v,gone_at|1\nm_small|id,at,e,gone_at|1"
+	if got := p.query(`SELECT c.relname, string_agg(a.attname, ',' ORDER BY a.attnum), (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = c.oid AND contype <> 'n')
+		FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = 'copy'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 GROUP BY c.oid, c.relname ORDER BY 1`); got != want {
+		t.Errorf("made\n%s\nwant\n%s", got, want)
+	}
+	// The foreign key stays behind, because not all rows that it points to come along.
+	if notes := strings.Join(made.API.Tables[1].Notes, "; "); !strings.Contains(notes, "foreign key") {
+		t.Errorf("notes of small: %s", notes)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	p := newPair(t, 15)
+	p.src("CREATE TABLE a (id int PRIMARY KEY, gone text)", "CREATE SCHEMA b", "CREATE TABLE b.a (id int PRIMARY KEY)", "CREATE VIEW v AS SELECT 1")
+	p.dst("CREATE VIEW taken AS SELECT 1")
+	for _, c := range []struct {
+		spec api.MirrorSpec
+		code errs.Code
+		want string
+	}{
+		{api.MirrorSpec{Tables: []string{"public.x"}}, errs.NoTables, "no table"},
+		{api.MirrorSpec{Tables: []string{"public.v"}}, errs.TableUnsupported, "view"},
+		{api.MirrorSpec{Routes: []api.Route{{From: "*.*", To: "c.*"}}}, errs.BadPattern, "would both go"},
+		{api.MirrorSpec{Exclude: []string{"public.a.id"}}, errs.BadPattern, "part of the key"},
+		{api.MirrorSpec{Tables: []string{"public.a"}, Routes: []api.Route{{From: "public.a", To: "public.taken"}}}, errs.TargetTable, "is not a table"},
+		{api.MirrorSpec{Options: map[string]string{"soft.delete.column": "gone"}}, errs.BadPattern, "a column of that name"},
+		{api.MirrorSpec{Tables: []string{"public.["}}, errs.BadPattern, "no ]"},
+	} {
+		if _, err := p.try(c.spec); !errs.Is(err, c.code) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %s %q", c.spec, err, c.code, c.want)
+		}
+	}
+	if _, err := plan.Make(t.Context(), env.Real(nil), api.MirrorSpec{}, p.config("postgres://x@127.0.0.1:1/x"), p.config(p.to)); !errs.Is(err, errs.SourceUnreachable) {
+		t.Error(err)
+	}
+	if _, err := plan.Make(t.Context(), env.Real(nil), api.MirrorSpec{Except: []string{"b.*"}}, p.config(p.from), p.config("postgres://x@127.0.0.1:1/x")); !errs.Is(err, errs.TargetUnreachable) {
+		t.Error(err)
+	}
+}
+
+// One statement of many that is refused is named, and those before and after it in the batch are not lost.
+func TestRefusedStatementIsNamed(t *testing.T) {
+	p := newPair(t, 15)
+	p.src(shop...)
+	p.src("INSERT INTO customers (name, email) VALUES ('a', 'x')")
+	spec := api.MirrorSpec{}
+	made := p.make(spec)
+	p.prepare(made)
+	p.dst("INSERT INTO customers VALUES (1, 'a', 'x'), (2, 'b', 'x')")
+	err := made.Finish(t.Context(), p.conn(p.to))
+	e, ok := errs.As(err)
+	if !ok || e.Code != errs.TargetDDL || !strings.Contains(e.Message, `"customers_email_key"`) || !strings.Contains(e.Hint, "resume") {
+		t.Fatalf("%v", err)
+	}
+	p.dst("DELETE FROM customers WHERE id = 2")
+	p.finish(p.make(spec))
+	if got := p.query("SELECT count(*) FROM pg_constraint WHERE conname IN ('customers_email_key', 'orders_customer_fkey')"); got != "2" {
+		t.Errorf("%s of 2 constraints after the repair", got)
+	}
+}
+
+func TestFiveThousandTables(t *testing.T) {
+	p := newPair(t, 15)
+	for i := range 10 {
+		p.src(fmt.Sprintf(`DO $$ BEGIN FOR i IN %d..%d LOOP EXECUTE format('CREATE TABLE t%%s (id serial PRIMARY KEY, b text, c int)', i); EXECUTE format('CREATE INDEX ON t%%s (c)', i); END LOOP; END $$`, i*500, i*500+499))
+	}
+	lap := time.Now()
+	done := func(what string, limit time.Duration) {
+		took := time.Since(lap)
+		t.Logf("%s: %s", what, took.Round(time.Millisecond))
+		if took > limit {
+			t.Errorf("%s took %s", what, took)
+		}
+		lap = time.Now()
+	}
+	made := p.make(api.MirrorSpec{})
+	done("make", 15*time.Second)
+	p.prepare(made)
+	done("prepare", 40*time.Second)
+	p.prepare(made)
+	done("prepare again", 5*time.Second)
+	p.finish(made)
+	done("finish", 30*time.Second)
+	if got := p.query("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"); got != "10000" {
+		t.Errorf("%s indexes", got)
+	}
+}
+
+func TestSequences(t *testing.T) {
+	p := newPair(t, 15)
+	p.src(shop...)
+	p.src("CREATE SEQUENCE free START 5", "SELECT nextval('free')", "CREATE SEQUENCE untouched START 7", "SELECT setval('customers_id_seq', 41)", "SELECT setval('orders_id_seq', 9, false)",
+		"CREATE SCHEMA elsewhere", "CREATE SEQUENCE elsewhere.s", "CREATE TABLE left_out (id serial)")
+	spec := api.MirrorSpec{Except: []string{"public.left_out"}, Routes: []api.Route{{From: "public.*", To: "app.*"}}}
+	made := p.make(spec)
+	p.prepare(made)
+	from, to := p.conn(p.from), p.conn(p.to)
+	set, notes, err := plan.Sequences(t.Context(), from, to, made)
+	if err != nil || len(notes) != 0 || len(set) != 4 {
+		t.Fatalf("%d statements, notes %q, %v", len(set), notes, err)
+	}
+	for _, st := range set {
+		for _, sql := range st.SQL {
+			if _, err := to.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want := "41|t 9|f 5|t 7|f"
+	got := p.query("SELECT last_value, is_called FROM "+set0(p, "customers", "id")) + " " + p.query("SELECT last_value, is_called FROM "+set0(p, "orders", "id")) +
+		" " + p.query("SELECT last_value, is_called FROM public.free") + " " + p.query("SELECT last_value, is_called FROM public.untouched")
+	if got != want {
+		t.Errorf("sequences stand at %s, want %s", got, want)
+	}
+	// Again, later: what is there is only set.
+	p.src("SELECT nextval('free')")
+	set, _, err = plan.Sequences(t.Context(), from, to, made)
+	if err != nil || slices.ContainsFunc(set, func(st pg.Statement) bool { return len(st.SQL) != 1 }) {
+		t.Errorf("%+v, %v", set, err)
+	}
+	p.dst("ALTER SEQUENCE " + set0(p, "customers", "id") + " OWNED BY NONE")
+	if _, notes, err = plan.Sequences(t.Context(), from, to, made); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "customers") {
+		t.Errorf("notes %q, %v", notes, err)
+	}
+}
+
+func set0(p *pair, table, column string) string {
+	return p.query(fmt.Sprintf("SELECT pg_get_serial_sequence('app.%s', '%s')", table, column))
+}
+
+func TestWriters(t *testing.T) {
+	s := testenv.Postgres(t, 15, testenv.FsyncOff(), testenv.WithSetting("max_prepared_transactions", "2"))
+	p := &pair{t: t, s: s, from: s.URL("postgres")}
+	p.src("CREATE TABLE t (id int)")
+	busy, err := pgx.Connect(t.Context(), p.from+"&application_name=shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close(context.Background())
+	if _, err := busy.Exec(t.Context(), "BEGIN; INSERT INTO t VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	p.src("BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION 'two'")
+	conn := p.conn(p.from)
+	bad := func() map[string]string {
+		checks, err := plan.Writers(t.Context(), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fixes := map[string]string{}
+		seen := map[string]bool{}
+		for _, c := range checks {
+			seen[c.ID] = true
+			if c.Severity != api.SeverityOK {
+				fixes[c.ID] = c.Fix
+			}
+		}
+		if len(seen) != 5 {
+			t.Errorf("%d checks", len(seen))
+		}
+		return fixes
+	}
+	found := bad()
+	if len(found) != 4 || found["cut.stats"] != "" {
+		t.Fatalf("found %v", found)
+	}
+	for _, fix := range found {
+		sql, _, _ := strings.Cut(fix, " -- ")
+		p.src(sql)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for found = bad(); len(found) > 0; found = bad() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after the repair: %v", found)
+		}
+	}
+	if _, err := s.Run(t.Context(), "postgres", "INSERT INTO t VALUES (3)"); err == nil {
+		t.Error("a new session still writes")
+	}
+}

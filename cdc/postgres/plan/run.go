@@ -1,0 +1,166 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+const (
+	// existsPerQuery bounds the length of a query that asks for many statements at once.
+	existsPerQuery = 250
+	// tablesPerTx keeps a transaction's locks well below what a server with default settings can hold: a table locks
+	// itself, its TOAST table and that one's index, its key and its sequences.
+	tablesPerTx = 250
+	// stepsPerTx groups what is built over small tables.
+	stepsPerTx = 100
+)
+
+// Prepare runs Before: schemas, extensions and types in one transaction, tables in a few. What is there is passed over.
+func (p *Plan) Prepare(ctx context.Context, conn *pgx.Conn) error {
+	if err := runAll(ctx, conn, p.setup, len(p.setup)); err != nil {
+		return err
+	}
+	return runAll(ctx, conn, p.create, tablesPerTx)
+}
+
+// Finish runs After and takes the marks off the tables. Indexes of large tables are built one by one, so that an
+// interruption costs one of them.
+func (p *Plan) Finish(ctx context.Context, conn *pgx.Conn) error {
+	// More memory than the default makes building an index a good deal faster, and only one is built at a time.
+	if _, err := conn.Exec(ctx, "SELECT set_config('maintenance_work_mem', '256MB', false) WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < 268435456"); err != nil {
+		return fmt.Errorf("finish the copy: %w", err)
+	}
+	for i := 0; i < len(p.steps); {
+		end := i + 1
+		for p.steps[i].small && end < len(p.steps) && p.steps[end].small && end-i < existsPerQuery*4 {
+			end++
+		}
+		group := make([]pg.Statement, 0, end-i)
+		for _, s := range p.steps[i:end] {
+			group = append(group, s.Statement)
+		}
+		if err := runAll(ctx, conn, group, stepsPerTx); err != nil {
+			return err
+		}
+		i = end
+	}
+	for part := range slices.Chunk(p.marked, tablesPerTx) {
+		var sql []string
+		for _, name := range part {
+			sql = append(sql, "COMMENT ON TABLE "+name.String()+" IS NULL")
+		}
+		if _, err := conn.PgConn().Exec(ctx, strings.Join(sql, ";\n")).ReadAll(); err != nil {
+			return errs.New(errs.TargetDDL, "take the marks off finished tables: %w", err)
+		}
+	}
+	return nil
+}
+
+// runAll runs the statements whose objects are missing, perTx of them in one transaction and one round trip.
+func runAll(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, perTx int) error {
+	missing, err := notYet(ctx, conn, statements)
+	if err != nil {
+		return err
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	for part := range slices.Chunk(missing, perTx) {
+		var sql []string
+		for _, st := range part {
+			sql = append(sql, st.SQL...)
+		}
+		_, err := conn.PgConn().Exec(ctx, strings.Join(sql, ";\n")).ReadAll() // one simple query is one transaction
+		if err == nil {
+			continue
+		}
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) || ctx.Err() != nil {
+			return fmt.Errorf("prepare the target: %w", err)
+		}
+		if err := oneByOne(ctx, conn, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// oneByOne finds the statement that is to blame. It may find none, when what stood in the way has passed.
+func oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement) error {
+	for _, st := range statements {
+		done, err := exist(ctx, conn, []pg.Statement{st})
+		if err != nil {
+			return err
+		}
+		if done[0] {
+			continue
+		}
+		if _, err := conn.PgConn().Exec(ctx, strings.Join(st.SQL, ";\n")).ReadAll(); err != nil {
+			return refused(conn, st, err)
+		}
+	}
+	return nil
+}
+
+func refused(conn *pgx.Conn, st pg.Statement, err error) error {
+	e := errs.New(errs.TargetDDL, "make %s on the target: %w", st.What, err).WithDetail("%s", strings.Join(st.SQL, ";\n"))
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		switch pgErr.Code {
+		case "42501":
+			e.WithHint("role %s lacks a right on the target; weir doctor names it", conn.Config().User)
+		case "53200":
+			e.WithHint("raise max_locks_per_transaction of the target")
+		case "23503", "23505", "23514":
+			e.WithHint("rows that the copy brought break it: compare them with the source's, then resume")
+		}
+	}
+	return e
+}
+
+// notYet gives the statements that have to run, each once.
+func notYet(ctx context.Context, conn *pgx.Conn, statements []pg.Statement) ([]pg.Statement, error) {
+	seen := map[string]bool{}
+	statements = slices.DeleteFunc(slices.Clone(statements), func(st pg.Statement) bool {
+		again := seen[st.What]
+		seen[st.What] = true
+		return again
+	})
+	var missing []pg.Statement
+	for part := range slices.Chunk(statements, existsPerQuery) {
+		done, err := exist(ctx, conn, part)
+		if err != nil {
+			return nil, err
+		}
+		for i, st := range part {
+			if !done[i] {
+				missing = append(missing, st)
+			}
+		}
+	}
+	return missing, nil
+}
+
+func exist(ctx context.Context, conn *pgx.Conn, statements []pg.Statement) ([]bool, error) {
+	questions := make([]string, len(statements))
+	for i, st := range statements {
+		questions[i] = "false"
+		if st.Exists != "" {
+			questions[i] = "(" + st.Exists + ")"
+		}
+	}
+	var done []bool
+	if err := conn.QueryRow(ctx, "SELECT ARRAY["+strings.Join(questions, ",\n")+"]::bool[]").Scan(&done); err != nil {
+		return nil, fmt.Errorf("ask the target what is there: %w", err)
+	}
+	return done, nil
+}

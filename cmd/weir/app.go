@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+
+	"github.com/weirstream/weir/internal/cli"
+	"github.com/weirstream/weir/internal/options"
+)
+
+// app is the command table. Everything that is said about a command is said here.
+func (p *program) app(io cli.IO) *cli.App {
+	urlHelp := "a database: postgres://USER@HOST:PORT/DATABASE, libpq's key=value form, or a connection's name"
+	source := cli.Arg{Name: "SOURCE", Help: urlHelp}
+	target := cli.Arg{Name: "TARGET", Help: urlHelp}
+	pipeline := cli.Arg{Name: "NAME", Help: "a pipeline", Complete: p.pipelineNames}
+	globs := cli.Arg{Name: "TABLES", Help: "globs over schema.table", Many: true}
+	name := cli.Flag{Name: "name", Value: "NAME", Help: "name of the pipeline (default mirror_<source database>)"}
+	httpAddr := cli.Flag{Name: "http-addr", Value: "HOST:PORT", Help: "where to serve REST and metrics (default 127.0.0.1:7070, or the next free port)"}
+
+	a := &cli.App{
+		Name: "weir", Short: "weir mirrors databases exactly once", Version: p.versionLine(), IO: io,
+		Long:    "One binary: a tool that mirrors one database into another, and a server that keeps mirrors running.",
+		Planned: planned(),
+	}
+	a.Commands = []cli.Command{
+		{Name: "demo", Short: "Show weir at work on databases of its own",
+			Long: "Starts two Postgres servers with a shop under load, mirrors one into the other and verifies the copy. Everything lies in a temporary directory and is gone at the end.",
+			Flags: []cli.Flag{
+				{Name: "dir", Value: "DIR", Help: "keep everything in this directory"},
+				{Name: "rate", Kind: cli.IntFlag, Value: "N", Default: "500", Help: "changes per second"},
+				{Name: "for", Kind: cli.DurationFlag, Value: "DURATION", Help: "end after this time (default: until interrupted)"},
+				{Name: "crash", Kind: cli.BoolFlag, Help: "kill the mirror every few seconds, to show that nothing is lost or doubled"},
+				httpAddr},
+			Examples: []cli.Example{{Line: "weir demo --crash", Says: "kill it again and again and verify the copy"}},
+			Run:      p.demo},
+		{Name: "doctor", Short: "Check what could go wrong before the first byte moves",
+			Long: "Every finding says what was looked at; one that needs something done comes with the SQL that does it. Exit code 2 when a finding is fatal.",
+			Args: []cli.Arg{source, {Name: "TARGET", Help: urlHelp, Optional: true}}, Flags: selectionFlags(), Uses: cli.UsesSet,
+			Examples: []cli.Example{
+				{Line: "weir doctor postgres://shop/shop postgres://copy/shop"},
+				{Line: "weir doctor postgres://shop/shop -o json | jq '.[] | select(.severity == \"fatal\")'", Says: "findings for a script"}},
+			Run: p.doctor},
+		{Name: "mirror", Short: "Mirror a database into another and keep it equal",
+			Long: "Checks both sides, copies the tables and then follows every change until interrupted. Started again with the same arguments it goes on where it was. Passwords in URLs are moved to the secrets of the state directory before anything else happens. If a server runs on the state directory, the mirror is handed to it.",
+			Args: []cli.Arg{source, target},
+			Flags: append(selectionFlags(), name, httpAddr,
+				cli.Flag{Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end when the target holds everything that the source had committed when the copy was done"}),
+			Uses: cli.UsesSet | cli.UsesDryRun,
+			Examples: []cli.Example{
+				{Line: "weir mirror postgres://shop/shop postgres://copy/shop --tables 'public.*' --dry-run", Says: "see what would be done"},
+				{Line: "weir mirror postgres://shop/shop postgres://copy/shop --tables 'public.*' --except 'public.tmp_*' --route 'public.*=mirror.*'"},
+				{Line: "weir mirror postgres://shop/shop postgres://copy/shop --until-caught-up && weir mirror verify postgres://shop/shop postgres://copy/shop"}},
+			Run: p.mirror,
+			Subs: []cli.Command{
+				{Name: "verify", Short: "Compare source and target row by row",
+					Long: "Reads both sides by ranges of the key and looks again at rows that differ, because changes may be on their way. Exit code 0 when all tables are equal, 10 when they differ.",
+					Args: []cli.Arg{source, target},
+					Flags: append(selectionFlags(),
+						cli.Flag{Name: "parallelism", Kind: cli.IntFlag, Value: "N", Default: "4", Help: "ranges compared at once"}),
+					Uses:     cli.UsesSet,
+					Examples: []cli.Example{{Line: "weir mirror verify postgres://shop/shop postgres://copy/shop --tables 'public.*'"}},
+					Run:      p.verify},
+				{Name: "cutover", Short: "Make the target ready to take over from the source",
+					Long: "Waits until the target holds every change, sets sequences, enables what the mirror kept disabled and ends the mirror. Stop writes to the source first.",
+					Args: []cli.Arg{pipeline}, Uses: cli.UsesDryRun | cli.UsesYes | cli.UsesWait,
+					Examples: []cli.Example{{Line: "weir mirror cutover mirror_shop --dry-run", Says: "list the steps"}},
+					Run:      p.cutover},
+			}},
+		{Name: "run", Short: "Run the pipelines of an SQL file until interrupted",
+			Args:  []cli.Arg{{Name: "FILE", Help: "SQL: CREATE CONNECTION, CREATE MIRROR, SET"}},
+			Flags: []cli.Flag{httpAddr, {Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end when all its mirrors have caught up"}},
+			Uses:  cli.UsesSet | cli.UsesDryRun,
+			Examples: []cli.Example{{Line: "weir run mirror.sql"},
+				{Line: "weir run mirror.sql --dry-run", Says: "see what would be done"}},
+			Run: p.run},
+		{Name: "server", Short: "Keep pipelines running", Long: "Serves REST and metrics, starts the pipelines of its state directory and keeps them running until it is told to stop.",
+			Flags: []cli.Flag{httpAddr, {Name: "allow-remote-without-authentication", Kind: cli.BoolFlag, Help: "serve an address beyond loopback although anybody who reaches it may do anything"}},
+			Uses:  cli.UsesSet,
+			Run:   p.server},
+		{Name: "pipelines", Aliases: []string{"pipeline", "pl"}, Short: "Pipelines of a server", Subs: []cli.Command{
+			{Name: "list", Aliases: []string{"ls"}, Short: "List pipelines", Uses: cli.UsesWatch, Run: p.pipelinesList},
+			{Name: "get", Short: "Show one pipeline and its tables", Args: []cli.Arg{pipeline}, Uses: cli.UsesWatch, Run: p.pipelinesGet},
+			{Name: "pause", Short: "Stop a pipeline with a last checkpoint", Long: "The slot stays and keeps the source's log, which grows meanwhile.", Args: []cli.Arg{pipeline}, Uses: cli.UsesWait, Run: p.pipelinesPause},
+			{Name: "resume", Short: "Start a paused or failed pipeline", Args: []cli.Arg{pipeline}, Uses: cli.UsesWait, Run: p.pipelinesResume},
+			{Name: "delete", Short: "Delete a pipeline, its slot and its ledger", Long: "The tables on the target stay.", Args: []cli.Arg{pipeline},
+				Flags: []cli.Flag{{Name: "force", Kind: cli.BoolFlag, Help: "delete although the databases cannot be cleaned up; a slot that stays behind keeps the source's log"}},
+				Uses:  cli.UsesYes | cli.UsesDryRun | cli.UsesWait, Run: p.pipelinesDelete},
+			{Name: "tables", Short: "Tables of a running mirror", Subs: []cli.Command{
+				{Name: "add", Short: "Add tables while the others keep running", Args: []cli.Arg{pipeline, globs}, Run: p.tablesAdd},
+				{Name: "remove", Aliases: []string{"rm"}, Short: "Stop mirroring tables; their copies stay", Args: []cli.Arg{pipeline, globs}, Uses: cli.UsesYes, Run: p.tablesRemove},
+			}},
+		}},
+		{Name: "sources", Aliases: []string{"source", "src"}, Short: "Source databases as their servers see them", Subs: []cli.Command{
+			{Name: "list", Aliases: []string{"ls"}, Short: "List sources with slot, lag and retained log", Uses: cli.UsesWatch, Run: p.sourcesList},
+			{Name: "get", Short: "Show one source", Args: []cli.Arg{{Name: "SOURCE", Help: "a source or its pipeline", Complete: p.sourceNames}}, Uses: cli.UsesWatch, Run: p.sourcesGet},
+			{Name: "refresh", Short: "Copy tables anew while the others keep running",
+				Args:  []cli.Arg{{Name: "TABLE", Help: "schema.table", Many: true}},
+				Flags: []cli.Flag{{Name: "source", Value: "SOURCE", Help: "the source, if there are several", Complete: p.sourceNames}},
+				Uses:  cli.UsesYes, Run: p.sourcesRefresh},
+		}},
+		{Name: "secrets", Aliases: []string{"secret"}, Short: "Secrets of a state directory", Long: "Files that only their owner can read; definitions refer to them as ${secret:NAME}.", Subs: []cli.Command{
+			{Name: "set", Short: "Store a secret read from the terminal or standard input", Long: "It is not an argument, because arguments are visible to every user of the machine and stay in the shell's history.",
+				Args:     []cli.Arg{{Name: "NAME", Help: "letters, digits, _ and -", Complete: p.secretNames}},
+				Examples: []cli.Example{{Line: "weir secrets set shop_password < password.txt"}}, Run: p.secretsSet},
+			{Name: "list", Aliases: []string{"ls"}, Short: "List the names", Run: p.secretsList},
+			{Name: "delete", Aliases: []string{"rm"}, Short: "Delete a secret", Args: []cli.Arg{{Name: "NAME", Help: "a secret", Complete: p.secretNames}}, Uses: cli.UsesYes, Run: p.secretsDelete},
+		}},
+		{Name: "config", Short: "Options and where they come from", Subs: []cli.Command{
+			{Name: "explain", Short: "Show an option, its value in force and where that comes from",
+				Args: []cli.Arg{{Name: "KEY", Help: "an option", Complete: func(context.Context, *cli.Call) []string { return options.Keys() }}},
+				Uses: cli.UsesSet, Run: p.configExplain},
+			{Name: "list", Aliases: []string{"ls"}, Short: "List all options with their values in force", Uses: cli.UsesSet, Run: p.configList},
+		}},
+		{Name: "debug", Short: "Look into weir's own formats", Subs: []cli.Command{
+			{Name: "sql", Short: "Print an SQL file as weir reads it", Args: []cli.Arg{{Name: "FILE"}}, Run: p.debugSQL},
+			{Name: "records", Short: "Print the records of a file in the state directory, with their checksums",
+				Args:  []cli.Arg{{Name: "FILE"}},
+				Flags: []cli.Flag{{Name: "bytes", Kind: cli.IntFlag, Value: "N", Default: "32", Help: "bytes of each payload to show"}}, Run: p.debugRecords},
+		}},
+		{Name: "completion", Short: "Print the completion script of a shell",
+			Args: []cli.Arg{{Name: "SHELL", Values: []string{"bash", "zsh", "fish", "pwsh"}}},
+			Examples: []cli.Example{{Line: "weir completion bash > /etc/bash_completion.d/weir"},
+				{Line: "weir completion zsh > \"${fpath[1]}/_weir\""}},
+			Run: func(_ context.Context, c *cli.Call) error { return c.App.Completion(c.Arg(0)) }},
+		{Name: "help", Short: "Explain a command or an error code",
+			Args:     []cli.Arg{{Name: "TOPIC", Help: "a command's words, or a code such as W1003", Optional: true, Many: true}},
+			Examples: []cli.Example{{Line: "weir help W1003"}, {Line: "weir help pipelines delete"}},
+			Run:      func(_ context.Context, c *cli.Call) error { return c.App.PrintHelp(c.Args) }},
+		{Name: "version", Short: "Show the version of this binary and of the server", Run: p.showVersion},
+		{Name: "docs", Short: "Write the generated documentation", Hidden: true, Subs: []cli.Command{
+			{Name: "markdown", Short: "docs/cli.md, docs/options.md and docs/errors below DIR", Args: []cli.Arg{{Name: "DIR"}}, Run: p.docsMarkdown},
+			{Name: "man", Short: "Manual pages", Args: []cli.Arg{{Name: "DIR"}}, Run: p.docsMan},
+		}},
+	}
+	return a
+}
+
+// planned are the words of the design that this release does not have.
+func planned() []string {
+	return []string{"apply", "backup", "bench", "checkpoints", "cluster", "connectors", "ctx", "deploy", "dev", "dlq", "explain", "fmt", "generate",
+		"import", "init", "lint", "logs", "lsp", "mcp", "plan", "preview", "raft", "savepoints", "sinks", "sql", "state", "support", "tap", "test",
+		"top", "ui", "upgrade", "views", "workers",
+		"--ctx", "--explain", "--join", "--node-addr", "--pg-addr", "--role"}
+}

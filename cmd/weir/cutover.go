@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/weirstream/weir/internal/cli"
+)
+
+func (p *program) cutover(ctx context.Context, c *cli.Call) error {
+	if p.engines.Cutover == nil {
+		return notBuilt(c)
+	}
+	return p.withClient(c, func(cl client) error {
+		v, err := cl.Pipeline(ctx, c.Arg(0))
+		if err != nil {
+			return err
+		}
+		e := p.env(c)
+		source, target, err := p.both(ctx, v.Mirror, p.store(c, e), cl)
+		if err != nil {
+			return err
+		}
+		dry := c.Bool("dry-run")
+		if !dry {
+			if err := c.Confirm(fmt.Sprintf("cutover makes the target of %s writable for applications and ends the mirror; writes to the source after that are not copied", v.Name)); err != nil {
+				return err
+			}
+		}
+		wait, cancel := c.Waiting(ctx)
+		defer cancel()
+		report, err := p.engines.Cutover(wait, e, cutoverRequest{Source: source, Target: target, Pipeline: v.Pipeline, DryRun: dry,
+			Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) }})
+		if err != nil {
+			return cli.Waited(wait, err)
+		}
+		err = cli.PrintRecord(c, report, report.Pipeline, func(w io.Writer) {
+			if !dry {
+				fmt.Fprintf(w, "%s: the target holds everything up to %s and can take over\n", report.Pipeline, report.Position)
+				return
+			}
+			for i, s := range report.Steps {
+				fmt.Fprintf(w, "%d. %s\n", i+1, stepLine(c, s))
+				if s.SQL != "" {
+					fmt.Fprintf(w, "   %s\n", indentMore(s.SQL))
+				}
+			}
+		})
+		if err == nil && !report.Ready {
+			return cli.No("the target is not ready")
+		}
+		return err
+	})
+}
+
+func stepLine(c *cli.Call, s cutoverStep) string {
+	line := s.Name + ": " + s.Says
+	if s.Done {
+		line = c.Paint(cli.Good, "✓") + " " + line
+		if s.TookMS > 0 {
+			line += "  " + cli.Took(time.Duration(s.TookMS)*time.Millisecond)
+		}
+	}
+	if s.Warning != "" {
+		line += "  " + c.Paint(cli.Warn, "! "+s.Warning)
+	}
+	return line
+}

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/weirstream/weir/coordinator"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/cli"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/options"
+	"github.com/weirstream/weir/internal/pg"
+	"github.com/weirstream/weir/internal/secrets"
+)
+
+func (p *program) mirror(ctx context.Context, c *cli.Call) error {
+	spec, err := specFromFlags(c, c.Arg(0), c.Arg(1))
+	if err != nil {
+		return err
+	}
+	set, err := p.options(c)
+	if err != nil {
+		return err
+	}
+	spec.Options = set.Stored(options.Pipeline)
+	return p.start(ctx, c, []api.MirrorSpec{spec}, set)
+}
+
+// start plans mirrors, or runs them: in a server that is already there, or in this process.
+func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec, set options.Set) error {
+	e := p.env(c)
+	store := p.store(c, e)
+	server, err := p.running(ctx, c, e)
+	if err != nil {
+		return err
+	}
+	if server != nil {
+		defer server.Close()
+	}
+	for i := range specs {
+		if specs[i].Name == "" {
+			specs[i].Name = mirrorName(specs[i], store)
+		}
+	}
+	if c.Bool("dry-run") {
+		return p.plan(ctx, c, e, specs, store, server)
+	}
+	// A server elsewhere has a secret store of its own and seals what it is given. Here nothing may leave unsealed.
+	if server == nil || addr(c) == "" {
+		for i := range specs {
+			if err := seal(&specs[i], store); err != nil {
+				return err
+			}
+		}
+	}
+	if server != nil {
+		c.Note("handed to the weir that runs at %s; it goes on when this command ends", server.Addr())
+		return p.follow(ctx, c, e, server, specs, nil)
+	}
+	if p.engines.Node == nil {
+		return notBuilt(c)
+	}
+	n, err := p.engines.Node(ctx, e, p.nodeOptions(c, store, set))
+	if err != nil {
+		return err
+	}
+	err = p.startIn(ctx, c, e, n, specs)
+	if cerr := p.close(c, e, n); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, specs []api.MirrorSpec) error {
+	cl, err := p.dial(e, n.Addr(), "")
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	c.Note("weir %s  http://%s  state %s", p.version, n.Addr(), state(c))
+	return p.follow(ctx, c, e, cl, specs, n)
+}
+
+func (p *program) nodeOptions(c *cli.Call, store *secrets.Store, set options.Set) nodeOptions {
+	return nodeOptions{
+		State: state(c), HTTPAddr: c.Text("http-addr"), AllowRemote: c.Bool("allow-remote-without-authentication"),
+		Secrets: store, Options: set.Stored(options.Server), Version: p.version, Commit: p.commit,
+	}
+}
+
+// closeLimit bounds the last checkpoints. What was durable before stays so.
+const closeLimit = 30 * time.Second
+
+func (p *program) close(c *cli.Call, e *env.Env, n node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	began := e.Clock.Now()
+	if err := n.Close(ctx); err != nil {
+		return err
+	}
+	c.Note("stopped in %s; the same command goes on from here", cli.Took(e.Clock.Now().Sub(began)))
+	return nil
+}
+
+// lookPeriod is how often progress is shown: often enough to look alive, seldom enough to cost nothing.
+const lookPeriod = 250 * time.Millisecond
+
+// follow makes sure that the mirrors run and shows them until they are done, one fails for good, or ctx ends. n is the
+// node of this process, or nil.
+func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client, specs []api.MirrorSpec, n node) error {
+	for _, spec := range specs {
+		if err := ensure(ctx, cl, spec); err != nil {
+			return err
+		}
+	}
+	var stopped <-chan struct{}
+	if n != nil {
+		stopped = n.Done()
+	}
+	watch := newCatchUp(specs, e.Clock.Now)
+	show := p.displays(c, specs)
+	for {
+		select {
+		case <-stopped:
+			return n.Err()
+		default:
+		}
+		views := make([]coordinator.PipelineView, len(specs))
+		for i, spec := range specs {
+			v, err := cl.Pipeline(ctx, spec.Name)
+			if err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return err
+			}
+			views[i] = v
+			if v.Status.Phase == api.PhaseFailed && v.Status.Error != nil {
+				return recordOf(v.Status.Error)
+			}
+		}
+		if err := show(views); err != nil {
+			return err
+		}
+		if c.Bool("until-caught-up") {
+			done, err := watch.done(ctx, cl, views)
+			if err != nil && ctx.Err() == nil {
+				return err
+			}
+			if done {
+				c.Note("caught up")
+				return nil
+			}
+		}
+		if e.Clock.Sleep(ctx, lookPeriod) != nil {
+			return interrupted(c)
+		}
+	}
+}
+
+// interrupted: stopping a mirror that should run forever is how it ends, but "until caught up" was not reached.
+func interrupted(c *cli.Call) error {
+	if c.Bool("until-caught-up") {
+		return context.Canceled
+	}
+	return nil
+}
+
+func recordOf(i *api.ErrorInfo) error {
+	return &errs.Error{Code: errs.Code(i.Code), Message: i.Message, Detail: i.Detail, Hint: i.Hint, Fix: i.Fix}
+}
+
+// ensure creates the mirror, or takes up one of the same definition.
+func ensure(ctx context.Context, cl client, spec api.MirrorSpec) error {
+	v, err := cl.Pipeline(ctx, spec.Name)
+	if errs.Is(err, errs.PipelineNotFound) {
+		_, err = cl.CreateMirror(ctx, spec)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if diff := difference(v.Mirror, spec); len(diff) > 0 {
+		return errs.New(errs.PipelineExists, "pipeline %s exists with another definition", spec.Name).
+			WithDetail("%s", "different: "+join(diff)).
+			WithHint("choose another --name, or delete it with `weir pipelines delete %s`", spec.Name)
+	}
+	if v.Desired != api.WantRunning || v.Status.Phase == api.PhaseFailed {
+		_, err = cl.Resume(ctx, spec.Name)
+	}
+	return err
+}
+
+func join(words []string) string {
+	out := ""
+	for i, w := range words {
+		if i > 0 {
+			out += ", "
+		}
+		out += w
+	}
+	return out
+}
+
+// displays shows progress where a person looks for it: on standard error, so that standard output stays data. With a
+// format for programs each look is a record on standard output.
+func (p *program) displays(c *cli.Call, specs []api.MirrorSpec) func([]coordinator.PipelineView) error {
+	if !c.Human() {
+		return func(views []coordinator.PipelineView) error { return nil }
+	}
+	if c.Quiet {
+		return func([]coordinator.PipelineView) error { return nil }
+	}
+	single := len(specs) == 1 && c.ErrTerminal
+	shown := make([]cli.Display, len(specs))
+	for i := range shown {
+		// Several blocks cannot be redrawn over each other, so that several mirrors are told in lines.
+		shown[i] = cli.Display{Out: c.Err, Terminal: single, Colour: single && c.Colour(), Width: c.Width}
+	}
+	return func(views []coordinator.PipelineView) error {
+		for i, v := range views {
+			if err := shown[i].Show(v.Name, v.Status, c.Now()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// catchUp decides when mirrors have caught up: all tables are live, and the position is past where the source's log
+// ended at a moment after that. A lag of zero would do only for a source that nobody writes to.
+type catchUp struct {
+	goals map[string]pg.LSN
+	now   func() time.Time
+}
+
+func newCatchUp(specs []api.MirrorSpec, now func() time.Time) *catchUp {
+	return &catchUp{goals: map[string]pg.LSN{}, now: now}
+}
+
+func (w *catchUp) done(ctx context.Context, cl client, views []coordinator.PipelineView) (bool, error) {
+	all := true
+	for _, v := range views {
+		if !live(v.Status) {
+			all = false
+			continue
+		}
+		goal, known := w.goals[v.Name]
+		if !known {
+			s, err := cl.Source(ctx, v.Name)
+			if err != nil {
+				return false, err
+			}
+			if goal, err = pg.ParseLSN(s.CurrentLSN); err != nil {
+				all = false // the source did not answer this time
+				continue
+			}
+			w.goals[v.Name] = goal
+		}
+		at, err := pg.ParseLSN(v.Status.Position)
+		if err != nil || at < goal {
+			all = false
+		}
+	}
+	return all, nil
+}
+
+func live(st api.PipelineStatus) bool {
+	if st.Phase != api.PhaseLive {
+		return false
+	}
+	for _, t := range st.Tables {
+		if t.Phase != api.PhaseLive && t.Phase != api.PhaseStopped {
+			return false
+		}
+	}
+	return true
+}
+
+// plan shows what the mirrors would do.
+func (p *program) plan(ctx context.Context, c *cli.Call, e *env.Env, specs []api.MirrorSpec, store *secrets.Store, server client) error {
+	if p.engines.Plan == nil {
+		return notBuilt(c)
+	}
+	var plans []*api.Plan
+	for _, spec := range specs {
+		source, target, err := p.both(ctx, spec, store, server)
+		if err != nil {
+			return err
+		}
+		// What goes into the plan is shown, so it is sealed, but into memory: a dry run writes nothing.
+		shown := spec
+		if err := seal(&shown, secrets.Open(e, secrets.Options{Getenv: c.Getenv})); err != nil {
+			return err
+		}
+		plan, err := p.engines.Plan(ctx, e, planRequest{Source: source, Target: target, Mirror: shown, State: state(c)})
+		if err != nil {
+			return err
+		}
+		plans = append(plans, plan)
+	}
+	fatal := false
+	for _, plan := range plans {
+		fatal = fatal || api.Worst(plan.Checks) == api.SeverityFatal
+	}
+	var err error
+	if len(plans) == 1 {
+		err = cli.PrintRecord(c, plans[0], plans[0].Pipeline, func(w io.Writer) { printPlan(w, c, plans[0]) })
+	} else {
+		err = cli.PrintRecord(c, plans, "", func(w io.Writer) {
+			for i, plan := range plans {
+				if i > 0 {
+					fmt.Fprintln(w)
+				}
+				printPlan(w, c, plan)
+			}
+		})
+	}
+	if err != nil {
+		return err
+	}
+	if fatal {
+		return cli.Exit{Code: cli.ExitRejected}
+	}
+	c.Next("the same command without --dry-run")
+	return nil
+}
+
+// both gives the complete URLs of a mirror's two sides.
+func (p *program) both(ctx context.Context, spec api.MirrorSpec, store *secrets.Store, server client) (source, target string, err error) {
+	if source, err = complete(ctx, spec.Source, store, server); err != nil {
+		return "", "", err
+	}
+	if spec.Target == (api.Connection{}) {
+		return source, "", nil
+	}
+	target, err = complete(ctx, spec.Target, store, server)
+	return source, target, err
+}
+
+func printPlan(w io.Writer, c *cli.Call, plan *api.Plan) {
+	head := fmt.Sprintf("%s  %s", plan.Pipeline, cli.Plural(len(plan.Tables), "table"))
+	if plan.Rows >= 0 {
+		head += fmt.Sprintf("  about %s rows, %s", cli.Count(plan.Rows), cli.Bytes(plan.Bytes))
+	}
+	if plan.EstSeconds > 0 {
+		head += "  copied in about " + cli.Seconds(plan.EstSeconds)
+	}
+	fmt.Fprintf(w, "%s\nslot %s  publication %s\n", head, plan.Slot, plan.Publication)
+	if len(plan.Tables) > 0 {
+		t := cli.Table{Head: []string{"SOURCE", "TARGET", "ROWS", "BYTES", "KEY", "ON THE TARGET", ""}, Right: []bool{false, false, true, true}}
+		for _, tab := range plan.Tables {
+			key, there := join(tab.Key), "will be created"
+			if key == "" {
+				key = "none"
+			}
+			if tab.Exists {
+				there = "exists"
+			}
+			t.Rows = append(t.Rows, []string{tab.Source, tab.Target, "~" + cli.Count(tab.Rows), cli.Bytes(tab.Bytes), key, there, join(tab.Notes)})
+		}
+		fmt.Fprintf(w, "\n%s", t.String())
+	}
+	for _, part := range []struct {
+		title string
+		sql   []string
+	}{{"on the target before the copy", plan.DDL}, {"on the target after the copy", plan.AfterCopy}} {
+		if len(part.sql) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s: %s\n", part.title, cli.Plural(len(part.sql), "statement"))
+		const few = 10
+		for i, sql := range part.sql {
+			if i == few && c.Format != cli.FormatWide {
+				fmt.Fprintf(w, "  … %d more (-o wide shows all)\n", len(part.sql)-few)
+				break
+			}
+			fmt.Fprintf(w, "  %s\n", indentMore(sql))
+		}
+	}
+	for _, n := range plan.Notes {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
+	if len(plan.Checks) > 0 {
+		fmt.Fprintln(w)
+		printChecks(w, c, plan.Checks, false)
+	}
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime/debug"
+	"time"
+
+	cdcdoctor "github.com/weirstream/weir/cdc/postgres/doctor"
+	"github.com/weirstream/weir/cmd/weir/mirror"
+	"github.com/weirstream/weir/coordinator"
+	rest "github.com/weirstream/weir/coordinator/http"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/metrics"
+	"github.com/weirstream/weir/internal/options"
+	"github.com/weirstream/weir/internal/pg"
+	"github.com/weirstream/weir/internal/secrets"
+)
+
+// memoryTarget is what the collector aims at when memory.limit says nothing. A mirror's own memory is a few batches
+// and buffers; the limit only keeps the collector from letting garbage of large rows pile up.
+const memoryTarget = 160 << 20
+
+// localNode is a whole weir in this process: state directory, catalog, pipelines, REST.
+type localNode struct {
+	state  *coordinator.State
+	coord  *coordinator.Coordinator
+	server *rest.Server
+	addr   string
+	done   chan struct{}
+}
+
+func openNode(ctx context.Context, e *env.Env, o nodeOptions) (node, error) {
+	settings, err := options.Resolve(options.Layer{Origin: "the command line", Values: o.Options})
+	if err != nil {
+		return nil, err
+	}
+	limit := settings.Size("memory.limit")
+	if limit == 0 {
+		limit = memoryTarget
+	}
+	debug.SetMemoryLimit(limit)
+	if spec, ok := os.LookupEnv("WEIR_FAILPOINTS"); ok {
+		if err := e.Fail.Parse(spec); err != nil {
+			return nil, err
+		}
+	}
+	state, err := coordinator.OpenState(e, o.State)
+	if err != nil {
+		return nil, err
+	}
+	n := &localNode{state: state, done: make(chan struct{})}
+	if err := n.open(ctx, e, o); err != nil {
+		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
+	}
+	return n, nil
+}
+
+func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
+	runner := mirror.NewRunner(e, mirror.Options{
+		Installation: n.state.Installation(),
+		Expand:       expander(o.Secrets),
+		Doctor:       func(ctx context.Context, spec api.MirrorSpec, s, t *pg.Config) ([]api.Check, error) { return examine(ctx, e, spec, s, t) },
+	})
+	var err error
+	n.coord, err = coordinator.Open(ctx, e, coordinator.Options{
+		State: n.state, Runner: runner,
+		Seal: func(_ context.Context, m api.MirrorSpec) (api.MirrorSpec, error) {
+			var err error
+			if m.Source.URL, err = o.Secrets.Capture(m.Source.URL); err != nil {
+				return m, err
+			}
+			m.Target.URL, err = o.Secrets.Capture(m.Target.URL)
+			return m, err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	reg := metrics.New(o.Version)
+	reg.Pipelines(func() []metrics.Pipeline {
+		var out []metrics.Pipeline
+		for _, p := range n.coord.Pipelines() {
+			out = append(out, metrics.Pipeline{Name: p.Name, Status: p.Status})
+		}
+		return out
+	})
+	reg.Sources(func() []api.SourceStatus {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return n.coord.Sources(ctx)
+	})
+	reg.Raft(func() metrics.Raft {
+		s := n.coord.Raft()
+		return metrics.Raft{Leader: s.Leader, Term: s.Term, LastIndex: s.LastIndex, CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, SnapshotIdx: s.SnapshotIndex, Voters: s.Voters}
+	})
+	n.server = rest.New(e, rest.Options{
+		Coordinator: n.coord, Version: rest.Version{Version: o.Version, Commit: o.Commit}, PID: os.Getpid(),
+		Metrics: reg.Handler(), Address: o.HTTPAddr, AllowRemote: o.AllowRemote,
+		Doctor: func(ctx context.Context, r rest.DoctorRequest) ([]api.Check, error) {
+			s, t, err := runner.Configs(*r.Mirror)
+			if err != nil {
+				return nil, err
+			}
+			return examine(ctx, e, *r.Mirror, s, t)
+		},
+		Plan: func(ctx context.Context, r rest.PlanRequest) (api.Plan, error) {
+			s, t, err := runner.Configs(r.Mirror)
+			if err != nil {
+				return api.Plan{}, err
+			}
+			p, err := planOf(ctx, e, r.Mirror, s, t, n.state.Installation())
+			if err != nil {
+				return api.Plan{}, err
+			}
+			return *p, nil
+		},
+	})
+	n.addr, err = n.server.Listen(ctx)
+	return err
+}
+
+func expander(store *secrets.Store) func(string) (string, error) {
+	return func(url string) (string, error) {
+		v, err := store.ExpandURL(url)
+		return v.Reveal(), err
+	}
+}
+
+// Addr, Done, Err and Close implement node.
+func (n *localNode) Addr() string { return n.addr }
+
+func (n *localNode) Done() <-chan struct{} { return n.done }
+
+func (n *localNode) Err() error { return nil }
+
+func (n *localNode) Close(ctx context.Context) error {
+	var err error
+	if n.server != nil {
+		err = n.server.Close(ctx)
+	}
+	if n.coord != nil {
+		err = errors.Join(err, n.coord.Close(ctx))
+	}
+	return errors.Join(err, n.state.Close())
+}
+
+var _ = cdcdoctor.Check

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/weirstream/weir/coordinator"
+	rest "github.com/weirstream/weir/coordinator/http"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/cli"
+)
+
+func (p *program) pipelineNames(ctx context.Context, c *cli.Call) []string {
+	var names []string
+	// Completion has no place to tell an error.
+	_ = p.withClient(c, func(cl client) error {
+		views, err := cl.Pipelines(ctx)
+		for _, v := range views {
+			names = append(names, v.Name)
+		}
+		return err
+	})
+	return names
+}
+
+func (p *program) pipelinesList(ctx context.Context, c *cli.Call) error {
+	return p.withClient(c, func(cl client) error {
+		return c.Watch(ctx, func(ctx context.Context, c *cli.Call) error {
+			views, err := cl.Pipelines(ctx)
+			if err != nil {
+				return err
+			}
+			return cli.PrintList(c, pipelineList(c, views))
+		})
+	})
+}
+
+func pipelineList(c *cli.Call, views []coordinator.PipelineView) cli.List[coordinator.PipelineView] {
+	type view = coordinator.PipelineView
+	now := c.Now()
+	return cli.List[view]{
+		Rows: views, Name: func(v view) string { return v.Name },
+		Empty: "no pipelines; `weir mirror SOURCE TARGET` starts one",
+		Columns: []cli.Column[view]{
+			{Head: "NAME", Cell: func(v view) string { return v.Name }},
+			{Head: "PHASE", Cell: func(v view) string { return c.Paint(cli.PhaseStyle(v.Status.Phase), string(v.Status.Phase)) },
+				Raw: func(v view) string { return string(v.Status.Phase) }},
+			{Head: "SINCE", Cell: func(v view) string { return cli.Ago(now, v.Status.Since) }, Raw: func(v view) string { return stamp(v.Status.Since) }},
+			{Head: "TABLES", Right: true, Cell: func(v view) string { return tablesLive(v.Status) }},
+			{Head: "ROWS/S", Right: true, Cell: func(v view) string { return cli.RowRate(v.Status.RowsPerSec) }, Raw: func(v view) string { return fmt.Sprint(v.Status.RowsPerSec) }},
+			{Head: "BYTES/S", Right: true, Wide: true, Cell: func(v view) string { return cli.ByteRate(v.Status.BytesPerSec) }, Raw: func(v view) string { return fmt.Sprint(v.Status.BytesPerSec) }},
+			{Head: "LAG", Right: true, Cell: func(v view) string { return cli.Millis(v.Status.LagMS) }, Raw: func(v view) string { return fmt.Sprint(v.Status.LagMS) }},
+			{Head: "LAG BYTES", Right: true, Wide: true, Cell: func(v view) string { return cli.Bytes(v.Status.LagBytes) }, Raw: func(v view) string { return fmt.Sprint(v.Status.LagBytes) }},
+			{Head: "CHECKPOINT", Right: true, Cell: func(v view) string { return fmt.Sprint(v.Status.Durable) }},
+			{Head: "POSITION", Wide: true, Cell: func(v view) string { return v.Status.Position }},
+			{Head: "AS OF", Wide: true, Cell: func(v view) string { return cli.Ago(now, v.Status.UpdatedAt) }, Raw: func(v view) string { return stamp(v.Status.UpdatedAt) }},
+			{Head: "CAUSE", Cell: func(v view) string {
+				if v.Status.Error == nil {
+					return ""
+				}
+				return v.Status.Error.Code + " " + v.Status.Error.Message
+			}},
+		},
+	}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+func tablesLive(st api.PipelineStatus) string {
+	n := 0
+	for _, t := range st.Tables {
+		if t.Phase == api.PhaseLive {
+			n++
+		}
+	}
+	return fmt.Sprintf("%d/%d", n, len(st.Tables))
+}
+
+func (p *program) pipelinesGet(ctx context.Context, c *cli.Call) error {
+	return p.withClient(c, func(cl client) error {
+		return c.Watch(ctx, func(ctx context.Context, c *cli.Call) error {
+			v, err := cl.Pipeline(ctx, c.Arg(0))
+			if err != nil {
+				return err
+			}
+			return cli.PrintRecord(c, v, v.Name, func(w io.Writer) { printPipeline(w, c, v) })
+		})
+	})
+}
+
+func printPipeline(w io.Writer, c *cli.Call, v coordinator.PipelineView) {
+	width := 0
+	if c.OutTerminal && c.Width != nil {
+		width = c.Width()
+	}
+	if width == 0 {
+		width = 140
+	}
+	show := cli.Progress{Name: v.Name, Status: v.Status, Now: c.Now(), Width: width, Colour: c.OutTerminal && c.Colour()}
+	if c.Format == cli.FormatWide {
+		show.MaxTables = len(v.Status.Tables)
+	}
+	for _, line := range show.Block() {
+		fmt.Fprintln(w, line)
+	}
+	t := cli.Table{Rows: [][]string{
+		{"source", endpointName(v.Mirror.Source)}, {"target", endpointName(v.Mirror.Target)}, {"tables", join(v.Mirror.Tables)},
+	}}
+	add := func(name string, values []string) {
+		if len(values) > 0 {
+			t.Rows = append(t.Rows, []string{name, join(values)})
+		}
+	}
+	add("except", v.Mirror.Except)
+	var routes, filters []string
+	for _, r := range v.Mirror.Routes {
+		routes = append(routes, r.From+" → "+r.To)
+	}
+	for _, f := range v.Mirror.Filters {
+		filters = append(filters, f.Table+": "+f.Where)
+	}
+	add("routes", routes)
+	add("without columns", v.Mirror.Exclude)
+	add("filters", filters)
+	for _, key := range sortedKeys(v.Mirror.Options) {
+		t.Rows = append(t.Rows, []string{key, v.Mirror.Options[key]})
+	}
+	t.Rows = append(t.Rows, []string{"wanted", string(v.Desired)}, []string{"created", cli.Ago(c.Now(), v.CreatedAt)},
+		[]string{"generation", fmt.Sprint(v.Generation)}, []string{"id", v.ID})
+	fmt.Fprintf(w, "\n%s", t.String())
+}
+
+func endpointName(conn api.Connection) string {
+	if conn.Name != "" && conn.URL != "" {
+		return conn.Name + "  " + conn.URL
+	}
+	return conn.Name + conn.URL
+}
+
+// act runs a change of one pipeline and, with --wait, waits for its phase.
+func (p *program) act(ctx context.Context, c *cli.Call, done string, change func(client) (coordinator.PipelineView, error), phases ...api.Phase) error {
+	return p.withClient(c, func(cl client) error {
+		v, err := change(cl)
+		if err != nil {
+			return err
+		}
+		if c.Bool("wait") {
+			wait, cancel := c.Waiting(ctx)
+			defer cancel()
+			if v, err = p.await(wait, c, cl, v.ID, phases); err != nil {
+				return cli.Waited(wait, err)
+			}
+		}
+		return cli.PrintRecord(c, v, v.Name, func(w io.Writer) {
+			if !c.Quiet {
+				fmt.Fprintf(w, "%s %s\n", v.Name, done)
+			}
+		})
+	})
+}
+
+const askPeriod = 200 * time.Millisecond
+
+func (p *program) await(ctx context.Context, c *cli.Call, cl client, name string, phases []api.Phase) (coordinator.PipelineView, error) {
+	for {
+		v, err := cl.Pipeline(ctx, name)
+		if err != nil {
+			return v, err
+		}
+		for _, ph := range phases {
+			if v.Status.Phase == ph {
+				return v, nil
+			}
+		}
+		if v.Status.Phase == api.PhaseFailed && v.Status.Error != nil {
+			return v, recordOf(v.Status.Error)
+		}
+		if err := c.Sleep(ctx, askPeriod); err != nil {
+			return v, err
+		}
+	}
+}
+
+func (p *program) pipelinesPause(ctx context.Context, c *cli.Call) error {
+	return p.act(ctx, c, "pauses", func(cl client) (coordinator.PipelineView, error) { return cl.Pause(ctx, c.Arg(0)) }, api.PhasePaused, api.PhaseStopped)
+}
+
+func (p *program) pipelinesResume(ctx context.Context, c *cli.Call) error {
+	return p.act(ctx, c, "resumes", func(cl client) (coordinator.PipelineView, error) { return cl.Resume(ctx, c.Arg(0)) },
+		api.PhaseCopy, api.PhaseCatchUp, api.PhaseLive)
+}
+
+func (p *program) pipelinesDelete(ctx context.Context, c *cli.Call) error {
+	return p.withClient(c, func(cl client) error {
+		v, err := cl.Pipeline(ctx, c.Arg(0))
+		if err != nil {
+			return err
+		}
+		effect := fmt.Sprintf("deletes pipeline %s, its replication slot and its ledger on the target; the target's tables stay", v.Name)
+		if c.Bool("dry-run") {
+			return cli.PrintRecord(c, v.Pipeline, v.Name, func(w io.Writer) { fmt.Fprintln(w, effect) })
+		}
+		if err := c.Confirm(effect); err != nil {
+			return err
+		}
+		wait, cancel := ctx, context.CancelFunc(func() {})
+		if c.Bool("wait") {
+			wait, cancel = c.Waiting(ctx)
+		}
+		defer cancel()
+		if err := cl.Delete(wait, v.ID, rest.DeleteOptions{Force: c.Bool("force"), Wait: c.Bool("wait")}); err != nil {
+			return cli.Waited(wait, err)
+		}
+		return cli.PrintRecord(c, v.Pipeline, v.Name, func(w io.Writer) {
+			if !c.Quiet {
+				fmt.Fprintf(w, "%s deleted\n", v.Name)
+			}
+		})
+	})
+}
+
+func (p *program) tablesAdd(ctx context.Context, c *cli.Call) error {
+	tables, err := globsOf(c.Args[1:])
+	if err != nil {
+		return err
+	}
+	return p.act(ctx, c, "adds "+join(tables), func(cl client) (coordinator.PipelineView, error) {
+		return cl.Update(ctx, c.Arg(0), coordinator.Change{AddTables: tables})
+	})
+}
+
+func (p *program) tablesRemove(ctx context.Context, c *cli.Call) error {
+	tables, err := globsOf(c.Args[1:])
+	if err != nil {
+		return err
+	}
+	if err := c.Confirm(fmt.Sprintf("stops mirroring %s in pipeline %s; to mirror them again they are copied anew", join(tables), c.Arg(0))); err != nil {
+		return err
+	}
+	return p.act(ctx, c, "removes "+join(tables), func(cl client) (coordinator.PipelineView, error) {
+		return cl.Update(ctx, c.Arg(0), coordinator.Change{RemoveTables: tables})
+	})
+}
+
+func globsOf(args []string) ([]string, error) {
+	tables := split(args)
+	for _, t := range tables {
+		if err := checkGlob(t, 2); err != nil {
+			return nil, err
+		}
+	}
+	return tables, nil
+}
