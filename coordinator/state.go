@@ -176,3 +176,13 @@ func ReadEndpoints(fsys vfs.FS, dir string) (Endpoints, error) {
 	}
 	return ep, nil
 }
+
+// ReadInstallation is the id in a state directory that need not be open, for what only shows names. Without one it is
+// what the id will look like.
+func ReadInstallation(fsys vfs.FS, dir string) string {
+	b, err := record.ReadFile(fsys, fsys.PathJoin(dir, installationFile), 1<<10)
+	if id := strings.TrimSpace(string(b)); err == nil && len(id) == 32 {
+		return id
+	}
+	return strings.Repeat("x", 32)
+}

@@ -109,9 +109,7 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) er
 		}
 	}
 	if s.opts.NoCopy {
-		c.initial = append(c.initial, dataflow.StateChange{Key: liveKey, Value: []byte("1")})
-		s.live = true
-		return nil
+		return nil // no ranges: the copy is complete as it is
 	}
 	c.plan(specs)
 	return nil
@@ -263,6 +261,9 @@ func (c *copyState) arm(s *Source) error {
 	}
 	return nil
 }
+
+// Copied implements dataflow.Copier.
+func (s *Source) Copied() bool { return s.live }
 
 // Ranges implements dataflow.Copier.
 func (s *Source) Ranges(ctx context.Context) ([]dataflow.Range, []dataflow.StateChange, error) {

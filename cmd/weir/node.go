@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	cdcdoctor "github.com/weirstream/weir/cdc/postgres/doctor"
 	"github.com/weirstream/weir/cmd/weir/mirror"
 	"github.com/weirstream/weir/coordinator"
 	rest "github.com/weirstream/weir/coordinator/http"
@@ -94,7 +93,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 	})
 	reg.Raft(func() metrics.Raft {
 		s := n.coord.Raft()
-		return metrics.Raft{Leader: s.Leader, Term: s.Term, LastIndex: s.LastIndex, CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, SnapshotIdx: s.SnapshotIndex, Voters: s.Voters}
+		return metrics.Raft{Leader: s.State == "Leader", Term: s.Term, LastIndex: s.LastIndex, CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, SnapshotIdx: s.SnapshotIndex, Voters: s.Voters}
 	})
 	n.server = rest.New(e, rest.Options{
 		Coordinator: n.coord, Version: rest.Version{Version: o.Version, Commit: o.Commit}, PID: os.Getpid(),
@@ -146,5 +145,3 @@ func (n *localNode) Close(ctx context.Context) error {
 	}
 	return errors.Join(err, n.state.Close())
 }
-
-var _ = cdcdoctor.Check

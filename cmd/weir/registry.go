@@ -101,5 +101,5 @@ type demoOptions struct {
 
 // registry lists what this binary is made of, by hand.
 func registry() engines {
-	return engines{}
+	return engines{Doctor: runDoctor, Plan: runPlan, Node: openNode}
 }

@@ -152,6 +152,8 @@ type RangeStream interface {
 // Copier is a Source that can copy ranges in parallel before its stream starts. The worker loads every range that
 // Ranges returns before the first Read.
 type Copier interface {
+	// Copied tells that the state of CopyDone is stored: nothing of the first copy is left to do.
+	Copied() bool
 	// Ranges is what is left to copy; empty when the first copy is complete. State is stored with a cut before the
 	// first range is loaded.
 	Ranges(ctx context.Context) (ranges []Range, state []StateChange, err error)

@@ -103,6 +103,9 @@ func (r *run) copy(ctx context.Context) error {
 	if !ok {
 		return errs.New(errs.EngineInternal, "the target cannot load the source's first copy")
 	}
+	if copier.Copied() {
+		return nil
+	}
 	ranges, initial, err := copier.Ranges(ctx)
 	if err != nil {
 		return err
@@ -112,24 +115,12 @@ func (r *run) copy(ctx context.Context) error {
 			return err
 		}
 	}
-	if len(ranges) > 0 {
-		if err := r.load(ctx, copier, loader, ranges); err != nil {
-			return err
-		}
-		if err := loader.FinishCopy(ctx); err != nil {
-			return err
-		}
-		state, err := copier.CopyDone(ctx)
-		if err != nil {
-			return err
-		}
-		return r.cutNow(ctx, state)
+	if err := r.load(ctx, copier, loader, ranges); err != nil {
+		return err
 	}
-	// A crash may have come between the last range and what follows the copy.
-	if !r.copied(initial) {
-		if err := loader.FinishCopy(ctx); err != nil {
-			return err
-		}
+	// A crash may have come between the last range and here: everything below can be done twice.
+	if err := loader.FinishCopy(ctx); err != nil {
+		return err
 	}
 	state, err := copier.CopyDone(ctx)
 	if err != nil {
@@ -137,8 +128,6 @@ func (r *run) copy(ctx context.Context) error {
 	}
 	return r.cutNow(ctx, state)
 }
-
-func (r *run) copied(initial []dataflow.StateChange) bool { return len(initial) > 0 }
 
 // load copies ranges on as many lanes as allowed. The largest go first, so that no lane is left with a long one.
 func (r *run) load(ctx context.Context, copier dataflow.Copier, loader dataflow.Loader, ranges []dataflow.Range) error {

@@ -128,7 +128,10 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 	if err != nil {
 		return nil, err
 	}
-	opts := options.Values(p.Mirror.Options)
+	opts, err := options.Resolve(options.Layer{Origin: "pipeline " + p.Name, Values: p.Mirror.Options})
+	if err != nil {
+		return nil, err
+	}
 	run := &running{
 		runner: r, env: r.env.With("pipeline", p.Name), pipeline: p, gen: gen, sel: sel, opts: opts,
 		sourceCfg: source, targetCfg: target, memory: r.remember(p.ID), done: make(chan struct{}),
@@ -195,7 +198,6 @@ type running struct {
 	err    error
 	pipe   *worker.Pipe
 	source *cdc.Source
-	plan   *plan.Plan
 	rate   rate
 	live   bool
 }
@@ -227,11 +229,11 @@ func (r *rate) add(now time.Time, rows, bytes int64) (rowsPerSec, bytesPerSec fl
 
 func (r *running) run(ctx context.Context) error {
 	spec := r.pipeline.Mirror
-	first, err := r.isFirst(ctx)
+	known, copied, err := r.progress(ctx)
 	if err != nil {
 		return err
 	}
-	if first && r.runner.opts.Doctor != nil {
+	if !known && r.runner.opts.Doctor != nil {
 		checks, err := r.runner.opts.Doctor(ctx, spec, r.sourceCfg, r.targetCfg)
 		if err != nil {
 			return err
@@ -240,17 +242,16 @@ func (r *running) run(ctx context.Context) error {
 			return err
 		}
 	}
-	p, err := plan.Make(ctx, r.env, spec, r.sourceCfg, r.targetCfg)
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	r.plan = p
-	r.mu.Unlock()
-	if first {
+	var finish func(context.Context, *pgx.Conn) error
+	if !copied {
+		p, err := plan.Make(ctx, r.env, spec, r.sourceCfg, r.targetCfg)
+		if err != nil {
+			return err
+		}
 		if err := r.onTarget(ctx, p.Prepare); err != nil {
 			return err
 		}
+		finish = p.Finish
 	}
 	lanes := r.opts.Int("snapshot.parallelism")
 	r.mu.Lock()
@@ -261,7 +262,7 @@ func (r *running) run(ctx context.Context) error {
 		Includes: r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
 		Lanes: lanes, RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
-		NoCopy: r.opts.Text("snapshot.mode") == "never",
+		NoCopy: r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(),
 	})
 	dst := sink.New(r.env, sink.Options{
 		Config: r.targetCfg, Pipeline: r.pipeline.ID,
@@ -274,7 +275,7 @@ func (r *running) run(ctx context.Context) error {
 		},
 		Excluded: r.sel.Excluded, SyncCommit: r.opts.Text("sink.synchronous_commit"), BatchBytes: int(r.opts.Size("sink.batch.bytes")),
 		SchemaChange: sink.Behavior(r.opts.Text("schema.change.behavior")), SoftDelete: r.opts.Text("soft.delete.column"),
-		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, Lanes: lanes, AfterCopy: p.Finish,
+		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, Lanes: lanes, AfterCopy: finish,
 	})
 	pipe := worker.New(r.env, worker.Options{Source: src, Target: dst, Generation: r.gen, Lanes: lanes, Epochs: checkpoint.Options{}})
 	r.mu.Lock()
@@ -286,6 +287,10 @@ func (r *running) run(ctx context.Context) error {
 		r.memory.text = true
 		r.mu.Unlock()
 		return errs.New(errs.SourceStream, "a new type needs values as text; reading on in text")
+	}
+	if errors.Is(err, cdc.ErrWriteAheadRefused) {
+		r.memory.sink.RefuseWriteAhead()
+		return errs.New(errs.SourceStream, "an open transaction cannot be written ahead; reading on with whole transactions")
 	}
 	return err
 }
@@ -314,17 +319,17 @@ func Refusal(checks []api.Check) error {
 	return e.WithFix(strings.Join(fixes, "\n")).WithHint("weir doctor shows every finding")
 }
 
-// isFirst tells whether the target knows nothing of the pipeline yet.
-func (r *running) isFirst(ctx context.Context) (first bool, err error) {
+// progress tells whether the target knows the pipeline, and whether its first copy is complete.
+func (r *running) progress(ctx context.Context) (known, copied bool, err error) {
 	err = r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var there bool
 		if err := conn.QueryRow(ctx, `SELECT to_regclass('_weir.state') IS NOT NULL`).Scan(&there); err != nil || !there {
-			first = true
 			return err
 		}
-		return conn.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM "_weir"."state" WHERE pipeline = $1)`, r.pipeline.ID).Scan(&first)
+		return conn.QueryRow(ctx, `SELECT count(*) > 0, coalesce(bool_or(key = 'live'), false) FROM "_weir"."state" WHERE pipeline = $1`,
+			r.pipeline.ID).Scan(&known, &copied)
 	})
-	return first, err
+	return known, copied, err
 }
 
 func (r *running) onTarget(ctx context.Context, fn func(context.Context, *pgx.Conn) error) error {
@@ -492,4 +497,3 @@ func (r *running) Source(ctx context.Context) (api.SourceStatus, error) {
 	st.LagMS = r.Status().LagMS
 	return st, nil
 }
-

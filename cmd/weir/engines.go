@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+
+	cdcdoctor "github.com/weirstream/weir/cdc/postgres/doctor"
+	"github.com/weirstream/weir/cdc/postgres/plan"
+	"github.com/weirstream/weir/cdc/postgres/selection"
+	"github.com/weirstream/weir/cmd/weir/mirror"
+	"github.com/weirstream/weir/coordinator"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/pg"
+	sinkdoctor "github.com/weirstream/weir/sinks/postgres/doctor"
+)
+
+// examine asks both servers what could stop the mirror. Without a target only the source is asked.
+func examine(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config) ([]api.Check, error) {
+	sel, err := selection.New(spec)
+	if err != nil {
+		return nil, err
+	}
+	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{
+		Selection: sel, Slot: spec.Options["slot.name"], Publication: spec.Options["publication.name"],
+	})
+	if err != nil || target == nil {
+		return checks, err
+	}
+	p, err := plan.Make(ctx, e, spec, source, target)
+	if err != nil {
+		// A target that cannot be reached is a finding of its own doctor.
+		more, terr := sinkdoctor.Check(ctx, e, target, sinkdoctor.Options{})
+		if terr != nil || api.Worst(more) != api.SeverityFatal {
+			return checks, err
+		}
+		return append(checks, more...), nil
+	}
+	o := sinkdoctor.Options{Types: p.Types, Extensions: p.Extensions, Source: p.SourceIdentity, Selected: sel.Includes}
+	for _, t := range p.Tables {
+		o.Tables = append(o.Tables, &t.Target)
+	}
+	more, err := sinkdoctor.Check(ctx, e, target, o)
+	return append(checks, more...), err
+}
+
+func runDoctor(ctx context.Context, e *env.Env, r doctorRequest) ([]api.Check, error) {
+	source, err := pg.ParseURL(r.Source)
+	if err != nil {
+		return nil, err
+	}
+	var target *pg.Config
+	if r.Target != "" {
+		if target, err = pg.ParseURL(r.Target); err != nil {
+			return nil, err
+		}
+	}
+	return examine(ctx, e, r.Mirror, source, target)
+}
+
+func runPlan(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error) {
+	source, err := pg.ParseURL(r.Source)
+	if err != nil {
+		return nil, err
+	}
+	target, err := pg.ParseURL(r.Target)
+	if err != nil {
+		return nil, err
+	}
+	return planOf(ctx, e, r.Mirror, source, target, coordinator.ReadInstallation(e.FS, r.State))
+}
+
+// planOf says what a mirror would do.
+func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, installation string) (*api.Plan, error) {
+	p, err := plan.Make(ctx, e, spec, source, target)
+	if err != nil {
+		return nil, err
+	}
+	out := p.API
+	if out.Slot == "" {
+		out.Slot = mirror.SlotName(source.Database(), installation)
+	}
+	if out.Publication == "" {
+		out.Publication = out.Slot
+	}
+	if out.Checks, err = examine(ctx, e, spec, source, target); err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
