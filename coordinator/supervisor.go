@@ -370,7 +370,7 @@ func needsUser(err error) bool {
 	case errs.SourcePreflight, errs.SlotLost, errs.SlotGap, errs.SourceReplaced, errs.PublicationMissing,
 		errs.TableUnsupported, errs.NoTables, errs.SourceSchemaChange, errs.RowFilterUnsupport, errs.TableUnknown,
 		errs.Fenced, errs.TargetRejected, errs.TargetRegressed, errs.TargetDDL, errs.TargetRowMissing,
-		errs.TargetConflict, errs.TargetTable,
+		errs.TargetTable,
 		errs.BadFlag, errs.BadURL, errs.SecretMissing, errs.UnknownOption, errs.BadPattern, errs.NotBuiltYet,
 		errs.SQLSyntax, errs.SQLNotBuilt, errs.SQLUnknownName:
 		return true

@@ -260,7 +260,7 @@ func (w *catchUp) done(ctx context.Context, cl client, views []coordinator.Pipel
 			}
 			w.goals[v.Name] = goal
 		}
-		at, err := pg.ParseLSN(v.Status.Position)
+		at, err := pg.ParseLSN(v.Status.DurablePosition)
 		if err != nil || at < goal {
 			all = false
 		}

@@ -18,6 +18,8 @@ type Options struct {
 	InFlight int
 	// MarkPeriod is how long a moved position without rows waits to be stored. Default 500 ms.
 	MarkPeriod time.Duration
+	// Interval is the shortest time between two cuts. Default 0.
+	Interval time.Duration
 }
 
 // Driver is the epoch driver of one pipeline.
@@ -38,6 +40,7 @@ type Driver struct {
 	state    bool // state to be stored
 	boundary bool // the last message allows a cut
 	since    time.Time
+	lastCut  time.Time
 }
 
 // NewDriver starts behind the checkpoint that was restored.
@@ -71,6 +74,11 @@ func (d *Driver) Due(now time.Time, more bool) (cut bool, wait time.Duration) {
 	if !d.boundary || d.inFlight >= d.opts.InFlight {
 		return false, 0
 	}
+	if d.opts.Interval > 0 && (d.effects || d.state) {
+		if age := now.Sub(d.lastCut); age < d.opts.Interval {
+			return false, d.opts.Interval - age
+		}
+	}
 	if d.effects {
 		return d.inFlight == 0 || d.bytes >= d.opts.GoalBytes, 0
 	}
@@ -84,9 +92,10 @@ func (d *Driver) Due(now time.Time, more bool) (cut bool, wait time.Duration) {
 }
 
 // Cut hands out the next checkpoint's number.
-func (d *Driver) Cut() dataflow.Checkpoint {
+func (d *Driver) Cut(now time.Time) dataflow.Checkpoint {
 	invariants.Check(d.boundary, "cut inside a source transaction")
 	d.last++
+	d.lastCut = now
 	d.inFlight++
 	d.bytes, d.effects, d.state = 0, false, false
 	return d.last

@@ -183,7 +183,7 @@ func (r *run) cutNow(ctx context.Context, state []dataflow.StateChange) error {
 }
 
 func (r *run) cut(ctx context.Context) error {
-	n := r.driver.Cut()
+	n := r.driver.Cut(r.env.Clock.Now())
 	state := compact(r.state)
 	r.state = nil
 	r.cuts = append(r.cuts, cutInFlight{checkpoint: n, state: state, commit: r.status.written()})

@@ -74,20 +74,22 @@ const (
 
 // PipelineStatus is what a running pipeline tells about itself. Rates are per second over the last few seconds.
 type PipelineStatus struct {
-	Phase       Phase         `json:"phase"`
-	Since       time.Time     `json:"since"`
-	Checkpoint  uint64        `json:"checkpoint"`
-	Durable     uint64        `json:"durable_checkpoint"`
-	RowsTotal   int64         `json:"rows_total"` // applied since the process started
-	RowsPerSec  float64       `json:"rows_per_sec"`
-	BytesPerSec float64       `json:"bytes_per_sec"`
-	LagBytes    int64         `json:"lag_bytes"` // -1: unknown
-	LagMS       int64         `json:"lag_ms"`    // age of the oldest commit not yet visible; -1: unknown
-	Position    string        `json:"position,omitempty"`
-	Error       *ErrorInfo    `json:"error,omitempty"`
-	Restarts    int           `json:"restarts"`
-	Tables      []TableStatus `json:"tables,omitempty"`
-	UpdatedAt   time.Time     `json:"updated_at"`
+	Phase       Phase     `json:"phase"`
+	Since       time.Time `json:"since"`
+	Checkpoint  uint64    `json:"checkpoint"`
+	Durable     uint64    `json:"durable_checkpoint"`
+	RowsTotal   int64     `json:"rows_total"` // applied since the process started
+	RowsPerSec  float64   `json:"rows_per_sec"`
+	BytesPerSec float64   `json:"bytes_per_sec"`
+	LagBytes    int64     `json:"lag_bytes"`          // -1: unknown
+	LagMS       int64     `json:"lag_ms"`             // age of the oldest commit not yet visible; -1: unknown
+	Position    string    `json:"position,omitempty"` // of the source's log, visible at the target
+	// DurablePosition is what a crash of the target cannot take back.
+	DurablePosition string        `json:"durable_position,omitempty"`
+	Error           *ErrorInfo    `json:"error,omitempty"`
+	Restarts        int           `json:"restarts"`
+	Tables          []TableStatus `json:"tables,omitempty"`
+	UpdatedAt       time.Time     `json:"updated_at"`
 }
 
 // ErrorInfo is the error record as JSON.

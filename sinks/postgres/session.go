@@ -69,6 +69,11 @@ func (t *Target) acknowledge(s *session) {
 		}
 		n := r.tag.(dataflow.Checkpoint)
 		t.ack(dataflow.Ack{Checkpoint: n, Rows: r.rows, Busy: r.busy})
+		if r.missing > 0 && t.opts.MissingRow == "error" {
+			t.ack(dataflow.Ack{Err: errs.New(errs.TargetRowMissing, "%d rows that checkpoint %d changes are not on the target", r.missing, n).
+				WithHint("somebody else changed the target; weir mirror verify shows where, weir sources refresh TABLE repairs it")})
+			return
+		}
 		if t.opts.SyncCommit != "off" {
 			t.ack(dataflow.Ack{Checkpoint: n, Durable: true})
 			continue

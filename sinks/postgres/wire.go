@@ -66,10 +66,11 @@ type pendingSync struct {
 
 // reply is the outcome of everything up to a Sync.
 type reply struct {
-	tag  any
-	rows int64
-	err  error
-	busy time.Duration
+	tag     any
+	rows    int64
+	missing int64 // rows that updates and deletes did not find
+	err     error
+	busy    time.Duration
 }
 
 func newWire(e *env.Env, pc *pgconn.PgConn) (*wire, error) {
@@ -222,7 +223,7 @@ func (w *wire) flush() error {
 func (w *wire) receive(f *pgproto3.Frontend) {
 	defer close(w.done)
 	var failed error
-	var rows int64
+	var rows, missing int64
 	var last time.Time
 	next := func() (expectation, bool) {
 		w.mu.Lock()
@@ -262,6 +263,9 @@ func (w *wire) receive(f *pgproto3.Frontend) {
 			n := pgconn.NewCommandTag(string(m.CommandTag)).RowsAffected()
 			if x.op != opOther {
 				rows += n
+				if x.op != opInsert && n < x.rows {
+					missing += x.rows - n
+				}
 				if x.count != nil {
 					x.count.add(x.op, n, x.rows-n)
 				}
@@ -294,8 +298,8 @@ func (w *wire) receive(f *pgproto3.Frontend) {
 					start = last // it waited behind the one before
 				}
 				last = now
-				w.replies <- reply{tag: x.sync.tag, rows: rows, err: failed, busy: now.Sub(start)}
-				failed, rows = nil, 0
+				w.replies <- reply{tag: x.sync.tag, rows: rows, missing: missing, err: failed, busy: now.Sub(start)}
+				failed, rows, missing = nil, 0, 0
 				break
 			}
 		}

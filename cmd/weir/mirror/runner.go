@@ -277,7 +277,7 @@ func (r *running) run(ctx context.Context) error {
 		SchemaChange: sink.Behavior(r.opts.Text("schema.change.behavior")), SoftDelete: r.opts.Text("soft.delete.column"),
 		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, Lanes: lanes, AfterCopy: finish,
 	})
-	pipe := worker.New(r.env, worker.Options{Source: src, Target: dst, Generation: r.gen, Lanes: lanes, Epochs: checkpoint.Options{}})
+	pipe := worker.New(r.env, worker.Options{Source: src, Target: dst, Generation: r.gen, Lanes: lanes, Epochs: checkpoint.Options{Interval: r.opts.Duration("checkpoint.interval")}})
 	r.mu.Lock()
 	r.pipe, r.source = pipe, src
 	r.mu.Unlock()
@@ -409,6 +409,7 @@ func (r *running) Status() api.PipelineStatus {
 		st.Phase = api.PhaseCatchUp
 		if pos, err := pg.ParseLSN(string(s.Visible["position"])); err == nil {
 			st.Position = pos.String()
+			st.DurablePosition = string(s.Stored["position"])
 			end := r.source.ServerEnd()
 			st.LagBytes = max(int64(end)-int64(pos), 0)
 			st.LagMS = 0

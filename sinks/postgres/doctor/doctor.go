@@ -187,7 +187,7 @@ func (d *doctor) checkServer(context.Context) error {
 		d.out.Fatal("tgt.recovery", errs.TargetRejected, "", "the server is a standby: connect to its primary")
 	case s.readOnly:
 		d.out.Fatal("tgt.recovery", errs.TargetRejected,
-			"ALTER ROLE "+pg.Ident(s.role)+" IN DATABASE "+pg.Ident(s.database)+" SET default_transaction_read_only = off;",
+			"SET default_transaction_read_only = off;\nALTER ROLE "+pg.Ident(s.role)+" IN DATABASE "+pg.Ident(s.database)+" SET default_transaction_read_only = off;",
 			"transactions are read-only by default in database %s", s.database)
 	default:
 		d.out.OK("tgt.recovery", "the server accepts writes")

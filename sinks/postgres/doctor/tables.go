@@ -44,10 +44,13 @@ func (d *doctor) loadTables(ctx context.Context) error {
 		       pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)::text, c.relrowsecurity AND row_security_active(c.oid),
 		       ARRAY(SELECT g.tgname::text FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgenabled IN ('A', 'R') ORDER BY 1),
 		       (SELECT count(*) FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A'))::int,
-		       (SELECT count(*) FROM pg_constraint k WHERE (k.conrelid = c.oid OR k.confrelid = c.oid) AND k.contype = 'f' AND NOT k.condeferred)::int
+		       coalesce(f.n, 0)::int
 		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(schema, name, n)
 		JOIN pg_namespace s ON s.nspname = u.schema
-		JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = u.name ORDER BY u.n`,
+		JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = u.name
+		LEFT JOIN (SELECT x.rel, count(*) AS n FROM pg_constraint k, LATERAL (VALUES (k.conrelid), (k.confrelid)) x(rel)
+		           WHERE k.contype = 'f' AND NOT k.condeferred GROUP BY x.rel) f ON f.rel = c.oid
+		ORDER BY u.n`,
 		func(r pgx.Rows) error {
 			var i int
 			t := &table{}

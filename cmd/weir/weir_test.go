@@ -1,0 +1,673 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weirstream/weir/coordinator"
+	rest "github.com/weirstream/weir/coordinator/http"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/cli"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/secrets"
+)
+
+// fakeServer is a server in memory. Each look at a pipeline moves its script on by one.
+type fakeServer struct {
+	mu      sync.Mutex
+	away    bool
+	views   map[string]coordinator.PipelineView
+	scripts map[string][]api.PipelineStatus
+	calls   []string
+	lsn     string
+}
+
+func newFakeServer() *fakeServer {
+	return &fakeServer{views: map[string]coordinator.PipelineView{}, scripts: map[string][]api.PipelineStatus{}, lsn: "0/200"}
+}
+
+func (f *fakeServer) note(format string, args ...any) {
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+func (f *fakeServer) Addr() string { return "127.0.0.1:7070" }
+func (f *fakeServer) Close()       {}
+
+func (f *fakeServer) Version(context.Context) (rest.Version, error) {
+	if f.away {
+		return rest.Version{}, errs.New(errs.NotReachable, "no weir server answers")
+	}
+	return rest.Version{Version: "9.9"}, nil
+}
+
+func (f *fakeServer) Pipelines(context.Context) ([]coordinator.PipelineView, error) {
+	var out []coordinator.PipelineView
+	for _, v := range f.views {
+		out = append(out, v)
+	}
+	slices.SortFunc(out, func(a, b coordinator.PipelineView) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+func (f *fakeServer) Pipeline(_ context.Context, name string) (coordinator.PipelineView, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, v := range f.views {
+		if v.Name != name && v.ID != name {
+			continue
+		}
+		if script := f.scripts[v.Name]; len(script) > 0 {
+			v.Status = script[0]
+			f.views[key] = v
+			if len(script) > 1 {
+				f.scripts[v.Name] = script[1:]
+			}
+		}
+		return v, nil
+	}
+	return coordinator.PipelineView{}, errs.New(errs.PipelineNotFound, "there is no pipeline %s", name)
+}
+
+func (f *fakeServer) CreateMirror(_ context.Context, m api.MirrorSpec) (coordinator.PipelineView, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b, err := json.Marshal(m)
+	if err != nil {
+		return coordinator.PipelineView{}, err
+	}
+	f.note("create %s", b)
+	v := coordinator.PipelineView{Pipeline: api.Pipeline{ID: "id-" + m.Name, Name: m.Name, Mirror: m, Desired: api.WantRunning}}
+	f.views[m.Name] = v
+	return v, nil
+}
+
+func (f *fakeServer) Update(ctx context.Context, name string, c coordinator.Change) (coordinator.PipelineView, error) {
+	f.note("update %s +%v -%v", name, c.AddTables, c.RemoveTables)
+	return f.Pipeline(ctx, name)
+}
+
+func (f *fakeServer) Delete(_ context.Context, name string, o rest.DeleteOptions) error {
+	f.note("delete %s %+v", name, o)
+	return nil
+}
+
+func (f *fakeServer) Pause(ctx context.Context, name string) (coordinator.PipelineView, error) {
+	f.note("pause %s", name)
+	return f.Pipeline(ctx, name)
+}
+
+func (f *fakeServer) Resume(ctx context.Context, name string) (coordinator.PipelineView, error) {
+	f.note("resume %s", name)
+	return f.Pipeline(ctx, name)
+}
+
+func (f *fakeServer) Sources(context.Context) ([]api.SourceStatus, error) {
+	return []api.SourceStatus{{Name: "shop", Pipeline: "shop_copy", Server: "db:5432/shop", ServerVersion: "17.2", Slot: "weir_shop", SlotActive: true, SlotState: "reserved",
+		LagBytes: 1024, LagMS: 40, WALRetainedBytes: 118 << 20, WALLimitBytes: -1, ConfirmedLSN: "0/100", CurrentLSN: f.lsn, UpdatedAt: testNow}}, nil
+}
+
+func (f *fakeServer) Source(ctx context.Context, _ string) (api.SourceStatus, error) {
+	s, err := f.Sources(ctx)
+	return s[0], err
+}
+
+func (f *fakeServer) RefreshSource(_ context.Context, name string, tables []string) error {
+	f.note("refresh %s %v", name, tables)
+	return nil
+}
+
+var testNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// quick is a clock whose sleeps take no time.
+type quick struct {
+	env.Clock
+	sleeps int
+	until  int // sleeps before the context is cancelled; 0: never
+	cancel context.CancelFunc
+}
+
+func (q *quick) Sleep(ctx context.Context, _ time.Duration) error {
+	q.sleeps++
+	if q.until > 0 && q.sleeps >= q.until {
+		q.cancel()
+	}
+	return ctx.Err()
+}
+
+type fixture struct {
+	*fakeServer
+	p        *program
+	dir      string
+	out, err bytes.Buffer
+	in       string
+	vars     map[string]string
+	clock    *quick
+	tty      bool
+}
+
+func newFixture(t *testing.T) *fixture {
+	f := &fixture{fakeServer: newFakeServer(), dir: t.TempDir(), vars: map[string]string{}, clock: &quick{}}
+	f.p = &program{version: "1.2.3", commit: "abc", getwd: func() (string, error) { return f.dir, nil },
+		dial: func(*env.Env, string, string) (client, error) { return f.fakeServer, nil },
+		environment: func(log *slog.Logger) *env.Env {
+			e := env.Real(log)
+			f.clock.Clock = e.Clock
+			e.Clock = f.clock
+			return e
+		}}
+	return f
+}
+
+func (f *fixture) run(args ...string) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	f.clock.cancel = cancel
+	f.clock.sleeps = 0
+	f.out.Reset()
+	f.err.Reset()
+	io := cli.IO{In: strings.NewReader(f.in), Out: &f.out, Err: &f.err, Now: func() time.Time { return testNow },
+		Getenv:     func(k string) (string, bool) { v, ok := f.vars[k]; return v, ok },
+		Sleep:      f.clock.Sleep,
+		InTerminal: f.tty, ErrTerminal: f.tty,
+		ReadSecret: func() (string, error) { return f.in, nil },
+	}
+	return f.p.app(io).Main(ctx, append([]string{"--state", filepath.Join(f.dir, "state")}, args...))
+}
+
+func (f *fixture) want(t *testing.T, code int, args ...string) string {
+	t.Helper()
+	if got := f.run(args...); got != code {
+		t.Fatalf("weir %s: exit code %d, want %d\nout: %s\nerr: %s", strings.Join(args, " "), got, code, f.out.String(), f.err.String())
+	}
+	return f.out.String()
+}
+
+// fakeNode is an engine in this process that talks to the fixture's server.
+type fakeNode struct {
+	done   chan struct{}
+	closed int
+	opened nodeOptions
+}
+
+func (n *fakeNode) Addr() string                { return "127.0.0.1:7070" }
+func (n *fakeNode) Done() <-chan struct{}       { return n.done }
+func (n *fakeNode) Err() error                  { return errs.New(errs.DiskFailed, "the disk failed") }
+func (n *fakeNode) Close(context.Context) error { n.closed++; return nil }
+
+func (f *fixture) node() *fakeNode {
+	n := &fakeNode{done: make(chan struct{})}
+	f.p.engines.Node = func(_ context.Context, _ *env.Env, o nodeOptions) (node, error) {
+		n.opened = o
+		return n, nil
+	}
+	return n
+}
+
+func tables(ph ...api.Phase) []api.TableStatus {
+	var out []api.TableStatus
+	for i, p := range ph {
+		out = append(out, api.TableStatus{Source: fmt.Sprintf("public.t%d", i), Phase: p, Rows: 10})
+	}
+	return out
+}
+
+func TestDocsAreCurrent(t *testing.T) {
+	f := newFixture(t)
+	f.want(t, 0, "docs", "markdown", f.dir)
+	for _, name := range []string{"cli.md", "options.md", "errors/README.md", "errors/W1003.md"} {
+		want, err := os.ReadFile(filepath.Join(f.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("docs/%s is not current; run `make docs`", name)
+		}
+	}
+	man := filepath.Join(f.dir, "man")
+	f.want(t, 0, "docs", "man", man)
+	if b, err := os.ReadFile(filepath.Join(man, "weir-mirror-verify.1")); err != nil || !strings.HasPrefix(string(b), ".TH WEIR\\-MIRROR\\-VERIFY 1\n") {
+		t.Errorf("manual page: %v", err)
+	}
+}
+
+// Every command has help, and everything it says about itself is complete.
+func TestTableIsComplete(t *testing.T) {
+	var walk func(path string, c cli.Command)
+	walk = func(path string, c cli.Command) {
+		path += " " + c.Name
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
+			t.Errorf("%s: the short text is %q", path, c.Short)
+		}
+		if c.Run == nil && len(c.Subs) == 0 {
+			t.Errorf("%s does nothing", path)
+		}
+		for _, fl := range c.Flags {
+			if fl.Help == "" || fl.Kind != cli.BoolFlag && fl.Value == "" {
+				t.Errorf("%s --%s is not described", path, fl.Name)
+			}
+		}
+		for i, a := range c.Args {
+			if a.Many && i != len(c.Args)-1 {
+				t.Errorf("%s: only the last argument may repeat", path)
+			}
+		}
+		for _, s := range c.Subs {
+			walk(path, s)
+		}
+	}
+	for _, c := range newFixture(t).p.app(cli.IO{}).Commands {
+		walk("weir", c)
+	}
+}
+
+func TestMirrorMovesPasswordsAway(t *testing.T) {
+	f := newFixture(t)
+	n := f.node()
+	f.scripts["mirror_shop"] = []api.PipelineStatus{
+		{Phase: api.PhaseCopy, Tables: tables(api.PhaseCopy, api.PhasePrepare)},
+		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), Position: "0/100"},
+		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), Position: "0/1FF"},
+		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), Position: "0/200"},
+	}
+	f.want(t, 0, "mirror", "postgres://ann:hunter2@db/shop", "postgres://bob:s3cr3t@copy/shop", "--tables", "public.*,sales.*", "--except", "public.tmp_*",
+		"--route", "public.*=mirror.*", "--exclude-column", "public.users.ssn", "--filter", "public.orders: region = 'a:b'", "--set", "sink.lanes=2",
+		"--set", "memory.limit=1 GB", "--until-caught-up", "--log-level", "debug")
+	want := `create {"name":"mirror_shop","source":{"name":"","url":"postgres://ann:${secret:db_shop_ann}@db/shop"},` +
+		`"target":{"name":"","url":"postgres://bob:${secret:copy_shop_bob}@copy/shop"},"tables":["public.*","sales.*"],"except":["public.tmp_*"],` +
+		`"routes":[{"from":"public.*","to":"mirror.*"}],"exclude":["public.users.ssn"],"filters":[{"table":"public.orders","where":"region = 'a:b'"}],"options":{"sink.lanes":"2"}}`
+	if len(f.calls) != 1 || f.calls[0] != want {
+		t.Errorf("calls\n%s\nwant\n%s", strings.Join(f.calls, "\n"), want)
+	}
+	if f.clock.sleeps != 3 {
+		t.Errorf("caught up after %d looks, want the one at which the position reached the end of the log", f.clock.sleeps+1)
+	}
+	if n.closed != 1 || n.opened.Options["memory.limit"] != "1 GB" {
+		t.Errorf("node closed %d times, options %v", n.closed, n.opened.Options)
+	}
+	if text := f.out.String() + f.err.String(); strings.Contains(text, "hunter2") || strings.Contains(text, "s3cr3t") || !strings.Contains(text, "mirror_shop: public.t0 live") || !strings.Contains(text, "caught up") {
+		t.Errorf("printed\n%s", text)
+	}
+	if f.out.Len() > 0 {
+		t.Errorf("progress went to standard output: %s", f.out.String())
+	}
+	v, err := secrets.Open(env.Real(nil), secrets.Options{Dir: filepath.Join(f.dir, "state", "secrets")}).Get("db_shop_ann")
+	if err != nil || v.Reveal() != "hunter2" {
+		t.Errorf("stored secret: %v", err)
+	}
+}
+
+func TestMirrorAgain(t *testing.T) {
+	f := newFixture(t)
+	f.node()
+	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseLive, Position: "0/200"}}
+	args := []string{"mirror", "postgres://db/shop", "postgres://copy/shop", "--name", "m", "--until-caught-up"}
+	f.want(t, 0, args...)
+	v := f.views["m"]
+	v.Desired = api.WantPaused
+	f.views["m"] = v
+	f.want(t, 0, args...)
+	if got := f.calls[1:]; !slices.Equal(got, []string{"resume m"}) {
+		t.Errorf("the second start did %v", got)
+	}
+	f.want(t, 2, append(args, "--except", "public.x", "--set", "sink.lanes=3")...)
+	if s := f.err.String(); !strings.Contains(s, "error[W3003]") || !strings.Contains(s, "different: except, option sink.lanes") {
+		t.Errorf("printed\n%s", s)
+	}
+}
+
+func TestMirrorEnds(t *testing.T) {
+	f := newFixture(t)
+	n := f.node()
+	mirror := []string{"mirror", "postgres://db/shop", "postgres://copy/shop"}
+	f.scripts["mirror_shop"] = []api.PipelineStatus{{Phase: api.PhaseCopy}}
+	f.clock.until = 3
+	f.want(t, 0, mirror...)
+	f.want(t, 130, append(mirror, "--until-caught-up")...)
+	f.clock.until = 0
+	f.scripts["mirror_shop"] = []api.PipelineStatus{{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: "W4003", Message: "violates a constraint", Fix: "ALTER TABLE x"}}}
+	f.want(t, 1, mirror...)
+	if s := f.err.String(); !strings.Contains(s, "error[W4003]: violates a constraint\n  fix:  ALTER TABLE x") {
+		t.Errorf("printed\n%s", s)
+	}
+	f.scripts["mirror_shop"] = []api.PipelineStatus{{Phase: api.PhaseLive}}
+	close(n.done)
+	f.want(t, 1, mirror...)
+	if n.closed != 4 {
+		t.Errorf("the node was closed %d times in 4 runs", n.closed)
+	}
+}
+
+func TestMirrorThroughARunningServer(t *testing.T) {
+	f := newFixture(t)
+	f.p.engines.Node = func(context.Context, *env.Env, nodeOptions) (node, error) {
+		return nil, errors.New("a second node was opened")
+	}
+	f.scripts["mirror_shop"] = []api.PipelineStatus{{Phase: api.PhaseLive, Position: "0/200"}}
+	f.want(t, 0, "mirror", "postgres://ann:pw@db/shop", "postgres://copy/shop", "--addr", "far:7070", "--until-caught-up")
+	if !strings.Contains(f.calls[0], "postgres://ann:pw@db/shop") {
+		t.Errorf("a server elsewhere seals by itself; it was given %s", f.calls[0])
+	}
+	if !strings.Contains(f.err.String(), "handed to the weir that runs at 127.0.0.1:7070") {
+		t.Errorf("printed\n%s", f.err.String())
+	}
+	if _, err := os.Stat(filepath.Join(f.dir, "state")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the local state directory was touched: %v", err)
+	}
+	f.away = true
+	f.want(t, 3, "mirror", "postgres://db/shop", "postgres://copy/shop", "--addr", "far:7070")
+}
+
+func TestMirrorRejects(t *testing.T) {
+	f := newFixture(t)
+	f.node()
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"--tables", "orders"}, `error[W6007]: "orders" does not name tables as schema.table`},
+		{[]string{"--tables", "public."}, `error[W6007]: "public." has an empty part`},
+		{[]string{"--exclude-column", "public.users"}, `error[W6007]: "public.users" does not name columns`},
+		{[]string{"--route", "public.*"}, "error[W6007]: --route takes FROM=TO"},
+		{[]string{"--route", "public.a=*.*"}, "error[W6007]: route public.a=*.*"},
+		{[]string{"--filter", "public.a"}, "error[W6007]: --filter takes"},
+		{[]string{"--set", "snapshot.mod=never"}, "error[W6004]: there is no option snapshot.mod\n  detail: it comes from --set\n  hint: did you mean snapshot.mode?"},
+		{[]string{"--set", "x"}, "error[W6001]: --set takes key=value"},
+	} {
+		f.want(t, 2, append([]string{"mirror", "postgres://db/shop", "postgres://copy/shop"}, c.args...)...)
+		if !strings.HasPrefix(f.err.String(), c.says) {
+			t.Errorf("%v: %s", c.args, f.err.String())
+		}
+	}
+	f.want(t, 2, "mirror", "postgres://ann:hun@ter2@db/shop", "postgres://copy/shop")
+	if s := f.err.String(); !strings.HasPrefix(s, "error[W6002]") || strings.Contains(s, "ter2") {
+		t.Errorf("printed\n%s", s)
+	}
+	if len(f.calls) > 0 {
+		t.Errorf("something was created: %v", f.calls)
+	}
+}
+
+func samplePlan() *api.Plan {
+	p := &api.Plan{Pipeline: "mirror_shop", Slot: "weir_shop_1", Publication: "weir_shop_1", Rows: 19_800_000, Bytes: 10 << 30, EstSeconds: 2160,
+		Tables: []api.PlanTable{{Source: "public.orders", Target: "mirror.orders", Rows: 19_800_000, Bytes: 10 << 30, Key: []string{"id"}},
+			{Source: "public.log", Target: "mirror.log", Exists: true, Notes: []string{"no key"}}},
+		DDL: []string{"CREATE SCHEMA mirror", "CREATE TABLE mirror.orders (\n  id bigint)"}, AfterCopy: []string{"CREATE INDEX x ON mirror.orders (a)"}, Notes: []string{"2 sequences are set at cutover"},
+		Checks: []api.Check{{ID: "pg.wal_level", Side: "source", Severity: api.SeverityOK, Message: "logical"},
+			{ID: "pg.wal_limit", Side: "source", Severity: api.SeverityWarning, Code: "W1002", Message: "no limit: the disk can fill", Fix: "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'"}}}
+	for i := range 12 {
+		p.AfterCopy = append(p.AfterCopy, fmt.Sprintf("ANALYZE t%d", i))
+	}
+	return p
+}
+
+func TestPlan(t *testing.T) {
+	f := newFixture(t)
+	var asked planRequest
+	plan := samplePlan()
+	f.p.engines.Plan = func(_ context.Context, _ *env.Env, r planRequest) (*api.Plan, error) {
+		asked = r
+		return plan, nil
+	}
+	args := []string{"mirror", "postgres://ann:hunter2@db/shop", "postgres://copy/shop", "--dry-run"}
+	golden(t, "plan", f.want(t, 0, args...))
+	if asked.Source != "postgres://ann:hunter2@db/shop" || strings.Contains(asked.Mirror.Source.URL, "hunter2") {
+		t.Errorf("asked with %+v", asked)
+	}
+	if !strings.HasSuffix(f.err.String(), "next: the same command without --dry-run\n") {
+		t.Errorf("printed %s", f.err.String())
+	}
+	if _, err := os.Stat(filepath.Join(f.dir, "state")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a dry run made the state directory: %v", err)
+	}
+	var back api.Plan
+	if err := json.Unmarshal([]byte(f.want(t, 0, append(args, "-o", "json")...)), &back); err != nil || back.Slot != "weir_shop_1" {
+		t.Errorf("as JSON: %v", err)
+	}
+	plan.Checks[1].Severity = api.SeverityFatal
+	f.want(t, 2, args...)
+}
+
+func TestDoctor(t *testing.T) {
+	f := newFixture(t)
+	checks := samplePlan().Checks
+	f.p.engines.Doctor = func(_ context.Context, _ *env.Env, r doctorRequest) ([]api.Check, error) {
+		if r.Source != "postgres://ann:hunter2@db/shop" || r.Mirror.Source.URL != "" {
+			return nil, fmt.Errorf("asked with %+v", r)
+		}
+		return checks, nil
+	}
+	args := []string{"doctor", "postgres://ann:hunter2@db/shop"}
+	golden(t, "doctor", f.want(t, 0, args...))
+	checks[1].Severity = api.SeverityFatal
+	var back []api.Check
+	if err := json.Unmarshal([]byte(f.want(t, 2, append(args, "-o", "json")...)), &back); err != nil || len(back) != 2 || back[1].Fix == "" {
+		t.Errorf("as JSON: %v %v", err, back)
+	}
+	checks[1].Code = string(errs.SourceUnreachable)
+	f.want(t, 3, args...)
+	f.want(t, 2, "doctor", "nonsense")
+	if !strings.HasPrefix(f.err.String(), "error[W6002]") {
+		t.Errorf("printed %s", f.err.String())
+	}
+}
+
+func TestVerify(t *testing.T) {
+	f := newFixture(t)
+	a, b := "1", "2"
+	report := &api.VerifyReport{Equal: true, StartedAt: testNow, FinishedAt: testNow.Add(2 * time.Second), Rows: 1_200_000, Ranges: 12,
+		Tables: []api.VerifyTable{{Source: "public.orders", Target: "mirror.orders", Equal: true, SourceRows: 1_200_000, TargetRows: 1_200_000}}}
+	f.p.engines.Verify = func(_ context.Context, _ *env.Env, r verifyRequest) (*api.VerifyReport, error) {
+		if r.Parallelism != 2 || !slices.Equal(r.Mirror.Tables, []string{"public.*"}) {
+			return nil, fmt.Errorf("asked with %+v", r)
+		}
+		return report, nil
+	}
+	args := []string{"mirror", "verify", "postgres://db/shop", "postgres://copy/shop", "--tables", "public.*", "--parallelism", "2"}
+	equal := f.want(t, 0, args...)
+	report.Equal, report.Differing = false, 3
+	report.Tables = append(report.Tables, api.VerifyTable{Source: "public.x", Target: "public.x", SourceRows: 3, TargetRows: 2, Differing: 3, More: true, Diffs: []api.VerifyDiff{
+		{Kind: api.VerifyMissing, Key: []api.VerifyColumn{{Name: "id", Source: &a}}},
+		{Kind: api.VerifyChanged, Key: []api.VerifyColumn{{Name: "id", Source: &b, Target: &b}}, Columns: []api.VerifyColumn{{Name: "v", Source: &a, Target: nil}}}}})
+	golden(t, "verify", equal+"==\n"+f.want(t, 10, args...))
+	f.want(t, 10, append(args, "-o", "json")...)
+	if f.err.Len() > 0 {
+		t.Errorf("printed %s", f.err.String())
+	}
+}
+
+func TestCutover(t *testing.T) {
+	f := newFixture(t)
+	f.views["m"] = coordinator.PipelineView{Pipeline: api.Pipeline{ID: "1", Name: "m", Mirror: api.MirrorSpec{Source: api.Connection{URL: "postgres://ann:${env:PW}@db/shop"}, Target: api.Connection{URL: "postgres://copy/shop"}}}}
+	f.vars["PW"] = "x/y"
+	report := &cutoverReport{Pipeline: "m", Ready: true, Position: "0/200", Steps: []cutoverStep{{Name: "sequences", Says: "set 2 sequences", SQL: "SELECT setval('s', 5)"}}}
+	f.p.engines.Cutover = func(_ context.Context, _ *env.Env, r cutoverRequest) (*cutoverReport, error) {
+		if r.Source != "postgres://ann:x%2Fy@db/shop" {
+			return nil, fmt.Errorf("asked with %+v", r)
+		}
+		report.DryRun = r.DryRun
+		return report, nil
+	}
+	if got := f.want(t, 0, "mirror", "cutover", "m", "--dry-run"); got != "1. sequences: set 2 sequences\n   SELECT setval('s', 5)\n" {
+		t.Errorf("printed %q", got)
+	}
+	f.want(t, 2, "mirror", "cutover", "m") // nobody to ask
+	f.want(t, 0, "mirror", "cutover", "m", "--yes")
+	report.Ready = false
+	f.want(t, 10, "mirror", "cutover", "m", "--dry-run")
+}
+
+func TestRunFile(t *testing.T) {
+	f := newFixture(t)
+	f.node()
+	file := filepath.Join(f.dir, "shop.sql")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("CREATE CONNECTION shop WITH ('connector'='postgres','hostname'='db','port'='5433','username'='a b','password'='p/w','database-name'='shop');\n" +
+		"SET 'sink.lanes' = '2';\nSET 'memory.limit' = '2 GB';\n" +
+		"CREATE MIRROR one FROM shop TO 'postgres://copy/a' TABLES 'public.*, sales.*' WITH ('sink.lanes' = '3');\n" +
+		"CREATE MIRROR two FROM shop TO 'postgres://copy/b';\n")
+	for _, name := range []string{"one", "two"} {
+		f.scripts[name] = []api.PipelineStatus{{Phase: api.PhaseLive, Position: "0/200"}}
+	}
+	f.want(t, 0, "run", file, "--until-caught-up")
+	want := []string{
+		`create {"name":"one","source":{"name":"shop","url":"postgres://a%20b:${secret:db-5433_shop_a-b}@db:5433/shop"},"target":{"name":"","url":"postgres://copy/a"},"tables":["public.*","sales.*"],"options":{"sink.lanes":"3"}}`,
+		`create {"name":"two","source":{"name":"shop","url":"postgres://a%20b:${secret:db-5433_shop_a-b}@db:5433/shop"},"target":{"name":"","url":"postgres://copy/b"},"tables":["*.*"],"options":{"sink.lanes":"2"}}`}
+	if !slices.Equal(f.calls, want) {
+		t.Errorf("calls\n%s\nwant\n%s", strings.Join(f.calls, "\n"), strings.Join(want, "\n"))
+	}
+	f.vars["WEIR_SINK_LANES"] = "7"
+	write("SET 'sink.lanes' = '2';\nCREATE MIRROR three FROM 'postgres://db/x' TO 'postgres://copy/b';\n")
+	f.scripts["three"] = []api.PipelineStatus{{Phase: api.PhaseLive, Position: "0/200"}}
+	f.want(t, 0, "run", file, "--until-caught-up")
+	if got := f.views["three"].Mirror.Options["sink.lanes"]; got != "7" {
+		t.Errorf("sink.lanes is %q, want that of the environment", got)
+	}
+	for text, says := range map[string]string{
+		"SET 'sink.lines' = '2';":                           ":1:5\n",
+		"CREATE CONNECTION c WITH ('hots' = 'x');":          "error[W6004]: a connection has no option 'hots'",
+		"CREATE CONNECTION c WITH ('connector' = 'mysql');": "error[W6006]: connector 'mysql' is not built yet",
+		"CREATE CONNECTION shop WITH ('hostname' = 'x');\nCREATE MIRROR m FROM shp TO 'postgres://h/d';": "hint: did you mean shop?",
+		"CREATE MIRROR m FROM 'postgres://a/b' TO 'postgres://h/d' TABLES 'x';":                          "error[W6007]",
+		"CREATE MIRROR m FROM 'postgres://a/b' TO 'postgres://h/d' WITH ('sink.lans' = '1');":            ":1:65\n",
+		"SELECT 1;":  "error[W2002]: SELECT is not built yet",
+		"-- nothing": "creates no mirror",
+	} {
+		write(text)
+		f.want(t, 2, "run", file)
+		if !strings.Contains(f.err.String(), says) {
+			t.Errorf("%s\nprinted %s, want %s", text, f.err.String(), says)
+		}
+	}
+	f.want(t, 2, "run", filepath.Join(f.dir, "none.sql"))
+}
+
+func TestPipelineCommands(t *testing.T) {
+	f := newFixture(t)
+	f.views["shop_copy"] = coordinator.PipelineView{
+		Pipeline: api.Pipeline{ID: "1", Name: "shop_copy", Desired: api.WantRunning, Generation: 3, CreatedAt: testNow.Add(-72 * time.Hour),
+			Mirror: api.MirrorSpec{Source: api.Connection{Name: "shop", URL: "postgres://ann:${secret:x}@db/shop"}, Target: api.Connection{URL: "postgres://copy/shop"},
+				Tables: []string{"public.*"}, Options: map[string]string{"sink.lanes": "2"}}},
+		Status: api.PipelineStatus{Phase: api.PhaseLive, Since: testNow.Add(-3 * time.Hour), RowsPerSec: 12_400, BytesPerSec: 1 << 20, LagBytes: 12, LagMS: 180, Durable: 14,
+			RowsTotal: 5000, Position: "0/200", UpdatedAt: testNow.Add(-time.Second), Tables: tables(api.PhaseLive, api.PhaseCatchUp)},
+	}
+	f.views["broken"] = coordinator.PipelineView{Pipeline: api.Pipeline{ID: "2", Name: "broken"}, Status: api.PipelineStatus{Phase: api.PhaseFailed, LagBytes: -1, LagMS: -1,
+		Error: &api.ErrorInfo{Code: "W1003", Message: "slot lost"}}}
+	var b strings.Builder
+	for _, args := range [][]string{{"pl", "list"}, {"pipelines", "ls", "-o", "wide"}, {"pl", "list", "-o", "csv"}, {"pl", "list", "-o", "name"}, {"pl", "get", "shop_copy"},
+		{"src", "list"}, {"sources", "get", "shop"}, {"pl", "pause", "shop_copy"}, {"pl", "tables", "add", "shop_copy", "public.new,public.other"}} {
+		fmt.Fprintf(&b, "$ weir %s\n%s", strings.Join(args, " "), f.want(t, 0, args...))
+	}
+	golden(t, "pipelines", b.String())
+
+	f.calls = nil
+	f.want(t, 2, "pl", "delete", "shop_copy")
+	f.want(t, 0, "pl", "delete", "shop_copy", "--dry-run")
+	f.want(t, 2, "pl", "get", "nobody")
+	f.want(t, 2, "src", "refresh", "public.orders")
+	if len(f.calls) > 0 {
+		t.Errorf("refused commands did %v", f.calls)
+	}
+	f.want(t, 0, "pl", "delete", "shop_copy", "--yes", "--wait", "--force")
+	f.want(t, 0, "pl", "tables", "rm", "shop_copy", "public.old", "-y")
+	f.want(t, 0, "src", "refresh", "public.orders", "public.b", "-y")
+	f.tty, f.in = true, "n\n"
+	f.want(t, 10, "pl", "delete", "shop_copy")
+	if want := []string{"delete 1 {Force:true Wait:true}", "update shop_copy +[] -[public.old]", "refresh shop [public.orders public.b]"}; !slices.Equal(f.calls, want) {
+		t.Errorf("calls %v, want %v", f.calls, want)
+	}
+	f.scripts["shop_copy"] = []api.PipelineStatus{{Phase: api.PhaseLive}, {Phase: api.PhaseLive}, {Phase: api.PhasePaused}}
+	f.want(t, 0, "pl", "pause", "shop_copy", "--wait")
+	f.scripts["shop_copy"] = []api.PipelineStatus{{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: "W4001", Message: "away"}}}
+	f.want(t, 3, "pl", "resume", "shop_copy", "--wait")
+}
+
+func TestSecrets(t *testing.T) {
+	f := newFixture(t)
+	f.in = "hunter2\n"
+	f.want(t, 0, "secrets", "set", "shop")
+	if s := f.err.String(); s != "stored; write ${secret:shop} where it is needed\n" {
+		t.Errorf("printed %q", s)
+	}
+	if got := f.want(t, 0, "secrets", "list", "-o", "json"); !strings.Contains(got, `"${secret:shop}"`) || strings.Contains(got, "hunter2") {
+		t.Errorf("list: %s", got)
+	}
+	f.tty, f.in = true, "typed"
+	f.want(t, 0, "secrets", "set", "typed")
+	f.tty = false
+	store := secrets.Open(env.Real(nil), secrets.Options{Dir: filepath.Join(f.dir, "state", "secrets")})
+	for name, want := range map[string]string{"shop": "hunter2", "typed": "typed"} {
+		if v, err := store.Get(name); err != nil || v.Reveal() != want {
+			t.Errorf("%s = %q, %v", name, v.Reveal(), err)
+		}
+	}
+	f.want(t, 2, "secrets", "set", "a/b")
+	f.want(t, 2, "secrets", "delete", "shop")
+	f.want(t, 0, "secrets", "delete", "shop", "-y")
+	f.want(t, 2, "secrets", "delete", "shop", "-y")
+	f.want(t, 2, "secrets", "list", "--addr", "far:7070")
+}
+
+func TestConfig(t *testing.T) {
+	f := newFixture(t)
+	if err := os.WriteFile(filepath.Join(f.dir, "weir.yaml"), []byte("sink:\n  lanes: 4\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "config", f.want(t, 0, "config", "explain", "sink.lanes")+"==\n"+f.want(t, 0, "config", "list", "--set", "execution.checkpointing.interval=2 s"))
+	f.want(t, 2, "config", "explain", "sink.lans")
+	if !strings.Contains(f.err.String(), "did you mean sink.lanes?") {
+		t.Errorf("printed %s", f.err.String())
+	}
+	if err := os.WriteFile(filepath.Join(f.dir, "weir.yaml"), []byte("sink:\n  lanes: x\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f.want(t, 2, "config", "list")
+	if !strings.Contains(f.err.String(), "--> weir.yaml:2:3\n") {
+		t.Errorf("printed %s", f.err.String())
+	}
+}
+
+func TestVersionHelpDebug(t *testing.T) {
+	f := newFixture(t)
+	if got := f.want(t, 0, "version"); !strings.HasPrefix(got, "weir 1.2.3 (abc, go") || !strings.HasSuffix(got, "  server 9.9\n") {
+		t.Errorf("version: %q", got)
+	}
+	f.away = true
+	if got := f.want(t, 0, "version", "-o", "name"); got != "1.2.3\n" {
+		t.Errorf("version: %q", got)
+	}
+	f.want(t, 3, "version", "--addr", "x:1")
+	if got := f.want(t, 0, "help", "W1003"); !strings.HasPrefix(got, "W1003: the replication slot is lost\n") {
+		t.Errorf("help: %q", got)
+	}
+	f.want(t, 2, "sql")
+	f.want(t, 2, "server", "--join", "x")
+	sql := filepath.Join(f.dir, "x.sql")
+	if err := os.WriteFile(sql, []byte("set 'a'='b'"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.want(t, 0, "debug", "sql", sql); got != "SET 'a' = 'b';\n" {
+		t.Errorf("debug sql: %q", got)
+	}
+	for _, args := range [][]string{{"demo"}, {"server"}, {"doctor", "postgres://a/b"}, {"mirror", "postgres://a/b", "postgres://a/c"}} {
+		f.want(t, 2, args...)
+		if !strings.HasPrefix(f.err.String(), "error[W6006]: weir "+args[0]+" is not built yet") {
+			t.Errorf("%v without its engine: %s", args, f.err.String())
+		}
+	}
+}
