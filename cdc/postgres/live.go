@@ -252,6 +252,12 @@ func (s *Source) letGo(oid uint32, shape *tableShape) error {
 	s.progress.mu.Lock()
 	delete(s.progress.tables, oid)
 	s.progress.mu.Unlock()
+	if exists && !s.opts.KeepPublication {
+		// Its rows would go on being sent for nothing. In a publication for everything there is nothing to take out.
+		if _, err := s.ctl.Exec(s.ctx, "ALTER PUBLICATION "+pg.Ident(s.opts.Publication)+" DROP TABLE "+pg.Qualified(shape.Schema, shape.Name)); err != nil {
+			s.env.Log.Warn("table stays in the publication", "table", shape.Schema+"."+shape.Name, "error", err)
+		}
+	}
 	m := dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: append(positionState(s.reader.position),
 		dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil))}
 	if !exists {

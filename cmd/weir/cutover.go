@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	rest "github.com/weirstream/weir/coordinator/http"
 	"github.com/weirstream/weir/internal/cli"
 )
 
@@ -35,6 +36,13 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) }})
 		if err != nil {
 			return cli.Waited(wait, err)
+		}
+		if report.Ready && !dry {
+			if err := cl.Delete(wait, v.Name, rest.DeleteOptions{Wait: true}); err != nil {
+				return cli.Waited(wait, err)
+			}
+			report.Steps[len(report.Steps)-1].Done = true
+			c.Note("%s", stepLine(c, report.Steps[len(report.Steps)-1]))
 		}
 		err = cli.PrintRecord(c, report, report.Pipeline, func(w io.Writer) {
 			if !dry {

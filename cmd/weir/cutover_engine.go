@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weirstream/weir/cdc/postgres/plan"
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// runCutover brings the target to where the source ended and sets what the log does not carry. The pipeline goes on
+// running meanwhile; whoever asked deletes it when the report says that the target is ready. With DryRun nothing is
+// changed and the steps say what they would do.
+func runCutover(ctx context.Context, e *env.Env, r cutoverRequest) (*cutoverReport, error) {
+	c := &cutting{env: e, r: r, report: &cutoverReport{Pipeline: r.Pipeline.Name, DryRun: r.DryRun, Ready: true}}
+	if err := c.run(ctx); err != nil {
+		return nil, err
+	}
+	return c.report, nil
+}
+
+type cutting struct {
+	env            *env.Env
+	r              cutoverRequest
+	report         *cutoverReport
+	source, target *pgx.Conn
+	plan           *plan.Plan
+}
+
+func (c *cutting) run(ctx context.Context) error {
+	sourceCfg, err := pg.ParseURL(c.r.Source)
+	if err != nil {
+		return err
+	}
+	targetCfg, err := pg.ParseURL(c.r.Target)
+	if err != nil {
+		return err
+	}
+	const app = "weir cutover"
+	if c.source, err = pg.ConnectPgx(ctx, c.env, sourceCfg, pg.ConnectOptions{AppName: app}); err != nil {
+		return errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", sourceCfg.Server(), err)
+	}
+	defer func() { _ = c.source.Close(context.WithoutCancel(ctx)) }()
+	if c.target, err = pg.ConnectPgx(ctx, c.env, targetCfg, pg.ConnectOptions{AppName: app}); err != nil {
+		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", targetCfg.Server(), err)
+	}
+	defer func() { _ = c.target.Close(context.WithoutCancel(ctx)) }()
+	if c.plan, err = plan.Make(ctx, c.env, c.r.Pipeline.Mirror, sourceCfg, targetCfg); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{c.writes, c.position, c.sequences, c.verify} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+		if !c.report.Ready && !c.r.DryRun {
+			return nil
+		}
+	}
+	c.step(cutoverStep{Name: "detach", Says: "the pipeline is deleted, with its slot and publication", Done: false}, time.Time{})
+	return nil
+}
+
+func (c *cutting) step(s cutoverStep, began time.Time) {
+	if s.Done {
+		s.TookMS = c.env.Clock.Now().Sub(began).Milliseconds()
+	}
+	c.report.Steps = append(c.report.Steps, s)
+	if c.r.Progress != nil && !c.r.DryRun {
+		c.r.Progress(s)
+	}
+}
+
+// writes looks whether anybody can still write to the source.
+func (c *cutting) writes(ctx context.Context) error {
+	began := c.env.Clock.Now()
+	checks, err := plan.Writers(ctx, c.source)
+	if err != nil {
+		return errs.New(errs.SourceUnreachable, "look for writers: %w", err)
+	}
+	var found, fixes []string
+	for _, x := range checks {
+		if x.Severity == api.SeverityOK {
+			continue
+		}
+		found = append(found, x.Message)
+		if x.Fix != "" {
+			fixes = append(fixes, x.Fix)
+		}
+		if x.Severity == api.SeverityFatal {
+			c.report.Ready = false
+		}
+	}
+	s := cutoverStep{Name: "writes", Says: "nobody writes to the source", Done: !c.r.DryRun, SQL: strings.Join(fixes, "\n"), Warning: strings.Join(found, "; ")}
+	if len(found) > 0 {
+		s.Says = "somebody may still write to the source"
+	}
+	c.step(s, began)
+	return nil
+}
+
+// position waits until the target holds everything that was committed up to now, flushed.
+func (c *cutting) position(ctx context.Context) error {
+	began := c.env.Clock.Now()
+	var text string
+	if err := c.source.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text`).Scan(&text); err != nil {
+		return errs.New(errs.SourceUnreachable, "read the end of the source's log: %w", err)
+	}
+	goal, err := pg.ParseLSN(text)
+	if err != nil {
+		return err
+	}
+	c.report.Position = goal.String()
+	if c.r.DryRun {
+		c.step(cutoverStep{Name: "position", Says: fmt.Sprintf("wait until the target holds everything up to %s, now the end of the source's log", goal)}, began)
+		return nil
+	}
+	for {
+		at, err := c.stored(ctx)
+		if err != nil {
+			return err
+		}
+		if at >= goal {
+			break
+		}
+		if err := c.env.Clock.Sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	// What was read may be visible only; a commit that waits for the disk makes everything before it durable.
+	if _, err := c.target.Exec(ctx, `SET synchronous_commit = on; UPDATE "_weir"."ledger" SET updated_at = now() WHERE false; SELECT txid_current()`); err != nil {
+		return errs.New(errs.TargetUnreachable, "flush the target: %w", err)
+	}
+	c.step(cutoverStep{Name: "position", Says: "the target holds everything up to " + goal.String(), Done: true}, began)
+	return nil
+}
+
+func (c *cutting) stored(ctx context.Context) (pg.LSN, error) {
+	var text string
+	err := c.target.QueryRow(ctx, `SELECT convert_from(value, 'UTF8') FROM "_weir"."state" WHERE pipeline = $1 AND key = 'position'`, c.r.Pipeline.ID).Scan(&text)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, errs.New(errs.TargetUnreachable, "read the ledger: %w", err)
+	}
+	return pg.ParseLSN(text)
+}
+
+// sequences sets the target's sequences to the source's.
+func (c *cutting) sequences(ctx context.Context) error {
+	began := c.env.Clock.Now()
+	set, notes, err := plan.Sequences(ctx, c.source, c.target, c.plan)
+	if err != nil {
+		return err
+	}
+	var sql []string
+	for _, st := range set {
+		sql = append(sql, st.SQL...)
+	}
+	s := cutoverStep{Name: "sequences", Says: fmt.Sprintf("%d sequences are set", len(set)), SQL: strings.Join(sql, ";\n"), Warning: strings.Join(notes, "; "), Done: !c.r.DryRun}
+	if !c.r.DryRun {
+		for _, one := range sql {
+			if _, err := c.target.Exec(ctx, one); err != nil {
+				return errs.New(errs.TargetRejected, "set a sequence: %w", err).WithFix(one + ";")
+			}
+		}
+		s.SQL = ""
+	}
+	c.step(s, began)
+	return nil
+}
+
+// verify compares the two databases row by row.
+func (c *cutting) verify(ctx context.Context) error {
+	began := c.env.Clock.Now()
+	if c.r.DryRun {
+		c.step(cutoverStep{Name: "verify", Says: "compare both databases row by row"}, began)
+		return nil
+	}
+	report, err := runVerify(ctx, c.env, verifyRequest{Source: c.r.Source, Target: c.r.Target, Mirror: c.r.Pipeline.Mirror})
+	if err != nil {
+		return err
+	}
+	s := cutoverStep{Name: "verify", Says: "both databases are equal", Done: report.Equal}
+	if !report.Equal {
+		c.report.Ready = false
+		s.Says, s.Warning = "the databases differ", "weir mirror verify shows the rows"
+	}
+	c.step(s, began)
+	return nil
+}

@@ -1,0 +1,90 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/weirstream/weir/test/bench/internal/lab"
+)
+
+// A Peer is the built-in logical replication of Postgres with its default settings: CREATE PUBLICATION at the source,
+// tables made by hand and CREATE SUBSCRIPTION at the target.
+type Peer struct {
+	pair      *lab.Pair
+	streaming bool
+	target    *lab.Session
+}
+
+// NewPeer returns a peer; streaming lets it receive large transactions before they commit.
+func NewPeer(pair *lab.Pair, streaming bool) *Peer { return &Peer{pair: pair, streaming: streaming} }
+
+// Prepare implements Replica. The peer's tables get their primary keys here, off the clock, because a subscription needs
+// tables to copy into.
+func (p *Peer) Prepare(ctx context.Context, tables []lab.Table) (err error) {
+	source, err := p.pair.ConnectSource(ctx)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	if err := source.Exec(ctx, "CREATE PUBLICATION bench FOR ALL TABLES"); err != nil {
+		return err
+	}
+	if p.target, err = p.pair.ConnectTarget(ctx); err != nil {
+		return err
+	}
+	return p.target.CreateTables(ctx, tables)
+}
+
+// Start implements Replica.
+func (p *Peer) Start(ctx context.Context) error {
+	with := ""
+	if p.streaming {
+		with = " WITH (streaming = on)"
+	}
+	return p.target.Exec(ctx, fmt.Sprintf(
+		"CREATE SUBSCRIPTION bench CONNECTION 'host=127.0.0.1 port=%d dbname=%s user=postgres' PUBLICATION bench%s",
+		p.pair.Source.Port, lab.SourceDB, with))
+}
+
+// Following implements Replica.
+func (p *Peer) Following(ctx context.Context) (bool, error) {
+	// The state r of a table: synchronized, and changes are applied.
+	behind, err := p.target.Int(ctx, "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'")
+	return behind == 0, err
+}
+
+// Pause implements Replica.
+func (p *Peer) Pause(ctx context.Context) error {
+	if err := p.target.Exec(ctx, "ALTER SUBSCRIPTION bench DISABLE"); err != nil {
+		return err
+	}
+	return p.pair.Detached(ctx)
+}
+
+// Resume implements Replica.
+func (p *Peer) Resume(ctx context.Context) error {
+	return p.target.Exec(ctx, "ALTER SUBSCRIPTION bench ENABLE")
+}
+
+// Check implements Replica. An apply worker that fails is started again and again; the limit of every wait ends that,
+// and the log tells why.
+func (p *Peer) Check(context.Context) error { return nil }
+
+// PID implements Replica: the peer works inside the two servers.
+func (p *Peer) PID() int { return 0 }
+
+// Stop implements Replica.
+func (p *Peer) Stop(ctx context.Context) (int64, error) {
+	if p.target == nil {
+		return 0, nil
+	}
+	defer p.target.Close()
+	there, err := p.target.Int(ctx, "SELECT count(*) FROM pg_subscription WHERE subname = 'bench'")
+	if err != nil || there == 0 {
+		return 0, err
+	}
+	return 0, p.target.Exec(ctx, "DROP SUBSCRIPTION bench")
+}
+
+// Log implements Replica.
+func (p *Peer) Log() string { return p.pair.Target.LogTail(15) }
