@@ -37,14 +37,13 @@ type copyState struct {
 	done   map[string]doneRange
 	bounds map[uint32][]int64
 
-	exporter  *pgconn.PgConn // holds the slot's snapshot; nil after a restart
-	holder    *pgx.Conn      // holds a later snapshot
-	snapshot  string         // exported name
-	view      *snapshot.View // of a later snapshot; nil: the slot's own
-	mu        sync.Mutex
-	lanes     map[int]*pgconn.PgConn
-	initial   []dataflow.StateChange
-	highAfter pg.LSN
+	exporter *pgconn.PgConn // holds the slot's snapshot; nil after a restart
+	holder   *pgx.Conn      // holds a later snapshot
+	snapshot string         // exported name
+	view     *snapshot.View // of a later snapshot; nil: the slot's own
+	mu       sync.Mutex
+	lanes    map[int]*pgconn.PgConn
+	initial  []dataflow.StateChange
 }
 
 // copyRange is a table, or a range (lo, hi] of its integer key.

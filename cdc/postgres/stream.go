@@ -213,11 +213,8 @@ func (s *stream) interruptIn(d time.Duration) {
 func (s *stream) makeRoom(n int) {
 	to := s.buf
 	if n > len(to) {
-		size := len(to)
-		for size < n {
-			size *= 2
-		}
-		to = make([]byte, size)
+		// A huge row's size is known from its first bytes: exactly so much, since twice would count against the budget.
+		to = make([]byte, n)
 	}
 	s.w = copy(to, s.buf[s.r:s.w])
 	s.r, s.buf = 0, to

@@ -144,7 +144,7 @@ func (r *Rows) Release() {
 	p.put(r)
 }
 
-const maxPooledArena = 4 << 20
+const maxPooledArena = 1 << 20
 
 // Pool recycles batches. It is a free list, not a sync.Pool, so that the steady state allocates nothing even right
 // after a collection.
@@ -153,7 +153,7 @@ type Pool struct {
 	free []*Rows
 }
 
-const maxPooled = 32
+const maxPooled = 24
 
 // Get returns an empty batch.
 func (p *Pool) Get() *Rows {

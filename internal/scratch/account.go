@@ -44,7 +44,7 @@ func serverAccount(ctx context.Context) (account, error) {
 }
 
 // command prepares a program to run as the account. It gets a session of its own, so that an interrupt typed at the
-// terminal reaches the test and not the server, and no environment that could change how a server behaves.
+// terminal reaches this process and not the server, and no environment that could change how a server behaves.
 func (a account) command(dir, name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
@@ -98,4 +98,36 @@ func makeOpen(dir string) error {
 		return err
 	}
 	return os.Chmod(dir, 0o755)
+}
+
+// CacheDir is where fetched programs and prepared clusters may stay between runs: $WEIR_CACHE, else the user's cache,
+// else that of the machine. Server processes can read it.
+func CacheDir(ctx context.Context) (string, error) {
+	acct, err := serverAccount(ctx)
+	if err != nil {
+		return "", err
+	}
+	dir := os.Getenv("WEIR_CACHE")
+	if dir == "" {
+		if user, err := os.UserCacheDir(); err == nil && acct.reaches(user) {
+			dir = filepath.Join(user, "weir")
+		} else if os.Geteuid() == 0 {
+			dir = "/var/cache/weir"
+		} else {
+			return "", fmt.Errorf("find a cache directory: %w; hint: set WEIR_CACHE to a directory", err)
+		}
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", err
+	}
+	for _, d := range []string{dir, filepath.Join(dir, "postgres")} {
+		if err := makeOpen(d); err != nil {
+			return "", fmt.Errorf("make the cache: %w; hint: set WEIR_CACHE to a directory you can write", err)
+		}
+	}
+	if !acct.reaches(dir) {
+		return "", fmt.Errorf("cache %s cannot be read by user %d, which runs the servers; "+
+			"hint: set WEIR_CACHE to a directory whose parents everybody may enter", dir, acct.uid)
+	}
+	return filepath.Join(dir, "postgres"), nil
 }

@@ -1,6 +1,7 @@
 package scratch
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,7 +11,9 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 )
 
 // settingsFile is included by the postgresql.conf of every cluster and rewritten when a server is configured.
@@ -19,28 +22,35 @@ const settingsFile = "weir.conf"
 // clusterLayout is part of the name of a prepared cluster and rises when initCluster makes something else.
 const clusterLayout = 1
 
-// newCluster makes a fresh data directory. It copies a prepared one, because initdb takes most of a second and a copy
-// a tenth of that.
-func (in *install) newCluster(ctx context.Context, dataDir string) error {
+// newCluster makes a fresh data directory. With a place for prepared clusters it copies one from there, because initdb
+// takes most of a second and a copy a tenth of that; without, nothing stays on the machine.
+func (p *Programs) newCluster(ctx context.Context, dataDir, prepared string) error {
+	if prepared == "" {
+		if err := os.Mkdir(dataDir, 0o700); err != nil {
+			return err
+		}
+		return p.initCluster(ctx, dataDir)
+	}
 	// The owner is part of the name: a cache can be shared by root, whose servers run as postgres, and others.
-	prepared := filepath.Join(in.cache, fmt.Sprintf("cluster-%s-%d-%d", in.exact, clusterLayout, in.account.uid))
-	if err := once(ctx, prepared, in.initCluster); err != nil {
-		return fmt.Errorf("prepare a cluster of Postgres %s: %w", in.exact, err)
+	prepared = filepath.Join(prepared, fmt.Sprintf("cluster-%s-%d-%d", p.Exact, clusterLayout, p.account.uid))
+	fill := func(dir string) error { return p.initCluster(ctx, dir) }
+	if err := Once(ctx, prepared, fill); err != nil {
+		return fmt.Errorf("prepare a cluster of Postgres %s: %w", p.Exact, err)
 	}
 	all := func(string) bool { return true }
-	if err := copyTree(in.account, prepared, dataDir, all); err != nil {
+	if err := copyTree(p.account, prepared, dataDir, all); err != nil {
 		return fmt.Errorf("copy the prepared cluster %s: %w", prepared, err)
 	}
 	return renewIdentity(dataDir)
 }
 
-func (in *install) initCluster(dir string) error {
-	if err := in.account.own(dir); err != nil {
+func (p *Programs) initCluster(ctx context.Context, dir string) error {
+	if err := p.account.own(dir); err != nil {
 		return err
 	}
-	cmd := in.account.command("/", filepath.Join(in.bin, "initdb"), "-D", dir, "-U", "postgres", "-A", "trust",
+	cmd := p.account.command("/", filepath.Join(p.Bin, "initdb"), "-D", dir, "-U", "postgres", "-A", "trust",
 		"-E", "UTF8", "--locale=C", "--no-sync")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := runUntil(ctx, cmd); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, lastLines(out, 10))
 	}
 	conf, err := os.OpenFile(filepath.Join(dir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
@@ -49,6 +59,21 @@ func (in *install) initCluster(dir string) error {
 	}
 	_, err = fmt.Fprintf(conf, "\ninclude_if_exists = '%s'\n", settingsFile)
 	return errors.Join(err, conf.Close())
+}
+
+// runUntil runs a program of a session of its own and kills it with its children when ctx ends.
+func runUntil(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	err := cmd.Wait()
+	if !stop() {
+		err = errors.Join(context.Cause(ctx), err)
+	}
+	return out.Bytes(), err
 }
 
 // copyTree copies a data directory for the account. keep is asked for every path relative to src. Files may vanish

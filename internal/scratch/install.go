@@ -148,11 +148,6 @@ func AptInstall(ctx context.Context, packages ...string) (err error) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("%s is missing and there is no apt-get to install it", packages[0])
 	}
-	lock, err := waitLock(ctx, filepath.Join(os.TempDir(), "weir-apt.lock"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.Remove(lock.file.Name())); lock.release() }()
 	undo, err := withoutMainCluster()
 	if err != nil {
 		return err

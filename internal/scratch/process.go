@@ -1,7 +1,6 @@
 package scratch
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // process is a postmaster this process started.
@@ -85,40 +82,12 @@ func killTree(ctx context.Context, pid int) error {
 	// A process that was killed still holds the shared memory until it is gone, and then a new server refuses to start.
 	return Poll(ctx, 2*time.Millisecond, func() (bool, error) {
 		for _, victim := range victims {
-			if _, state, err := processStat(victim); err == nil && state != 'Z' && state != 'X' {
+			if alive(victim) {
 				return false, nil
 			}
 		}
 		return true, nil
 	})
-}
-
-func childrenOf(pid int) ([]int, error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	var children []int
-	for _, entry := range entries {
-		child, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		if parent, _, err := processStat(child); err == nil && parent == pid {
-			children = append(children, child)
-		}
-	}
-	return children, nil
-}
-
-// processStat reads parent and state from /proc/PID/stat: `123 (name) S 1 ...`, where the name may contain anything.
-func processStat(pid int) (parent int, state byte, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	_, err = fmt.Sscanf(string(text[bytes.LastIndexByte(text, ')')+1:]), " %c %d", &state, &parent)
-	return parent, state, err
 }
 
 // endStray kills the server another process left running in a data directory, if there is one, and frees the shared
@@ -128,19 +97,11 @@ func endStray(ctx context.Context, dataDir string) error {
 	if err != nil {
 		return nil // stopped in an orderly way, or never started
 	}
-	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", f.pid)); err == nil && cwd == dataDir {
+	if worksIn(f.pid, dataDir) {
 		if err := killTree(ctx, f.pid); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("end the server left in %s: %w", dataDir, err)
 		}
 	}
 	freeSharedMemory(f.shmID)
 	return nil
-}
-
-// freeSharedMemory removes the System V segment of a killed server. It has a few bytes and only serves as a lock, but a
-// machine has only some thousand of them. An error means that it is gone already.
-func freeSharedMemory(id int) {
-	if id >= 0 {
-		_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"testing"
 )
 
 // ownerFile lies in every directory this package makes and is locked by the process that uses it, so whoever gets the
@@ -55,11 +54,7 @@ func (d *runDir) remove() error {
 
 // runRoot is as short as it can be, because the path of a Unix socket must not exceed 107 bytes.
 func runRoot(acct account) (string, error) {
-	tmp := os.TempDir()
-	if !acct.reaches(tmp) || len(tmp) > 50 {
-		tmp = "/tmp"
-	}
-	root := filepath.Join(tmp, fmt.Sprintf("weir-env-%d", os.Geteuid()))
+	root := filepath.Join(shortTemp(acct), fmt.Sprintf("weir-env-%d", os.Geteuid()))
 	if err := os.Mkdir(root, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
@@ -97,22 +92,37 @@ func sweep(ctx context.Context, root string) error {
 	return nil
 }
 
-// TempDir makes a directory that exists until the test ends and that server processes can read. t.TempDir makes one
-// that only the test can enter, which is not enough when the test is run by root and the server is not.
-func TempDir(t testing.TB) string {
-	t.Helper()
-	acct, err := serverAccount(t.Context())
+// TempDir makes a directory that server processes can read and gives the function that deletes it. One of the testing
+// package can only be entered by the test, which is not enough when the test is run by root and the server is not.
+func TempDir(ctx context.Context) (path string, remove func() error, err error) {
+	acct, err := serverAccount(ctx)
 	if err != nil {
-		t.Fatal(err)
+		return "", nil, err
 	}
-	dir, err := newRunDir(t.Context(), acct)
+	dir, err := newRunDir(ctx, acct)
 	if err != nil {
-		t.Fatalf("make a directory for servers: %v", err)
+		return "", nil, err
 	}
-	t.Cleanup(func() {
-		if err := dir.remove(); err != nil {
-			t.Errorf("remove %s: %v", dir.path, err)
-		}
-	})
-	return dir.path
+	return dir.path, dir.remove, nil
+}
+
+// MakeDir makes a directory in the machine's temporary one that server processes can enter. Its path is short enough
+// for Unix sockets two levels below. Nobody but the caller deletes it.
+func MakeDir(ctx context.Context, pattern string) (string, error) {
+	acct, err := serverAccount(ctx)
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(shortTemp(acct), pattern)
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+}
+
+func shortTemp(acct account) string {
+	if tmp := os.TempDir(); acct.reaches(tmp) && len(tmp) <= 50 {
+		return tmp
+	}
+	return "/tmp"
 }

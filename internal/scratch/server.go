@@ -23,11 +23,11 @@ type Server struct {
 	Name    string // unique; a standby reports it to its primary as application_name
 
 	cfg       Config
-	install   *install
+	programs  *Programs
+	prepared  string
 	port      *port
-	guard     *guard
+	guard     *Guard
 	temporary bool // Dir is deleted by Close
-	shared    bool
 	standby   bool
 	discard   func() error // deletes Dir or just lets go of it
 
@@ -49,6 +49,22 @@ const (
 // Start starts a server that was stopped or killed and waits until it accepts connections.
 func (s *Server) Start() error { return s.start(context.Background()) }
 
+// PID is the process id of the postmaster, 0 when it is not running.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.running(); p != nil {
+		return p.pid()
+	}
+	return 0
+}
+
+// Exact is the full version, such as 15.18.
+func (s *Server) Exact() string { return s.programs.Exact }
+
+// Config is what the server was started with.
+func (s *Server) Config() Config { return s.cfg.clone() }
+
 func (s *Server) start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,7 +76,7 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := s.install.account.command(s.Dir, filepath.Join(s.install.bin, "postgres"), "-D", s.dataDir())
+	cmd := s.programs.account.command(s.Dir, filepath.Join(s.programs.Bin, "postgres"), "-D", s.dataDir())
 	cmd.Stdout, cmd.Stderr = log, log
 	p, err := startProcess(cmd)
 	if err != nil {
@@ -113,17 +129,8 @@ func (s *Server) Running() bool {
 	return s.running() != nil
 }
 
-var errShared = errors.New("it is shared with other tests; hint: use testenv.Postgres for a server of your own")
-
 // Stop ends the server and waits until it has ended.
 func (s *Server) Stop(mode StopMode) error {
-	if s.shared {
-		return fmt.Errorf("stop Postgres %s: %w", s.Version, errShared)
-	}
-	return s.stop(mode)
-}
-
-func (s *Server) stop(mode StopMode) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.running()
@@ -155,13 +162,6 @@ func (s *Server) Restart(mode StopMode) error {
 // Kill ends the postmaster and all its children with SIGKILL, as when the machine loses power: no goodbye to clients,
 // no flush, no checkpoint.
 func (s *Server) Kill() error {
-	if s.shared {
-		return fmt.Errorf("kill Postgres %s: %w", s.Version, errShared)
-	}
-	return s.kill()
-}
-
-func (s *Server) kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.running()
@@ -177,7 +177,7 @@ func (s *Server) kill() error {
 	return nil
 }
 
-// Close ends the server for good. What StartPostgres was given as directory stays.
+// Close ends the server for good. Its directory stays if Options named one and not Remove.
 func (s *Server) Close() error {
 	var errs []error
 	if s.Running() {
@@ -185,15 +185,15 @@ func (s *Server) Close() error {
 		if s.temporary {
 			mode = Immediate // nobody will ask for the data again
 		}
-		if err := s.stop(mode); err != nil {
-			errs = append(errs, err, s.kill())
+		if err := s.Stop(mode); err != nil {
+			errs = append(errs, err, s.Kill())
 		}
 	}
 	if f, err := readPostmasterFile(s.dataDir()); err == nil {
 		freeSharedMemory(f.shmID) // it was killed and not started again
 	}
 	if s.guard != nil {
-		errs = append(errs, s.guard.dismiss())
+		errs = append(errs, s.guard.Dismiss())
 		s.guard = nil
 	}
 	if s.discard != nil {

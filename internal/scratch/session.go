@@ -4,33 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// clientLimit bounds a statement of a test.
+// clientLimit bounds a statement of this package.
 const clientLimit = 60 * time.Second
-
-// Exec runs statements in a database, as role postgres; one string may hold several.
-func (s *Server) Exec(t testing.TB, db string, sql ...string) {
-	t.Helper()
-	if _, err := s.Run(context.Background(), db, sql...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Query returns the rows of a query as Postgres prints them; NULL is the string NULL.
-func (s *Server) Query(t testing.TB, db, sql string) [][]string {
-	t.Helper()
-	rows, err := s.Run(context.Background(), db, sql)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rows
-}
 
 // Run runs statements one after another in one session and returns the rows of the last one.
 func (s *Server) Run(ctx context.Context, db string, sql ...string) (rows [][]string, err error) {
@@ -91,61 +71,3 @@ func (c *session) run(ctx context.Context, sql string) ([][]string, error) {
 	return rows, nil
 }
 
-// CreateDatabase makes an empty database whose name begins with the given one and returns its URL; DatabaseOf tells the
-// full name. Names are unique, so tests can share a server; on a shared server the database and its replication slots
-// are dropped when the test ends.
-func (s *Server) CreateDatabase(t testing.TB, name string) string {
-	t.Helper()
-	db := fmt.Sprintf("%s_%s", name, strings.ToLower(randomText()))
-	s.Exec(t, "postgres", "CREATE DATABASE "+quoteIdent(db))
-	if s.shared {
-		t.Cleanup(func() {
-			if err := s.dropDatabase(db); err != nil {
-				t.Errorf("drop database %s: %v; hint: a client of the test is still connected", db, err)
-			}
-		})
-	}
-	return s.URL(db)
-}
-
-// DatabaseOf is the name of the database in a URL.
-func DatabaseOf(t testing.TB, url string) string {
-	t.Helper()
-	cfg, err := pgconn.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg.Database
-}
-
-// dropDatabase works against whoever is still connected: it lets nobody in, throws out who is there, drops the slots
-// they held and then the database. DROP DATABASE ... WITH (FORCE) is newer than version 12 and spares slots.
-func (s *Server) dropDatabase(db string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), clientLimit)
-	defer cancel()
-	c, err := s.connect(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	ident, text := quoteIdent(db), quote(db)
-	if _, err := c.run(ctx, "ALTER DATABASE "+ident+" ALLOW_CONNECTIONS false"); err != nil {
-		return errors.Join(err, c.close(ctx))
-	}
-	var last error
-	err = Poll(ctx, 10*time.Millisecond, func() (bool, error) {
-		for _, sql := range []string{
-			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = " + text,
-			"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = " + text,
-			"DROP DATABASE " + ident,
-		} {
-			if _, last = c.run(ctx, sql); last != nil {
-				return false, nil
-			}
-		}
-		return true, nil
-	})
-	if err != nil {
-		err = last
-	}
-	return errors.Join(err, c.close(context.Background()))
-}

@@ -6,43 +6,25 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 )
 
-// Standby starts a hot standby that streams from s, which keeps running. It has the configuration of s, changed by
-// opts, and a physical slot on s under its Name.
-func (s *Server) Standby(t testing.TB, opts ...Option) *Server {
-	t.Helper()
-	standby, err := s.startStandby(t.Context(), opts)
-	if err != nil {
-		t.Fatalf("start a standby of Postgres %s on port %d: %v", s.Version, s.Port, err)
-	}
-	t.Cleanup(func() {
-		standby.cleanup(t)
-		if s.Running() {
-			// It may have been promoted, or s may be a primary no more; the slot would only hold WAL.
-			_, err := s.Run(context.Background(), "postgres", dropSlot(standby.Name))
-			if err != nil && s.Running() {
-				t.Errorf("drop the slot of a standby: %v", err)
-			}
-		}
-	})
-	return standby
-}
-
-func (s *Server) startStandby(ctx context.Context, opts []Option) (*Server, error) {
-	cfg := s.cfg.clone()
+// StartStandby starts a hot standby that streams from s, which keeps running. cfg is usually that of s with changes; the
+// standby gets a port of its own and a physical slot on s under its Name, which DropStandbySlot removes.
+func (s *Server) StartStandby(ctx context.Context, cfg Config) (*Server, error) {
 	cfg.Port = 0
-	for _, opt := range opts {
-		opt(&cfg)
-	}
-	standby, err := newTemporary(ctx, s.Version, cfg)
+	standby, err := newServer(ctx, Options{Programs: s.programs, Prepared: s.prepared, Config: cfg})
 	if err != nil {
 		return nil, err
 	}
 	standby.standby = true
 	return standby.begin(ctx, func() error { return s.backup(ctx, standby) })
+}
+
+// DropStandbySlot drops the slot of a standby that has ended; it would only hold WAL.
+func (s *Server) DropStandbySlot(ctx context.Context, standby *Server) error {
+	_, err := s.Run(ctx, "postgres", dropSlot(standby.Name))
+	return err
 }
 
 // backup copies the running primary between the two calls of the backup API, which works on every version and without
@@ -65,7 +47,7 @@ func (s *Server) backup(ctx context.Context, standby *Server) (err error) {
 			return err
 		}
 	}
-	if err := copyTree(s.install.account, s.dataDir(), standby.dataDir(), neededByStandby); err != nil {
+	if err := copyTree(s.programs.account, s.dataDir(), standby.dataDir(), neededByStandby); err != nil {
 		return fmt.Errorf("copy the primary: %w", err)
 	}
 	label, err := c.run(ctx, "SELECT labelfile FROM "+end)
@@ -136,11 +118,9 @@ func (s *Server) Promote() error {
 	return nil
 }
 
-// WaitReplayed waits until a standby shows everything that primary had committed when it was called.
-func (s *Server) WaitReplayed(t testing.TB, primary *Server) {
-	t.Helper()
-	lsn := primary.Query(t, "postgres", "SELECT pg_current_wal_flush_lsn()")[0][0]
-	ctx, cancel := context.WithTimeout(t.Context(), clientLimit)
+// WaitReplayed waits until a standby shows everything up to a position of its primary's log.
+func (s *Server) WaitReplayed(ctx context.Context, lsn string) error {
+	ctx, cancel := context.WithTimeout(ctx, clientLimit)
 	defer cancel()
 	c, err := s.connect(ctx, "postgres")
 	if err == nil {
@@ -151,6 +131,7 @@ func (s *Server) WaitReplayed(t testing.TB, primary *Server) {
 		err = errors.Join(err, c.close(context.Background()))
 	}
 	if err != nil {
-		t.Fatalf("wait until the standby on port %d has replayed %s: %v", s.Port, lsn, err)
+		return fmt.Errorf("wait until the standby on port %d has replayed %s: %w", s.Port, lsn, err)
 	}
+	return nil
 }

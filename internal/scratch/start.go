@@ -8,94 +8,76 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"testing"
-	"time"
 )
 
-// fetchLimit bounds the time to get programs that are not on the machine yet.
-const fetchLimit = 8 * time.Minute
-
-// Postgres starts a server that lives as long as the test.
-func Postgres(t testing.TB, v Version, opts ...Option) *Server {
-	t.Helper()
-	s, err := startTemporary(t.Context(), v, makeConfig(opts))
-	if err != nil {
-		t.Fatalf("start Postgres %s: %v", v, err)
-	}
-	t.Cleanup(func() { s.cleanup(t) })
-	return s
+// Options says which server is started, and where. Programs is required.
+type Options struct {
+	Programs *Programs
+	// Dir holds the server and stays when it is closed; a later Start continues with its data. "": a directory among
+	// those of all test processes of this user, deleted by Close.
+	Dir string
+	// Remove makes Close, and the guard, delete Dir as well.
+	Remove bool
+	// Prepared is where empty clusters are kept to be copied. "": none is kept.
+	Prepared string
+	Config   Config
 }
 
-// cleanup ends the server of a test and shows its log if the test failed.
-func (s *Server) cleanup(t testing.TB) {
-	if t.Failed() {
-		t.Logf("last lines of the log of Postgres %s on port %d:\n%s", s.Version, s.Port, s.LogTail(30))
-	}
-	if err := s.Close(); err != nil {
-		t.Errorf("end Postgres %s on port %d: %v", s.Version, s.Port, err)
-	}
-}
-
-// startTemporary starts a server in a directory that is deleted by Close.
-func startTemporary(ctx context.Context, v Version, cfg Config) (*Server, error) {
-	s, err := newTemporary(ctx, v, cfg)
+// Start starts a server and waits until it accepts connections. It ends with Close or with this process.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	s, err := newServer(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	return s.begin(ctx, func() error { return s.install.newCluster(ctx, s.dataDir()) })
+	return s.begin(ctx, func() error { return s.openCluster(ctx) })
 }
 
-func newTemporary(ctx context.Context, v Version, cfg Config) (*Server, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
-	defer cancel()
-	in, err := findInstall(ctx, v)
-	if err != nil {
-		return nil, err
+// newServer takes a directory.
+func newServer(ctx context.Context, o Options) (*Server, error) {
+	p := o.Programs
+	s := &Server{Version: p.Version, cfg: o.Config, programs: p, prepared: o.Prepared}
+	if o.Dir == "" {
+		dir, err := newRunDir(ctx, p.account)
+		if err != nil {
+			return nil, err
+		}
+		s.Dir, s.temporary, s.discard = dir.path, true, dir.remove
+		return s, nil
 	}
-	dir, err := newRunDir(ctx, in.account)
-	if err != nil {
-		return nil, err
-	}
-	return &Server{Version: v, Dir: dir.path, cfg: cfg, install: in, temporary: true, discard: dir.remove}, nil
-}
-
-// StartPostgres starts a server for a program that is not a test. Its data stays in dir: a later call with the same dir
-// continues with it. The server ends with Close or with this process.
-func StartPostgres(ctx context.Context, v Version, dir string, cfg Config) (*Server, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	fetching, cancel := context.WithTimeout(ctx, fetchLimit)
-	defer cancel()
-	in, err := findInstall(fetching, v)
+	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := makeOpen(dir); err != nil {
-		return nil, fmt.Errorf("make the directory of Postgres %s: %w", v, err)
+		return nil, fmt.Errorf("make the directory of Postgres %s: %w", p.Version, err)
 	}
-	if !in.account.reaches(dir) {
+	if !p.account.reaches(dir) {
 		return nil, fmt.Errorf("directory %s cannot be entered by user %d, which runs the server; "+
-			"hint: use a directory whose parents everybody may enter", dir, in.account.uid)
+			"hint: use a directory whose parents everybody may enter", dir, p.account.uid)
 	}
 	owner, err := tryLock(filepath.Join(dir, ownerFile))
 	if err != nil {
 		return nil, fmt.Errorf("take the server directory %s: %w", dir, err)
 	}
-	s := &Server{Version: v, Dir: dir, cfg: cfg, install: in}
-	s.discard = func() error { owner.release(); return nil }
-	return s.begin(ctx, func() error { return s.openCluster(ctx) })
+	s.Dir, s.temporary = dir, o.Remove
+	s.discard = func() error {
+		defer owner.release()
+		if o.Remove {
+			return os.RemoveAll(dir)
+		}
+		return nil
+	}
+	return s, nil
 }
 
 // openCluster uses the data an earlier call left in the directory, or makes new data.
 func (s *Server) openCluster(ctx context.Context) error {
-	if err := s.install.account.own(s.Dir); err != nil {
+	if err := s.programs.account.own(s.Dir); err != nil {
 		return err
 	}
 	version, err := os.ReadFile(filepath.Join(s.dataDir(), "PG_VERSION"))
 	if errors.Is(err, os.ErrNotExist) {
-		return s.install.newCluster(ctx, s.dataDir())
+		return s.programs.newCluster(ctx, s.dataDir(), s.prepared)
 	}
 	if err != nil {
 		return err
@@ -131,7 +113,8 @@ func (s *Server) begin(ctx context.Context, makeData func() error) (_ *Server, e
 	if s.temporary {
 		remove = s.Dir
 	}
-	if s.guard, err = startGuard(s.dataDir(), remove); err != nil {
+	s.guard, err = StartGuard(GuardOptions{Dir: s.dataDir(), PIDFile: filepath.Join(s.dataDir(), "postmaster.pid"), Remove: remove})
+	if err != nil {
 		return nil, err
 	}
 	return s, s.start(ctx)
@@ -159,7 +142,7 @@ func (s *Server) writeFile(path string, data []byte, mode os.FileMode) error {
 	if err := os.WriteFile(path, data, mode); err != nil {
 		return err
 	}
-	return errors.Join(os.Chmod(path, mode), s.install.account.own(path))
+	return errors.Join(os.Chmod(path, mode), s.programs.account.own(path))
 }
 
 // createRoles runs in single-user mode, so that it needs neither a listening server nor a hole in pg_hba.conf. It runs
@@ -173,7 +156,7 @@ func (s *Server) createRoles() error {
 	if _, err := os.Stat(done); err == nil {
 		return nil
 	}
-	cmd := s.install.account.command(s.Dir, filepath.Join(s.install.bin, "postgres"),
+	cmd := s.programs.account.command(s.Dir, filepath.Join(s.programs.Bin, "postgres"),
 		"--single", "-D", s.dataDir(), "postgres")
 	cmd.Stdin = strings.NewReader(sql)
 	out, err := cmd.CombinedOutput()

@@ -55,6 +55,3 @@ func (s *Server) writeCertificates() error {
 		s.writeFile(filepath.Join(s.Dir, "server.crt"), encode("CERTIFICATE", serverDER), 0o644),
 		s.writeFile(filepath.Join(s.Dir, "server.key"), encode("PRIVATE KEY", keyDER), 0o600))
 }
-
-// randomText makes names unique across processes that share a server.
-func randomText() string { return rand.Text()[:10] }

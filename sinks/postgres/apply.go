@@ -507,7 +507,7 @@ func (a *applier) keyless(t *table, batch *changelog.Rows, e *changelog.Entry) e
 	}
 	a.begin()
 	old := batch.Old(e)
-	var conds, params []string
+	var conds []string
 	var values [][]byte
 	it := old.Iter()
 	for c := range t.cols {
@@ -522,7 +522,6 @@ func (a *applier) keyless(t *table, batch *changelog.Rows, e *changelog.Entry) e
 			// Compared as text: json, xml and point have no equality of their own.
 			values = append(values, raw[4:])
 			conds = append(conds, fmt.Sprintf("t.%s::text = $%d%s", t.cols[c].name, len(values), t.cols[c].asText()))
-			params = append(params, t.cols[c].elemName)
 		}
 	}
 	if len(conds) == 0 {
@@ -587,9 +586,13 @@ func (a *applier) truncate(tables []*table, tr *changelog.Truncate) {
 	var names []string
 	for _, t := range tables {
 		t.buf.reset()
-		names = append(names, t.qualified())
+		name := t.qualified()
+		if t.spec.Kind != 'p' {
+			name = "ONLY " + name
+		}
+		names = append(names, name)
 	}
-	sql := "TRUNCATE ONLY " + strings.Join(names, ", ONLY ")
+	sql := "TRUNCATE " + strings.Join(names, ", ")
 	if tr.RestartIdentity {
 		sql += " RESTART IDENTITY"
 	}

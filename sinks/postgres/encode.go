@@ -142,15 +142,6 @@ func (a *arrays) put(i int, kind byte, raw []byte) {
 	a.null[i] = true
 }
 
-// bytes is the size of what was added.
-func (a *arrays) bytes() int {
-	n := 0
-	for i := range a.cols {
-		n += len(a.bufs[i])
-	}
-	return n
-}
-
 // bind sends the arrays as the parameters of a prepared statement.
 func (a *arrays) bind(w *wire, name string, cols []column) {
 	at := w.bindStart(name, len(a.cols), 1)

@@ -30,7 +30,6 @@ type wire struct {
 
 	out    []byte // encoded, not yet sent
 	copyAt int    // start of the open CopyData message in out, 0 if none
-	sent   int    // bytes sent since the last Sync, to learn whether a transaction is open
 
 	mu struct {
 		sync.Mutex
@@ -172,16 +171,8 @@ func (w *wire) statement(sql string, x expectation) {
 	w.execute(x)
 }
 
-// copyStart opens a CopyData message; rows are appended to w.out. copySplit closes it when it has grown large.
+// copyStart opens a CopyData message; rows are appended to w.out.
 func (w *wire) copyStart() { w.copyAt = w.message('d') }
-
-func (w *wire) copySplit() {
-	if len(w.out)-w.copyAt < 32<<10 {
-		return
-	}
-	w.end(w.copyAt)
-	w.copyAt = w.message('d')
-}
 
 func (w *wire) copyEnd() {
 	w.end(w.copyAt)

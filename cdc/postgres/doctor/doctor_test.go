@@ -435,7 +435,9 @@ func TestLongTransactions(t *testing.T) {
 		t.Fatalf("%d transactions found: %+v", len(found), found)
 	}
 	repair(t, s, "postgres", found)
-	eventually(t, func() bool { return of(t, check(t, s.URL("postgres"), opts), "pg.longtx")[0].Severity == api.SeverityOK })
+	eventually(t, func() bool {
+		return of(t, check(t, s.URL("postgres"), opts), "pg.longtx")[0].Severity == api.SeverityOK
+	})
 }
 
 func TestEncodingAndCollationOfTheDatabase(t *testing.T) {

@@ -98,7 +98,7 @@ func works(n sizes) []work {
 			id: 7, name: fmt.Sprintf("one transaction of %d inserts, start to visible", n.changed), sides: []string{peer, weir, streaming},
 			tables: empty, lines: []line{
 				{"seconds", peer, report.Line{Unit: "s", Floor: report.Floor{Ratio: 1.3}}},
-				{"seconds", streaming, report.Line{Work: "peer with streaming=on", Unit: "s"}},
+				{"seconds", streaming, report.Line{Work: "the same, peer with streaming=on", Unit: "s"}},
 			},
 			measure: transaction(n.changed),
 		},
@@ -109,8 +109,8 @@ func works(n sizes) []work {
 		{
 			id: 9, name: fmt.Sprintf("latency of %d single-row commits, 200 ms apart", n.commits), sides: both,
 			tables: empty, lines: []line{
-				{"p50", peer, report.Line{Work: "p50", Unit: "ms", Floor: report.Floor{Most: 3}}},
-				{"p99", peer, report.Line{Work: "p99", Unit: "ms", Floor: report.Floor{Most: 10}}},
+				{"p50", peer, report.Line{Work: "commit to visible, p50", Unit: "ms", Floor: report.Floor{Most: 3}}},
+				{"p99", peer, report.Line{Work: "commit to visible, p99", Unit: "ms", Floor: report.Floor{Most: 10}}},
 			},
 			measure: latency(n.commits),
 		},
@@ -118,11 +118,10 @@ func works(n sizes) []work {
 	for i := range all {
 		for k := range all[i].lines {
 			l := &all[i].lines[k]
-			part := ""
-			if l.Work != "" {
-				part = ": " + l.Work
+			if l.Work == "" {
+				l.Work = all[i].name
 			}
-			l.Work, l.Peer = fmt.Sprintf("%d %s%s", all[i].id, all[i].name, part), l.against
+			l.Work, l.Peer = fmt.Sprintf("%d %s", all[i].id, l.Work), l.against
 		}
 	}
 	return all

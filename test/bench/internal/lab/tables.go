@@ -62,26 +62,26 @@ CREATE SCHEMA lab;
 CREATE PROCEDURE lab.inserts(total int, per int, INOUT written bigint) LANGUAGE plpgsql AS $$
 BEGIN
 	written := 0;
-	FOR first IN 1 .. total BY per LOOP
+	FOR lowest IN 1 .. total BY per LOOP
 		INSERT INTO public.t1 SELECT i, (i * 7919) % 1000003, (i % 1000000) / 100.0,
 			md5(i::text) || md5((i + 1)::text), timestamptz '2024-01-01 00:00:00+00' + i * interval '1 second'
-			FROM generate_series(first::bigint, least(first + per - 1, total)::bigint) i;
-		written := written + least(per, total - first + 1);
+			FROM generate_series(lowest::bigint, least(lowest + per - 1, total)::bigint) i;
+		written := written + least(per, total - lowest + 1);
 		COMMIT;
 	END LOOP;
 END $$;
 CREATE PROCEDURE lab.updates(total int, per int, keys int, INOUT written bigint) LANGUAGE plpgsql AS $$
 DECLARE
-	some bigint;
+	batch bigint;
 BEGIN
 	written := 0;
-	FOR first IN 1 .. total BY per LOOP
+	FOR lowest IN 1 .. total BY per LOOP
 		UPDATE public.t1 t SET n = t.n + 1, amount = t.amount + 0.01, at = t.at + interval '1 millisecond'
 			FROM (SELECT DISTINCT 1 + abs(hashint8extended(i, 42) % keys) AS id
-				FROM generate_series(first::bigint, least(first + per - 1, total)::bigint) i) k
+				FROM generate_series(lowest::bigint, least(lowest + per - 1, total)::bigint) i) k
 			WHERE t.id = k.id;
-		GET DIAGNOSTICS some = ROW_COUNT;
-		written := written + some;
+		GET DIAGNOSTICS batch = ROW_COUNT;
+		written := written + batch;
 		COMMIT;
 	END LOOP;
 END $$;

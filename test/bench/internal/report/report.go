@@ -127,8 +127,10 @@ func Print(out io.Writer, header []string, records []Record) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	told := "" // lines of one work fail together and for one reason
 	for _, r := range records {
-		if r.Error != "" {
+		if r.Error != "" && r.Error != told {
+			told = r.Error
 			fmt.Fprintf(&text, "\n%s: %s\n", r.Work, r.Error)
 		}
 	}
