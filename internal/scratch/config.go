@@ -79,7 +79,8 @@ func quoteSetting(value string) string { return quote(strings.ReplaceAll(value, 
 // quote writes a string for SQL.
 func quote(value string) string { return "'" + strings.ReplaceAll(value, "'", "''") + "'" }
 
-func quoteIdent(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+// QuoteIdent writes a name for SQL.
+func QuoteIdent(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // hba is the content of pg_hba.conf.
 func (c Config) hba() string {
@@ -105,7 +106,7 @@ func (c Config) hba() string {
 		add("local", "all", "trust")
 	}
 	for _, l := range c.Logins {
-		add(host, quoteIdent(l.User), "scram-sha-256")
+		add(host, QuoteIdent(l.User), "scram-sha-256")
 	}
 	if c.SuperuserPassword != "" {
 		add(host, "postgres", "scram-sha-256")
@@ -121,7 +122,7 @@ func (c Config) roles() (string, error) {
 		fmt.Fprintf(&sql, "ALTER ROLE postgres PASSWORD %s\n", quote(c.SuperuserPassword))
 	}
 	for _, l := range c.Logins {
-		fmt.Fprintf(&sql, "CREATE ROLE %s LOGIN REPLICATION PASSWORD %s\n", quoteIdent(l.User), quote(l.Password))
+		fmt.Fprintf(&sql, "CREATE ROLE %s LOGIN REPLICATION PASSWORD %s\n", QuoteIdent(l.User), quote(l.Password))
 	}
 	for _, l := range append(c.Logins, Login{"postgres", c.SuperuserPassword}) {
 		if strings.ContainsAny(l.User+l.Password, "\n\\") {

@@ -101,11 +101,11 @@ func candidates(ctx context.Context) []string {
 		dirs = append(dirs, strings.TrimSpace(string(out)))
 	}
 	for _, pattern := range []string{
-		"/usr/lib/postgresql/*/bin",                             // Debian, Ubuntu
-		"/usr/pgsql-*/bin",                                      // packages of postgresql.org for Red Hat
-		"/usr/libexec/postgresql*",                              // Alpine
-		"/opt/homebrew/opt/postgresql*/bin",                     // macOS, Homebrew
-		"/usr/local/opt/postgresql*/bin",                        // macOS on Intel, Homebrew
+		"/usr/lib/postgresql/*/bin",                               // Debian, Ubuntu
+		"/usr/pgsql-*/bin",                                        // packages of postgresql.org for Red Hat
+		"/usr/libexec/postgresql*",                                // Alpine
+		"/opt/homebrew/opt/postgresql*/bin",                       // macOS, Homebrew
+		"/usr/local/opt/postgresql*/bin",                          // macOS on Intel, Homebrew
 		"/Applications/Postgres.app/Contents/Versions/[0-9]*/bin", // macOS, Postgres.app
 	} {
 		found, err := filepath.Glob(pattern)

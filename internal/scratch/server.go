@@ -25,7 +25,7 @@ type Server struct {
 	cfg       Config
 	programs  *Programs
 	prepared  string
-	port      *port
+	port      *Port
 	guard     *Guard
 	temporary bool // Dir is deleted by Close
 	standby   bool
@@ -201,7 +201,7 @@ func (s *Server) Close() error {
 		s.discard = nil
 	}
 	if s.port != nil {
-		s.port.release()
+		s.port.Release()
 		s.port = nil
 	}
 	return errors.Join(errs...)

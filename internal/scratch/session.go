@@ -71,3 +71,34 @@ func (c *session) run(ctx context.Context, sql string) ([][]string, error) {
 	return rows, nil
 }
 
+// DropDatabase works against whoever is still connected: it lets nobody in, throws out who is there, drops the slots
+// they held and then the database. DROP DATABASE ... WITH (FORCE) is newer than version 12 and spares slots.
+func (s *Server) DropDatabase(db string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), clientLimit)
+	defer cancel()
+	c, err := s.connect(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	ident, text := QuoteIdent(db), quote(db)
+	if _, err := c.run(ctx, "ALTER DATABASE "+ident+" ALLOW_CONNECTIONS false"); err != nil {
+		return errors.Join(err, c.close(ctx))
+	}
+	var last error
+	err = Poll(ctx, 10*time.Millisecond, func() (bool, error) {
+		for _, sql := range []string{
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = " + text,
+			"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = " + text,
+			"DROP DATABASE " + ident,
+		} {
+			if _, last = c.run(ctx, sql); last != nil {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		err = last
+	}
+	return errors.Join(err, c.close(context.Background()))
+}

@@ -95,10 +95,10 @@ func (s *Server) begin(ctx context.Context, makeData func() error) (_ *Server, e
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.port, err = reservePort(s.cfg.Port); err != nil {
+	if s.port, err = ReservePort(s.cfg.Port); err != nil {
 		return nil, err
 	}
-	s.Port = s.port.number
+	s.Port = s.port.Number
 	s.Name = "weir_" + strconv.Itoa(s.Port)
 	if path := filepath.Join(s.Dir, ".s.PGSQL.00000"); len(path) > 107 && !s.cfg.TCPOnly {
 		return nil, fmt.Errorf("the path of a Unix socket in %s is too long; hint: use a shorter directory", s.Dir)

@@ -2,17 +2,15 @@ package testenv
 
 import (
 	"context"
-	"errors"
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-)
 
-// clientLimit bounds a statement of a test.
-const clientLimit = 60 * time.Second
+	"github.com/weirstream/weir/internal/scratch"
+)
 
 // Exec runs statements in a database, as role postgres; one string may hold several.
 func (s *Server) Exec(t testing.TB, db string, sql ...string) {
@@ -32,75 +30,16 @@ func (s *Server) Query(t testing.TB, db, sql string) [][]string {
 	return rows
 }
 
-// Run runs statements one after another in one session and returns the rows of the last one.
-func (s *Server) Run(ctx context.Context, db string, sql ...string) (rows [][]string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, clientLimit)
-	defer cancel()
-	c, err := s.connect(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.close(ctx)) }()
-	for _, text := range sql {
-		if rows, err = c.run(ctx, text); err != nil {
-			return nil, err
-		}
-	}
-	return rows, nil
-}
-
-// session is one connection of this package to a server.
-type session struct {
-	conn *pgconn.PgConn
-	db   string
-}
-
-func (s *Server) connect(ctx context.Context, db string) (*session, error) {
-	address := s.SocketURL(db)
-	if s.cfg.TCPOnly {
-		address = s.URL(db)
-	}
-	conn, err := pgconn.Connect(ctx, address)
-	if err != nil {
-		return nil, fmt.Errorf("connect to database %s of Postgres %s: %w", db, s.Version, err)
-	}
-	return &session{conn, db}, nil
-}
-
-func (c *session) close(ctx context.Context) error { return c.conn.Close(ctx) }
-
-// run uses the simple protocol, whose results are text.
-func (c *session) run(ctx context.Context, sql string) ([][]string, error) {
-	results, err := c.conn.Exec(ctx, sql).ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("run %q in database %s: %w", sql, c.db, err)
-	}
-	if len(results) == 0 {
-		return nil, nil
-	}
-	var rows [][]string
-	for _, values := range results[len(results)-1].Rows {
-		row := make([]string, len(values))
-		for i, v := range values {
-			if row[i] = string(v); v == nil {
-				row[i] = "NULL"
-			}
-		}
-		rows = append(rows, row)
-	}
-	return rows, nil
-}
-
 // CreateDatabase makes an empty database whose name begins with the given one and returns its URL; DatabaseOf tells the
 // full name. Names are unique, so tests can share a server; on a shared server the database and its replication slots
 // are dropped when the test ends.
 func (s *Server) CreateDatabase(t testing.TB, name string) string {
 	t.Helper()
-	db := fmt.Sprintf("%s_%s", name, strings.ToLower(randomText()))
-	s.Exec(t, "postgres", "CREATE DATABASE "+quoteIdent(db))
+	db := fmt.Sprintf("%s_%s", name, strings.ToLower(rand.Text()[:10]))
+	s.Exec(t, "postgres", "CREATE DATABASE "+scratch.QuoteIdent(db))
 	if s.shared {
 		t.Cleanup(func() {
-			if err := s.dropDatabase(db); err != nil {
+			if err := s.DropDatabase(db); err != nil {
 				t.Errorf("drop database %s: %v; hint: a client of the test is still connected", db, err)
 			}
 		})
@@ -116,36 +55,4 @@ func DatabaseOf(t testing.TB, url string) string {
 		t.Fatal(err)
 	}
 	return cfg.Database
-}
-
-// dropDatabase works against whoever is still connected: it lets nobody in, throws out who is there, drops the slots
-// they held and then the database. DROP DATABASE ... WITH (FORCE) is newer than version 12 and spares slots.
-func (s *Server) dropDatabase(db string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), clientLimit)
-	defer cancel()
-	c, err := s.connect(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	ident, text := quoteIdent(db), quote(db)
-	if _, err := c.run(ctx, "ALTER DATABASE "+ident+" ALLOW_CONNECTIONS false"); err != nil {
-		return errors.Join(err, c.close(ctx))
-	}
-	var last error
-	err = poll(ctx, 10*time.Millisecond, func() (bool, error) {
-		for _, sql := range []string{
-			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = " + text,
-			"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = " + text,
-			"DROP DATABASE " + ident,
-		} {
-			if _, last = c.run(ctx, sql); last != nil {
-				return false, nil
-			}
-		}
-		return true, nil
-	})
-	if err != nil {
-		err = last
-	}
-	return errors.Join(err, c.close(context.Background()))
 }

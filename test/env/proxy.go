@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/weirstream/weir/internal/scratch"
 )
 
 const (
@@ -24,7 +26,7 @@ const (
 // connections that exist and by new ones.
 type Proxy struct {
 	target string
-	port   *port
+	port   *scratch.Port
 	wg     sync.WaitGroup
 	ctx    context.Context // ends with the proxy
 	cancel context.CancelFunc
@@ -57,7 +59,7 @@ func NewProxy(t testing.TB, targetAddr string) *Proxy {
 
 // StartProxy starts a proxy that lives until Close.
 func StartProxy(targetAddr string) (*Proxy, error) {
-	port, err := reservePort(0)
+	port, err := scratch.ReservePort(0)
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy to %s: %w", targetAddr, err)
 	}
@@ -65,14 +67,14 @@ func StartProxy(targetAddr string) (*Proxy, error) {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.links = map[*link]struct{}{}
 	if err := p.Refuse(false); err != nil {
-		port.release()
+		port.Release()
 		return nil, err
 	}
 	return p, nil
 }
 
 // Addr is where clients connect to; it never changes.
-func (p *Proxy) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port.number)) }
+func (p *Proxy) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port.Number)) }
 
 // Cut resets all connections at once. New ones are accepted.
 func (p *Proxy) Cut() {
@@ -139,7 +141,7 @@ func (p *Proxy) Close() {
 	_ = p.Refuse(true)
 	p.Cut()
 	p.wg.Wait()
-	p.port.release()
+	p.port.Release()
 }
 
 func (p *Proxy) accept(listener net.Listener) {

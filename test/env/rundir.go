@@ -1,118 +1,23 @@
 package testenv
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"syscall"
 	"testing"
+
+	"github.com/weirstream/weir/internal/scratch"
 )
-
-// ownerFile lies in every directory this package makes and is locked by the process that uses it, so whoever gets the
-// lock knows that this process is dead.
-const ownerFile = "owner"
-
-// A runDir is a directory of this process in the place where all test processes of this user keep theirs.
-type runDir struct {
-	path  string
-	owner *fileLock
-}
-
-// newRunDir makes a directory that the account can enter, after removing those of dead processes.
-func newRunDir(ctx context.Context, acct account) (*runDir, error) {
-	root, err := runRoot(acct)
-	if err != nil {
-		return nil, err
-	}
-	// The lock spans from making a directory to locking it; without it a sweep could take a directory just being made
-	// for one whose owner is dead.
-	lock, err := waitLock(ctx, filepath.Join(root, "lock"))
-	if err != nil {
-		return nil, err
-	}
-	defer lock.release()
-	if err := sweep(ctx, root); err != nil {
-		return nil, fmt.Errorf("remove servers of dead test processes in %s: %w", root, err)
-	}
-	path, err := os.MkdirTemp(root, "run-")
-	if err != nil {
-		return nil, err
-	}
-	owner, err := tryLock(filepath.Join(path, ownerFile))
-	if err != nil {
-		return nil, err
-	}
-	return &runDir{path, owner}, errors.Join(os.Chmod(path, 0o755), acct.own(path))
-}
-
-// remove deletes the directory and lets go of it, in this order: no sweep sees it half deleted and unowned.
-func (d *runDir) remove() error {
-	defer d.owner.release()
-	return os.RemoveAll(d.path)
-}
-
-// runRoot is as short as it can be, because the path of a Unix socket must not exceed 107 bytes.
-func runRoot(acct account) (string, error) {
-	tmp := os.TempDir()
-	if !acct.reaches(tmp) || len(tmp) > 50 {
-		tmp = "/tmp"
-	}
-	root := filepath.Join(tmp, fmt.Sprintf("weir-env-%d", os.Geteuid()))
-	if err := os.Mkdir(root, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err
-	}
-	info, err := os.Lstat(root)
-	if err != nil {
-		return "", err
-	}
-	// The place is writable by everybody; a directory somebody else put there is not ours to use.
-	if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || int(st.Uid) != os.Geteuid() {
-		return "", fmt.Errorf("%s belongs to user %d; hint: remove it or set TMPDIR", root, st.Uid)
-	}
-	spread(root)
-	return root, os.Chmod(root, 0o755)
-}
-
-func sweep(ctx context.Context, root string) error {
-	dirs, err := filepath.Glob(filepath.Join(root, "run-*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		owner, err := tryLock(filepath.Join(dir, ownerFile))
-		if errors.Is(err, errLocked) || errors.Is(err, os.ErrNotExist) {
-			continue // in use, or just being removed by its guard
-		}
-		if err != nil {
-			return err
-		}
-		err = errors.Join(endStray(ctx, filepath.Join(dir, "data")), os.RemoveAll(dir))
-		owner.release()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // TempDir makes a directory that exists until the test ends and that server processes can read. t.TempDir makes one
 // that only the test can enter, which is not enough when the test is run by root and the server is not.
 func TempDir(t testing.TB) string {
 	t.Helper()
-	acct, err := serverAccount(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := newRunDir(t.Context(), acct)
+	dir, remove, err := scratch.TempDir(t.Context())
 	if err != nil {
 		t.Fatalf("make a directory for servers: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := dir.remove(); err != nil {
-			t.Errorf("remove %s: %v", dir.path, err)
+		if err := remove(); err != nil {
+			t.Errorf("remove %s: %v", dir, err)
 		}
 	})
-	return dir.path
+	return dir
 }

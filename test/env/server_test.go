@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/weirstream/weir/internal/scratch"
 )
 
 func TestVersionsStartAndDecode(t *testing.T) {
@@ -19,7 +21,7 @@ func TestVersionsStartAndDecode(t *testing.T) {
 		t.Run(v.String(), func(t *testing.T) {
 			begin := time.Now()
 			s := Postgres(t, v)
-			t.Logf("Postgres %s started in %s", s.install.exact, time.Since(begin).Round(time.Millisecond))
+			t.Logf("Postgres %s started in %s", s.Exact(), time.Since(begin).Round(time.Millisecond))
 			if got := s.Query(t, "postgres", "SHOW server_version")[0][0]; !strings.HasPrefix(got, v.String()+".") {
 				t.Errorf("server_version = %s, want %s", got, v)
 			}
@@ -243,14 +245,14 @@ func TestStandby(t *testing.T) {
 
 func TestStartPostgresKeepsItsData(t *testing.T) {
 	dir := filepath.Join(TempDir(t), "demo")
-	cfg := Config{FsyncOff: true, Logins: []Login{{"weir", "pw"}}}
+	cfg := Config{FsyncOff: true, Logins: []Login{{User: "weir", Password: "pw"}}}
 	for round := range 2 {
 		s, err := StartPostgres(t.Context(), 15, dir, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := StartPostgres(t.Context(), 15, dir, cfg); !errors.Is(err, errLocked) {
-			t.Errorf("a second server in the directory: error %v, want errLocked", err)
+		if _, err := StartPostgres(t.Context(), 15, dir, cfg); !errors.Is(err, scratch.ErrLocked) {
+			t.Errorf("a second server in the directory: error %v, want ErrLocked", err)
 		}
 		s.Exec(t, "postgres", "CREATE TABLE IF NOT EXISTS n (i int)", fmt.Sprintf("INSERT INTO n VALUES (%d)", round))
 		if got := s.Query(t, "postgres", "SELECT count(*) FROM n")[0][0]; got != fmt.Sprint(round+1) {
@@ -309,7 +311,7 @@ func TestTempDirIsReadableByTheServer(t *testing.T) {
 	}
 	s := Shared(t, 15)
 	db := DatabaseOf(t, s.CreateDatabase(t, "copy"))
-	s.Exec(t, db, "CREATE TABLE n (i int)", "COPY n FROM "+quote(file))
+	s.Exec(t, db, "CREATE TABLE n (i int)", fmt.Sprintf("COPY n FROM '%s'", file))
 	if got := s.Query(t, db, "SELECT sum(i), NULL FROM n")[0]; got[0] != "3" || got[1] != "NULL" {
 		t.Errorf("got %v", got)
 	}

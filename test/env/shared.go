@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -49,6 +50,33 @@ func Shared(t testing.TB, v Version, opts ...Option) *Server {
 		t.Fatalf("start shared Postgres %s: %v", v, entry.err)
 	}
 	return entry.server
+}
+
+var errShared = errors.New("it is shared with other tests; hint: use testenv.Postgres for a server of your own")
+
+// Stop ends the server and waits until it has ended.
+func (s *Server) Stop(mode StopMode) error {
+	if s.shared {
+		return fmt.Errorf("stop Postgres %s: %w", s.Version, errShared)
+	}
+	return s.Server.Stop(mode)
+}
+
+// Restart stops and starts the server.
+func (s *Server) Restart(mode StopMode) error {
+	if s.shared {
+		return fmt.Errorf("restart Postgres %s: %w", s.Version, errShared)
+	}
+	return s.Server.Restart(mode)
+}
+
+// Kill ends the postmaster and all its children with SIGKILL, as when the machine loses power: no goodbye to clients,
+// no flush, no checkpoint.
+func (s *Server) Kill() error {
+	if s.shared {
+		return fmt.Errorf("kill Postgres %s: %w", s.Version, errShared)
+	}
+	return s.Server.Kill()
 }
 
 func (s *sharedServers) entry(key string) (*sharedServer, error) {

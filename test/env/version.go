@@ -2,16 +2,17 @@ package testenv
 
 import (
 	"fmt"
-	"strconv"
+
+	"github.com/weirstream/weir/internal/scratch"
 )
 
 // Version is the major version of a Postgres server.
-type Version int
+type Version = scratch.Version
 
 // The versions weir supports, oldest and newest; every version between them can be started as well.
 const (
-	Oldest Version = 12
-	Newest Version = 18
+	Oldest = scratch.Oldest
+	Newest = scratch.Newest
 )
 
 // Versions lists every version that can be started.
@@ -23,12 +24,10 @@ func Versions() []Version {
 	return all
 }
 
-func (v Version) String() string { return strconv.Itoa(int(v)) }
-
-// release is the exact release that is fetched for a version. A pinned release keeps a test from changing its result
+// releaseOf is the exact release that is fetched for a version. A pinned release keeps a test from changing its result
 // on the day a new minor release appears. Version 15 has none: it is the one that comes from the distribution, so that
 // one of the tested servers is built the way most users' servers are.
-func (v Version) release() (string, error) {
+func releaseOf(v Version) (string, error) {
 	switch v {
 	case 12:
 		return "12.22.0", nil

@@ -69,10 +69,7 @@ func (v *verifier) compare(ctx context.Context, conns *connections, k task) erro
 	over := t.report.More
 	t.mu.Unlock()
 	differ := differing(a, b)
-	if len(differ) == 0 {
-		return nil
-	}
-	if over {
+	if len(differ) == 0 || over {
 		return nil
 	}
 	pieces := k.buckets * split
@@ -243,6 +240,12 @@ func (v *verifier) settle(ctx context.Context, conns *connections, t *table) err
 			left = append(left, still...)
 		}
 		suspects = left
+		t.mu.Lock()
+		over := t.report.More
+		t.mu.Unlock()
+		if over {
+			return nil
+		}
 	}
 	return nil
 }

@@ -156,8 +156,9 @@ func (v *verifier) match(t *table, s, x *pg.Table, from, to database) string {
 	t.ranged = true
 	for _, name := range key {
 		a, b := s.Column(name), x.Column(name)
-		t.source.keyTypes = append(t.source.keyTypes, a.FormattedType)
-		t.target.keyTypes = append(t.target.keyTypes, b.FormattedType)
+		// Without length and precision, which would cut a key of the other side instead of not finding it.
+		t.source.keyTypes = append(t.source.keyTypes, pg.Qualified(a.Type.Schema, a.Type.Name))
+		t.target.keyTypes = append(t.target.keyTypes, pg.Qualified(b.Type.Schema, b.Type.Name))
 		t.ranged = t.ranged && sameOrder(a, b, from, to)
 	}
 	return ""

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -139,7 +140,7 @@ func (s *side) bound(ctx context.Context, conn *pgx.Conn, after []string, n int)
 	var out []string
 	err := conn.QueryRow(ctx, fmt.Sprintf("SELECT ARRAY[%s] FROM %s) AS t %s ORDER BY %s LIMIT 1 OFFSET %d",
 		strings.Join(keys, ", "), rows, s.scope(task{after: after}), order, n-1)).Scan(&out)
-	if err == pgx.ErrNoRows { //nolint:errorlint // pgx returns it as it is
+	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	return out, err

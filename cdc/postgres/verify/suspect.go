@@ -10,14 +10,17 @@ const patience = 4
 
 // suspect is a row that differed once. Three looks at it, source, target, source, tell one of four things: it is equal
 // now; it changed between the looks, so nothing is known; it stood still at the source and the target shows something
-// else, which is lag if it goes away and a difference if it stays; or it never stands still.
+// else, which is lag if it goes away and a difference if it stays; or it never stands still. In the last case the
+// target decides: if it moves too, it is following, by versions that we happened not to see.
 type suspect struct {
 	key    []string
 	first  time.Time
 	stable time.Time // since when the source's row has looked the same
 	last   string    // how it looked; "" absent
 	asked  int       // looks at the row as it is now
-	seen   map[string]bool
+	target string    // how the target's row looked
+	moves  int       // how often that changed
+	looks  int
 }
 
 type verdict uint8
@@ -36,20 +39,19 @@ type rule struct {
 }
 
 func newSuspect(key []string, now time.Time) *suspect {
-	return &suspect{key: key, first: now, stable: now, seen: map[string]bool{}}
+	return &suspect{key: key, first: now, stable: now}
 }
-
-// maxSeen bounds the versions remembered of a row.
-const maxSeen = 256
 
 func (s *suspect) look(r rule, now time.Time, before, target, after string) verdict {
 	if target == before || target == after {
 		return equal
 	}
-	if len(s.seen) < maxSeen {
-		s.seen[before], s.seen[after] = true, true
+	if s.looks > 0 && target != s.target {
+		s.moves++
 	}
-	if before != after || before != s.last || s.asked == 0 {
+	s.looks++
+	s.target = target
+	if s.asked == 0 || before != after || before != s.last {
 		s.last, s.stable, s.asked = after, now, 0
 	}
 	if before == after {
@@ -60,9 +62,7 @@ func (s *suspect) look(r rule, now time.Time, before, target, after string) verd
 		return different
 	case now.Sub(s.first) < patience*r.settle:
 		return pending
-	case s.asked > 0 && before == after && now.Sub(s.stable) < r.settle && !s.seen[target]:
-		return different // the target shows what the source has not had in all this time
-	case s.seen[target]:
+	case s.moves > 0:
 		return unsettledRow
 	}
 	return different

@@ -153,7 +153,7 @@ func header(ctx context.Context, f flags, pair *lab.Pair, machine string) ([]str
 		"weir against Postgres's built-in logical replication",
 		"machine  " + machine,
 		"servers  both, on this machine, TCP over 127.0.0.1: " + settings,
-		"peer     CREATE SUBSCRIPTION with its defaults (synchronous_commit=off, streaming=off, binary=off); its tables and keys were made before the clock started",
+		"peer     CREATE SUBSCRIPTION with its defaults (synchronous_commit=off, streaming=off, binary=off); its tables and keys were made before the clock started; it is resumed when its launcher would not make it wait",
 		"weir     " + strings.TrimSpace(string(name)) + "; " + inForce + "; it makes tables and keys itself, on the clock, which starts with its process",
 		fmt.Sprintf("runs     %d of each side, in turns, medians; ratios above 1: weir is better", f.runs),
 	}

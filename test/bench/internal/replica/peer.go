@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/weirstream/weir/test/bench/internal/lab"
 )
@@ -13,6 +14,7 @@ type Peer struct {
 	pair      *lab.Pair
 	streaming bool
 	target    *lab.Session
+	started   time.Time // of its apply worker
 }
 
 // NewPeer returns a peer; streaming lets it receive large transactions before they commit.
@@ -41,6 +43,7 @@ func (p *Peer) Start(ctx context.Context) error {
 	if p.streaming {
 		with = " WITH (streaming = on)"
 	}
+	p.started = time.Now()
 	return p.target.Exec(ctx, fmt.Sprintf(
 		"CREATE SUBSCRIPTION bench CONNECTION 'host=127.0.0.1 port=%d dbname=%s user=postgres' PUBLICATION bench%s",
 		p.pair.Source.Port, lab.SourceDB, with))
@@ -53,9 +56,21 @@ func (p *Peer) Following(ctx context.Context) (bool, error) {
 	return behind == 0, err
 }
 
-// Pause implements Replica.
+// Pause implements Replica. The launcher of apply workers takes a start soon after another for the retry of a worker
+// that crashed and lets it wait for wal_retrieve_retry_interval (ApplyLauncherMain in
+// src/backend/replication/logical/launcher.c). That wait would be most of a short drain and says nothing about applying,
+// so it is passed here, off the clock.
 func (p *Peer) Pause(ctx context.Context) error {
 	if err := p.target.Exec(ctx, "ALTER SUBSCRIPTION bench DISABLE"); err != nil {
+		return err
+	}
+	intervalMS, err := p.target.Int(ctx, "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_retrieve_retry_interval'")
+	if err != nil {
+		return err
+	}
+	free := p.started.Add(time.Duration(intervalMS)*time.Millisecond + 200*time.Millisecond)
+	err = lab.Poll(ctx, 20*time.Millisecond, func() (bool, error) { return time.Now().After(free), nil })
+	if err != nil {
 		return err
 	}
 	return p.pair.Detached(ctx)

@@ -1,0 +1,65 @@
+package postgres
+
+import (
+	"testing"
+)
+
+func shape(cols ...columnShape) *tableShape {
+	return &tableShape{Schema: "public", Name: "t", Columns: cols}
+}
+
+func col(num int16, name string, typ uint32) columnShape {
+	return columnShape{Attnum: num, Name: name, TypeOID: typ, TypeMod: -1}
+}
+
+func attr(num int16, name string, typ uint32) attribute {
+	return attribute{num: num, name: name, typ: typ, mod: -1}
+}
+
+// TestAlign: the log lists names and types in order; the catalog shows a later state. Each case is a history.
+func TestAlign(t *testing.T) {
+	const text, int4, int8 = 25, 23, 20
+	for name, c := range map[string]struct {
+		known *tableShape
+		log   []columnShape // without numbers
+		now   []attribute
+		want  []int16 // nil: cannot be told
+	}{
+		"added": {shape(col(1, "a", int4)), []columnShape{col(0, "a", int4), col(0, "b", text)},
+			[]attribute{attr(1, "a", int4), attr(2, "b", text)}, []int16{1, 2}},
+		"renamed": {shape(col(1, "a", int4), col(2, "b", text)), []columnShape{col(0, "a", int4), col(0, "c", text)},
+			[]attribute{attr(1, "a", int4), attr(2, "c", text)}, []int16{1, 2}},
+		"renamed, and changed in type since": {shape(col(1, "a", int4), col(2, "b", int4)), []columnShape{col(0, "a", int4), col(0, "c", int4)},
+			[]attribute{attr(1, "a", int4), attr(2, "c", int8)}, []int16{1, 2}},
+		"renamed twice, the log shows the first": {shape(col(1, "a", int4), col(2, "b", text)), []columnShape{col(0, "a", int4), col(0, "c", text)},
+			[]attribute{attr(1, "a", int4), attr(2, "d", text)}, []int16{1, 2}},
+		"dropped and added again under its name": {shape(col(1, "a", int4), col(2, "b", text)), []columnShape{col(0, "a", int4), col(0, "b", text)},
+			[]attribute{attr(1, "a", int4), attr(3, "b", text)}, []int16{1, 2}},
+		"dropped and another added": {shape(col(1, "a", int4), col(2, "b", text)), []columnShape{col(0, "a", int4), col(0, "c", text)},
+			[]attribute{attr(1, "a", int4), attr(3, "c", text)}, []int16{1, 3}},
+		"dropped": {shape(col(1, "a", int4), col(2, "b", text), col(3, "c", text)), []columnShape{col(0, "a", int4), col(0, "c", text)},
+			[]attribute{attr(1, "a", int4), attr(3, "c", text)}, []int16{1, 3}},
+		"added, and dropped since": {shape(col(1, "a", int4)), []columnShape{col(0, "a", int4), col(0, "b", text)},
+			[]attribute{attr(1, "a", int4)}, []int16{1, 2}},
+		"names changed places": {shape(col(1, "a", text), col(2, "b", text)), []columnShape{col(0, "b", text), col(0, "a", text)},
+			[]attribute{attr(1, "b", text), attr(2, "a", text)}, []int16{1, 2}},
+		"fewer columns than must be there": {shape(col(1, "a", int4), col(2, "b", text)), []columnShape{col(0, "a", int4)},
+			[]attribute{attr(1, "a", int4), attr(2, "b", text)}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := shape(c.log...)
+			ok := c.known.align(now, c.now)
+			if ok != (c.want != nil) {
+				t.Fatalf("told apart: %v", ok)
+			}
+			if !ok {
+				return
+			}
+			for i, n := range c.want {
+				if now.Columns[i].Attnum != n {
+					t.Errorf("column %q has number %d, want %d", now.Columns[i].Name, now.Columns[i].Attnum, n)
+				}
+			}
+		})
+	}
+}
