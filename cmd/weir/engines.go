@@ -6,6 +6,7 @@ import (
 	cdcdoctor "github.com/weirstream/weir/cdc/postgres/doctor"
 	"github.com/weirstream/weir/cdc/postgres/plan"
 	"github.com/weirstream/weir/cdc/postgres/selection"
+	"github.com/weirstream/weir/cdc/postgres/verify"
 	"github.com/weirstream/weir/cmd/weir/mirror"
 	"github.com/weirstream/weir/coordinator"
 	"github.com/weirstream/weir/internal/api"
@@ -86,4 +87,22 @@ func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 		return nil, err
 	}
 	return &out, nil
+}
+
+func runVerify(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyReport, error) {
+	source, err := pg.ParseURL(r.Source)
+	if err != nil {
+		return nil, err
+	}
+	target, err := pg.ParseURL(r.Target)
+	if err != nil {
+		return nil, err
+	}
+	sel, err := selection.New(r.Mirror)
+	if err != nil {
+		return nil, err
+	}
+	return verify.Run(ctx, e, verify.Request{
+		Source: source, Target: target, Selection: sel, SoftDelete: r.Mirror.Options["soft.delete.column"], Parallel: r.Parallelism,
+	})
 }

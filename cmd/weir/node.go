@@ -61,7 +61,9 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 	runner := mirror.NewRunner(e, mirror.Options{
 		Installation: n.state.Installation(),
 		Expand:       expander(o.Secrets),
-		Doctor:       func(ctx context.Context, spec api.MirrorSpec, s, t *pg.Config) ([]api.Check, error) { return examine(ctx, e, spec, s, t) },
+		Doctor: func(ctx context.Context, spec api.MirrorSpec, s, t *pg.Config) ([]api.Check, error) {
+			return examine(ctx, e, spec, s, t)
+		},
 	})
 	var err error
 	n.coord, err = coordinator.Open(ctx, e, coordinator.Options{

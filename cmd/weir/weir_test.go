@@ -139,7 +139,7 @@ type quick struct {
 
 func (q *quick) Sleep(ctx context.Context, _ time.Duration) error {
 	q.sleeps++
-	if q.until > 0 && q.sleeps >= q.until {
+	if q.until > 0 && q.sleeps >= q.until || q.sleeps > 10_000 { // a loop that never ends shall fail, not hang
 		q.cancel()
 	}
 	return ctx.Err()
@@ -277,16 +277,16 @@ func TestMirrorMovesPasswordsAway(t *testing.T) {
 	n := f.node()
 	f.scripts["mirror_shop"] = []api.PipelineStatus{
 		{Phase: api.PhaseCopy, Tables: tables(api.PhaseCopy, api.PhasePrepare)},
-		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), Position: "0/100"},
-		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), Position: "0/1FF"},
-		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), Position: "0/200"},
+		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), DurablePosition: "0/100"},
+		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), DurablePosition: "0/1FF"},
+		{Phase: api.PhaseLive, Tables: tables(api.PhaseLive, api.PhaseLive), DurablePosition: "0/200"},
 	}
 	f.want(t, 0, "mirror", "postgres://ann:hunter2@db/shop", "postgres://bob:s3cr3t@copy/shop", "--tables", "public.*,sales.*", "--except", "public.tmp_*",
-		"--route", "public.*=mirror.*", "--exclude-column", "public.users.ssn", "--filter", "public.orders: region = 'a:b'", "--set", "sink.lanes=2",
+		"--route", "public.*=mirror.*", "--exclude-column", "public.users.ssn", "--filter", "public.orders: region = 'a:b'", "--set", "snapshot.parallelism=2",
 		"--set", "memory.limit=1 GB", "--until-caught-up", "--log-level", "debug")
 	want := `create {"name":"mirror_shop","source":{"name":"","url":"postgres://ann:${secret:db_shop_ann}@db/shop"},` +
 		`"target":{"name":"","url":"postgres://bob:${secret:copy_shop_bob}@copy/shop"},"tables":["public.*","sales.*"],"except":["public.tmp_*"],` +
-		`"routes":[{"from":"public.*","to":"mirror.*"}],"exclude":["public.users.ssn"],"filters":[{"table":"public.orders","where":"region = 'a:b'"}],"options":{"sink.lanes":"2"}}`
+		`"routes":[{"from":"public.*","to":"mirror.*"}],"exclude":["public.users.ssn"],"filters":[{"table":"public.orders","where":"region = 'a:b'"}],"options":{"snapshot.parallelism":"2"}}`
 	if len(f.calls) != 1 || f.calls[0] != want {
 		t.Errorf("calls\n%s\nwant\n%s", strings.Join(f.calls, "\n"), want)
 	}
@@ -311,7 +311,7 @@ func TestMirrorMovesPasswordsAway(t *testing.T) {
 func TestMirrorAgain(t *testing.T) {
 	f := newFixture(t)
 	f.node()
-	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseLive, Position: "0/200"}}
+	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseLive, DurablePosition: "0/200"}}
 	args := []string{"mirror", "postgres://db/shop", "postgres://copy/shop", "--name", "m", "--until-caught-up"}
 	f.want(t, 0, args...)
 	v := f.views["m"]
@@ -321,8 +321,8 @@ func TestMirrorAgain(t *testing.T) {
 	if got := f.calls[1:]; !slices.Equal(got, []string{"resume m"}) {
 		t.Errorf("the second start did %v", got)
 	}
-	f.want(t, 2, append(args, "--except", "public.x", "--set", "sink.lanes=3")...)
-	if s := f.err.String(); !strings.Contains(s, "error[W3003]") || !strings.Contains(s, "different: except, option sink.lanes") {
+	f.want(t, 2, append(args, "--except", "public.x", "--set", "snapshot.parallelism=3")...)
+	if s := f.err.String(); !strings.Contains(s, "error[W3003]") || !strings.Contains(s, "different: except, option snapshot.parallelism") {
 		t.Errorf("printed\n%s", s)
 	}
 }
@@ -354,7 +354,7 @@ func TestMirrorThroughARunningServer(t *testing.T) {
 	f.p.engines.Node = func(context.Context, *env.Env, nodeOptions) (node, error) {
 		return nil, errors.New("a second node was opened")
 	}
-	f.scripts["mirror_shop"] = []api.PipelineStatus{{Phase: api.PhaseLive, Position: "0/200"}}
+	f.scripts["mirror_shop"] = []api.PipelineStatus{{Phase: api.PhaseLive, DurablePosition: "0/200"}}
 	f.want(t, 0, "mirror", "postgres://ann:pw@db/shop", "postgres://copy/shop", "--addr", "far:7070", "--until-caught-up")
 	if !strings.Contains(f.calls[0], "postgres://ann:pw@db/shop") {
 		t.Errorf("a server elsewhere seals by itself; it was given %s", f.calls[0])
@@ -518,33 +518,33 @@ func TestRunFile(t *testing.T) {
 		}
 	}
 	write("CREATE CONNECTION shop WITH ('connector'='postgres','hostname'='db','port'='5433','username'='a b','password'='p/w','database-name'='shop');\n" +
-		"SET 'sink.lanes' = '2';\nSET 'memory.limit' = '2 GB';\n" +
-		"CREATE MIRROR one FROM shop TO 'postgres://copy/a' TABLES 'public.*, sales.*' WITH ('sink.lanes' = '3');\n" +
+		"SET 'snapshot.parallelism' = '2';\nSET 'memory.limit' = '2 GB';\n" +
+		"CREATE MIRROR one FROM shop TO 'postgres://copy/a' TABLES 'public.*, sales.*' WITH ('snapshot.parallelism' = '3');\n" +
 		"CREATE MIRROR two FROM shop TO 'postgres://copy/b';\n")
 	for _, name := range []string{"one", "two"} {
-		f.scripts[name] = []api.PipelineStatus{{Phase: api.PhaseLive, Position: "0/200"}}
+		f.scripts[name] = []api.PipelineStatus{{Phase: api.PhaseLive, DurablePosition: "0/200"}}
 	}
 	f.want(t, 0, "run", file, "--until-caught-up")
 	want := []string{
-		`create {"name":"one","source":{"name":"shop","url":"postgres://a%20b:${secret:db-5433_shop_a-b}@db:5433/shop"},"target":{"name":"","url":"postgres://copy/a"},"tables":["public.*","sales.*"],"options":{"sink.lanes":"3"}}`,
-		`create {"name":"two","source":{"name":"shop","url":"postgres://a%20b:${secret:db-5433_shop_a-b}@db:5433/shop"},"target":{"name":"","url":"postgres://copy/b"},"tables":["*.*"],"options":{"sink.lanes":"2"}}`}
+		`create {"name":"one","source":{"name":"shop","url":"postgres://a%20b:${secret:db-5433_shop_a-b}@db:5433/shop"},"target":{"name":"","url":"postgres://copy/a"},"tables":["public.*","sales.*"],"options":{"snapshot.parallelism":"3"}}`,
+		`create {"name":"two","source":{"name":"shop","url":"postgres://a%20b:${secret:db-5433_shop_a-b}@db:5433/shop"},"target":{"name":"","url":"postgres://copy/b"},"tables":["*.*"],"options":{"snapshot.parallelism":"2"}}`}
 	if !slices.Equal(f.calls, want) {
 		t.Errorf("calls\n%s\nwant\n%s", strings.Join(f.calls, "\n"), strings.Join(want, "\n"))
 	}
-	f.vars["WEIR_SINK_LANES"] = "7"
-	write("SET 'sink.lanes' = '2';\nCREATE MIRROR three FROM 'postgres://db/x' TO 'postgres://copy/b';\n")
-	f.scripts["three"] = []api.PipelineStatus{{Phase: api.PhaseLive, Position: "0/200"}}
+	f.vars["WEIR_SNAPSHOT_PARALLELISM"] = "7"
+	write("SET 'snapshot.parallelism' = '2';\nCREATE MIRROR three FROM 'postgres://db/x' TO 'postgres://copy/b';\n")
+	f.scripts["three"] = []api.PipelineStatus{{Phase: api.PhaseLive, DurablePosition: "0/200"}}
 	f.want(t, 0, "run", file, "--until-caught-up")
-	if got := f.views["three"].Mirror.Options["sink.lanes"]; got != "7" {
-		t.Errorf("sink.lanes is %q, want that of the environment", got)
+	if got := f.views["three"].Mirror.Options["snapshot.parallelism"]; got != "7" {
+		t.Errorf("snapshot.parallelism is %q, want that of the environment", got)
 	}
 	for text, says := range map[string]string{
-		"SET 'sink.lines' = '2';":                           ":1:5\n",
-		"CREATE CONNECTION c WITH ('hots' = 'x');":          "error[W6004]: a connection has no option 'hots'",
-		"CREATE CONNECTION c WITH ('connector' = 'mysql');": "error[W6006]: connector 'mysql' is not built yet",
+		"SET 'snapshot.parallelsim' = '2';":                                                              ":1:5\n",
+		"CREATE CONNECTION c WITH ('hots' = 'x');":                                                       "error[W6004]: a connection has no option 'hots'",
+		"CREATE CONNECTION c WITH ('connector' = 'mysql');":                                              "error[W6006]: connector 'mysql' is not built yet",
 		"CREATE CONNECTION shop WITH ('hostname' = 'x');\nCREATE MIRROR m FROM shp TO 'postgres://h/d';": "hint: did you mean shop?",
 		"CREATE MIRROR m FROM 'postgres://a/b' TO 'postgres://h/d' TABLES 'x';":                          "error[W6007]",
-		"CREATE MIRROR m FROM 'postgres://a/b' TO 'postgres://h/d' WITH ('sink.lans' = '1');":            ":1:65\n",
+		"CREATE MIRROR m FROM 'postgres://a/b' TO 'postgres://h/d' WITH ('snapshot.paralelism' = '1');":  ":1:65\n",
 		"SELECT 1;":  "error[W2002]: SELECT is not built yet",
 		"-- nothing": "creates no mirror",
 	} {
@@ -562,7 +562,7 @@ func TestPipelineCommands(t *testing.T) {
 	f.views["shop_copy"] = coordinator.PipelineView{
 		Pipeline: api.Pipeline{ID: "1", Name: "shop_copy", Desired: api.WantRunning, Generation: 3, CreatedAt: testNow.Add(-72 * time.Hour),
 			Mirror: api.MirrorSpec{Source: api.Connection{Name: "shop", URL: "postgres://ann:${secret:x}@db/shop"}, Target: api.Connection{URL: "postgres://copy/shop"},
-				Tables: []string{"public.*"}, Options: map[string]string{"sink.lanes": "2"}}},
+				Tables: []string{"public.*"}, Options: map[string]string{"snapshot.parallelism": "2"}}},
 		Status: api.PipelineStatus{Phase: api.PhaseLive, Since: testNow.Add(-3 * time.Hour), RowsPerSec: 12_400, BytesPerSec: 1 << 20, LagBytes: 12, LagMS: 180, Durable: 14,
 			RowsTotal: 5000, Position: "0/200", UpdatedAt: testNow.Add(-time.Second), Tables: tables(api.PhaseLive, api.PhaseCatchUp)},
 	}
@@ -625,15 +625,15 @@ func TestSecrets(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	f := newFixture(t)
-	if err := os.WriteFile(filepath.Join(f.dir, "weir.yaml"), []byte("sink:\n  lanes: 4\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(f.dir, "weir.yaml"), []byte("snapshot:\n  parallelism: 4\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "config", f.want(t, 0, "config", "explain", "sink.lanes")+"==\n"+f.want(t, 0, "config", "list", "--set", "execution.checkpointing.interval=2 s"))
-	f.want(t, 2, "config", "explain", "sink.lans")
-	if !strings.Contains(f.err.String(), "did you mean sink.lanes?") {
+	golden(t, "config", f.want(t, 0, "config", "explain", "snapshot.parallelism")+"==\n"+f.want(t, 0, "config", "list", "--set", "execution.checkpointing.interval=2 s"))
+	f.want(t, 2, "config", "explain", "snapshot.paralelism")
+	if !strings.Contains(f.err.String(), "did you mean snapshot.parallelism?") {
 		t.Errorf("printed %s", f.err.String())
 	}
-	if err := os.WriteFile(filepath.Join(f.dir, "weir.yaml"), []byte("sink:\n  lanes: x\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(f.dir, "weir.yaml"), []byte("snapshot:\n  parallelism: x\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	f.want(t, 2, "config", "list")

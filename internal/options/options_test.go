@@ -54,8 +54,8 @@ func TestPrecedence(t *testing.T) {
 		v, ok := map[string]string{"WEIR_CHECKPOINT_INTERVAL": "3s", "WEIR_SINK_SYNCHRONOUS_COMMIT": "off", "WEIR_SLOT_NAME": ""}[name]
 		return v, ok
 	})
-	file := Layer{Origin: "a.sql", Values: map[string]string{"sink.synchronous_commit": "remote_apply", "sink.lanes": "2", "execution.checkpointing.interval": "4 s"}}
-	yaml, err := FromYAML("weir.yaml", []byte("sink:\n  lanes: 3\n  batch.bytes: 8mb\nsnapshot.parallelism: 7\n"))
+	file := Layer{Origin: "a.sql", Values: map[string]string{"sink.synchronous_commit": "remote_apply", "snapshot.chunk.bytes": "2 mb", "execution.checkpointing.interval": "4 s"}}
+	yaml, err := FromYAML("weir.yaml", []byte("snapshot:\n  chunk.bytes: 3 MB\n  parallelism: 7\nsink.batch.bytes: 9mb\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +67,8 @@ func TestPrecedence(t *testing.T) {
 		"checkpoint.interval":              {"2s", "--set"},
 		"execution.checkpointing.interval": {"2s", "--set"},
 		"sink.synchronous_commit":          {"off", "WEIR_SINK_SYNCHRONOUS_COMMIT in the environment"},
-		"sink.lanes":                       {"2", "a.sql"},
-		"sink.batch.bytes":                 {"8 MB", "weir.yaml"},
+		"snapshot.chunk.bytes":             {"2 MB", "a.sql"},
+		"sink.batch.bytes":                 {"9 MB", "weir.yaml"},
 		"snapshot.parallelism":             {"7", "weir.yaml"},
 		"snapshot.mode":                    {"initial", "default"},
 		"slot.name":                        {"", "default"},
@@ -77,7 +77,7 @@ func TestPrecedence(t *testing.T) {
 			t.Errorf("%s = %q from %q, want %q from %q", key, v, o, want[0], want[1])
 		}
 	}
-	if s.Duration("checkpoint.interval") != 2*time.Second || s.Size("sink.batch.bytes") != 8<<20 || s.Int("sink.lanes") != 2 {
+	if s.Duration("checkpoint.interval") != 2*time.Second || s.Size("sink.batch.bytes") != 9<<20 || s.Int("snapshot.parallelism") != 7 {
 		t.Error("typed values differ")
 	}
 	if got := len(s.Stored(Pipeline)); got != 5 {
@@ -109,10 +109,10 @@ func TestErrors(t *testing.T) {
 		t.Errorf("option and alias in one file: %v", err)
 	}
 	for value, bad := range map[string][]string{
-		"sink.lanes":          {"0", "65", "x", "1.5", ""},
-		"checkpoint.interval": {"0", "-1s", "1 fortnight", "2h", ""},
-		"sink.batch.bytes":    {"1", "4 XB", "-1", "9999999 TB"},
-		"slot.name":           {"", "  "},
+		"snapshot.parallelism": {"0", "65", "x", "1.5", ""},
+		"heartbeat.interval":   {"0", "-1s", "1 fortnight", "2h", ""},
+		"sink.batch.bytes":     {"1", "4 XB", "-1", "9999999 TB"},
+		"slot.name":            {"", "  "},
 	} {
 		o, _ := Find(value)
 		for _, v := range bad {
@@ -124,16 +124,16 @@ func TestErrors(t *testing.T) {
 }
 
 func TestYAMLErrorsHavePlaces(t *testing.T) {
-	l, err := FromYAML("weir.yaml", []byte("sink:\n  lanes: 3\n  lans: 4\n"))
+	l, err := FromYAML("weir.yaml", []byte("snapshot:\n  parallelism: 3\n  paralelism: 4\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = Resolve(l)
 	e, ok := errs.As(err)
-	if !ok || e.Pos == nil || e.Pos.Line != 3 || e.Pos.Column != 3 || e.Pos.Source != "  lans: 4" || e.Hint != "did you mean sink.lanes?" {
+	if !ok || e.Pos == nil || e.Pos.Line != 3 || e.Pos.Column != 3 || e.Pos.Source != "  paralelism: 4" || e.Hint != "did you mean snapshot.parallelism?" {
 		t.Errorf("error %+v", e)
 	}
-	for _, bad := range []string{"- a\n- b\n", "just text", "sink.lanes: [1, 2]", "a: b: c", "sink: {lanes: 1}\nsink.lanes: 2"} {
+	for _, bad := range []string{"- a\n- b\n", "just text", "snapshot.parallelism: [1, 2]", "a: b: c", "snapshot: {parallelism: 1}\nsnapshot.parallelism: 2"} {
 		if _, err := FromYAML("weir.yaml", []byte(bad)); !errs.Is(err, errs.UnknownOption) {
 			t.Errorf("%q: %v", bad, err)
 		}

@@ -206,7 +206,7 @@ func (s *source) Ranges(context.Context) ([]dataflow.Range, []dataflow.StateChan
 }
 
 // OpenRange implements dataflow.Copier.
-func (s *source) OpenRange(_ context.Context, lane int, r dataflow.Range) (dataflow.RangeStream, error) {
+func (s *source) OpenRange(_ context.Context, _ int, r dataflow.Range) (dataflow.RangeStream, error) {
 	i := slices.IndexFunc(s.ranges, func(x tableRange) bool { return x.id() == r.ID })
 	if s.session.ended() || i < 0 {
 		return nil, s.lost()
@@ -225,7 +225,6 @@ func (s *source) OpenRange(_ context.Context, lane int, r dataflow.Range) (dataf
 		text.WriteString(strings.ReplaceAll(strings.Join(row, "\t"), conform.Null, `\N`) + "\n")
 	}
 	st.data = []byte(text.String())
-	_ = lane
 	return st, nil
 }
 
@@ -545,10 +544,15 @@ func (s *source) openEvent(b *batch, e event, at lsn) {
 
 func (s *source) openRows(e event) {
 	rows := s.pool.Get()
+	place := s.db.placeOf(e.xid)
 	for _, c := range e.changes {
-		// Tables that large transactions touch are filtered by the end of the transaction, which is not known yet; the
-		// workload's large transactions begin behind every view (see plan.go).
-		s.rels.Append(rows, conform.Change{Table: s.db.defOf(c.table), Op: c.op, Old: c.old, New: c.new})
+		for _, c := range s.filtered(c, place) {
+			s.rels.Append(rows, conform.Change{Table: s.db.defOf(c.table), Op: c.op, Old: c.old, New: c.new})
+		}
+	}
+	if len(rows.Entries) == 0 {
+		rows.Release()
+		return
 	}
 	s.emit(dataflow.Message{Kind: dataflow.KindOpenRows, Rows: rows, Tx: e.xid, Sub: e.sub})
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"maps"
 	"slices"
 	"strconv"
@@ -335,7 +336,19 @@ func (s *sourceDB) restartPoint(position lsn) (from lsn, skip map[uint32]bool) {
 	return from, skip
 }
 
-// relation gives the one Relation of a table.
+// placeOf is where a transaction committed, and behind everything while it has not. A real view knows transactions by
+// their numbers, which says the same.
+func (s *sourceDB) placeOf(xid uint32) lsn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, e := range s.log {
+		if e.kind == openCommit && e.xid == xid {
+			return lsn(i + 1)
+		}
+	}
+	return math.MaxUint64
+}
+
 func (s *sourceDB) defOf(name string) conform.Table {
 	for _, d := range s.defs {
 		if d.Name == name {

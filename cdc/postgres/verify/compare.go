@@ -283,7 +283,9 @@ func (v *verifier) record(ctx context.Context, conns *connections, t *table, rea
 		t.report.Differing++
 		t.report.Diffs = append(t.report.Diffs, d)
 	}
-	slices.SortStableFunc(t.report.Diffs, func(a, b api.VerifyDiff) int { return cmp.Compare(text(a.Key), text(b.Key)) })
+	slices.SortStableFunc(t.report.Diffs, func(a, b api.VerifyDiff) int {
+		return cmp.Or(slices.Compare(texts(a.Key), texts(b.Key)), slices.Compare(texts(a.Columns), texts(b.Columns)))
+	})
 	return nil
 }
 
@@ -295,8 +297,6 @@ func (t *table) diff(source, target []*string) api.VerifyDiff {
 		d.Kind = api.VerifyExtra
 	case target == nil:
 		d.Kind = api.VerifyMissing
-	case t.keyless:
-		d.Kind = api.VerifyChanged // the same row, another number of times
 	}
 	at := func(row []*string, i int) *string {
 		if row == nil {
@@ -325,19 +325,20 @@ func sameText(a, b *string) bool {
 
 // known: the same row was found under another spelling of its key.
 func (t *table) known(d api.VerifyDiff) bool {
-	return !t.keyless && slices.ContainsFunc(t.report.Diffs, func(x api.VerifyDiff) bool { return x.Kind == d.Kind && text(x.Key) == text(d.Key) })
+	return !t.keyless && slices.ContainsFunc(t.report.Diffs, func(x api.VerifyDiff) bool {
+		return x.Kind == d.Kind && slices.Equal(texts(x.Key), texts(d.Key))
+	})
 }
 
-func text(key []api.VerifyColumn) string {
-	var parts []string
-	for _, c := range key {
+func texts(columns []api.VerifyColumn) []string {
+	var out []string
+	for _, c := range columns {
 		for _, v := range []*string{c.Source, c.Target} {
-			if v != nil {
-				parts = append(parts, *v)
-			} else {
-				parts = append(parts, "")
+			if v == nil {
+				v = new(string)
 			}
+			out = append(out, *v)
 		}
 	}
-	return identity(parts)
+	return out
 }

@@ -134,7 +134,7 @@ func (v *verifier) match(t *table, s, x *pg.Table, from, to database) string {
 		case y == nil:
 			return fmt.Sprintf("the target's table has no column %s", pg.Ident(c.Name))
 		}
-		a, b := texts(c, y)
+		a, b := columnTexts(c, y)
 		t.source.names, t.target.names = append(t.source.names, c.Name), append(t.target.names, c.Name)
 		t.source.columns, t.target.columns = append(t.source.columns, a), append(t.target.columns, b)
 	}
@@ -159,9 +159,20 @@ func (v *verifier) match(t *table, s, x *pg.Table, from, to database) string {
 		// Without length and precision, which would cut a key of the other side instead of not finding it.
 		t.source.keyTypes = append(t.source.keyTypes, pg.Qualified(a.Type.Schema, a.Type.Name))
 		t.target.keyTypes = append(t.target.keyTypes, pg.Qualified(b.Type.Schema, b.Type.Name))
+		t.source.equals = append(t.source.equals, equals(&a.Type))
+		t.target.equals = append(t.target.equals, equals(&b.Type))
 		t.ranged = t.ranged && sameOrder(a, b, from, to)
 	}
 	return ""
+}
+
+// equals is the operator that the key's index uses. That of an extension's type lies in the extension's schema; without
+// naming it, citext would be compared as text, and other types not at all.
+func equals(typ *pg.Type) string {
+	if t := base(typ); !t.Builtin() && t.Kind == 'b' && !t.Array {
+		return "OPERATOR(" + pg.Ident(t.Schema) + ".=)"
+	}
+	return "="
 }
 
 // only reads a table without the tables that inherit from it, whose changes travel under their own names. Of a
@@ -228,9 +239,9 @@ func base(t *pg.Type) *pg.Type {
 	return t
 }
 
-// texts gives for both sides the expression whose text is compared. Where the types differ, the source's value is
+// columnTexts gives for both sides the expression whose text is compared. Where the types differ, the source's value is
 // brought into the form in which the target holds it, as it was when it was written there.
-func texts(a, b *pg.Column) (source, target string) {
+func columnTexts(a, b *pg.Column) (source, target string) {
 	source, target = "t."+pg.Ident(a.Name), "t."+pg.Ident(b.Name)
 	x, y := base(&a.Type), base(&b.Type)
 	if a.FormattedType == b.FormattedType || !y.Builtin() || x.Name == y.Name && a.Mod == b.Mod {

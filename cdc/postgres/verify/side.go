@@ -21,6 +21,7 @@ type side struct {
 	columns  []string // their texts
 	key      []int    // which of them are the key; nil: the whole row is
 	keyTypes []string
+	equals   []string // the operators that compare them
 	utf8     bool // of both servers; else text is hashed in UTF-8 whatever the server keeps it in
 }
 
@@ -301,7 +302,7 @@ func (s *side) lookSQL(what string, keys [][]string) (string, []any) {
 		args[i] = list
 		arrays = append(arrays, fmt.Sprintf("$%d::text[]", i+1))
 		names = append(names, fmt.Sprintf("k%d", i))
-		conds = append(conds, fmt.Sprintf("t.%s = u.k%d::%s", pg.Ident(s.names[n]), i, s.keyTypes[i]))
+		conds = append(conds, fmt.Sprintf("t.%s %s u.k%d::%s", pg.Ident(s.names[n]), s.equals[i], i, s.keyTypes[i]))
 	}
 	join := "unnest(" + strings.Join(arrays, ", ") + ") WITH ORDINALITY AS u(" + strings.Join(names, ", ") + ", n) JOIN "
 	return "SELECT (n - 1)::int, " + what + " FROM (SELECT *, " + s.row() + " AS h FROM " +
