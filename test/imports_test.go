@@ -36,7 +36,9 @@ func floorName(n int) string {
 }
 
 // shells may use the machine directly: they are what Env is made of, or what no simulator runs.
-func shells() []string { return []string{"cmd", "test", "examples", "internal/env", "internal/cli", "internal/scratch"} }
+func shells() []string {
+	return []string{"cmd", "test", "examples", "internal/env", "internal/cli", "internal/scratch"}
+}
 
 // exception lets one package use one name, for a reason that is read in review.
 type exception struct{ pkg, name, reason string }

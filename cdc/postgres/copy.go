@@ -33,6 +33,7 @@ import (
 
 // copyState is the first copy's plan and progress.
 type copyState struct {
+	later  map[uint32]bool // tables whose copy was put off; guarded by mu
 	ranges []copyRange
 	done   map[string]doneRange
 	bounds map[uint32][]int64
@@ -58,8 +59,9 @@ func (r copyRange) id() string { return fmt.Sprintf("%d/%d", r.oid, r.part) }
 
 // doneRange is the note that a range was loaded, and under which view if that was not the slot's.
 type doneRange struct {
-	View string `json:"view,omitempty"`
-	High string `json:"high,omitempty"`
+	View  string `json:"view,omitempty"`
+	High  string `json:"high,omitempty"`
+	Later bool   `json:"later,omitempty"` // put off: the table is copied beside the stream
 }
 
 const (
@@ -82,6 +84,14 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) er
 	c := &s.copy
 	c.exporter = conn
 	if s.position, c.snapshot, err = s.createSlot(ctx, conn); err != nil {
+		return err
+	}
+	if specs, err = s.settleSpecs(ctx, specs); err != nil {
+		c.close(ctx)
+		// What could not be begun must not hold the server's log back.
+		if _, derr := s.ctl.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, s.opts.Slot); derr != nil {
+			s.env.Log.Warn("the slot of a start that failed stays until the next", "slot", s.opts.Slot, "error", derr)
+		}
 		return err
 	}
 	c.initial = []dataflow.StateChange{{Key: systemKey, Value: []byte(system)}, {Key: slotKey, Value: []byte(s.opts.Slot)}}
@@ -112,6 +122,36 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) er
 	}
 	c.plan(specs)
 	return nil
+}
+
+// settleSpecs describes the tables once more as the slot's snapshot has them, and lets the target's tables be made from
+// the same view: a table may have changed while the slot waited for the transactions before it.
+func (s *Source) settleSpecs(ctx context.Context, specs []*pg.Table) ([]*pg.Table, error) {
+	conn, err := pg.ConnectPgx(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " snapshot"})
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET TRANSACTION SNAPSHOT " + pg.Literal(s.copy.snapshot)} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return nil, s.lost(err)
+		}
+	}
+	oids := make([]uint32, len(specs))
+	for i, t := range specs {
+		oids[i] = t.OID
+	}
+	clear(s.specs)
+	if specs, err = pg.LoadTables(ctx, conn, oids); err != nil {
+		return nil, s.lost(err)
+	}
+	if err := s.describe(specs); err != nil {
+		return nil, err
+	}
+	if s.opts.Prepare == nil {
+		return specs, nil
+	}
+	return specs, s.opts.Prepare(ctx, s.copy.snapshot)
 }
 
 // integerKey is the column of a one-column integer key, the kind of key that both sides order alike.
@@ -205,6 +245,11 @@ func (c *copyState) restore(s *Source, state dataflow.State) error {
 		specs = append(specs, t)
 	}
 	c.plan(specs)
+	for _, r := range c.ranges {
+		if known := s.tables[r.oid]; known != nil && !sameColumns(known, s.shapeOf(s.specs[r.oid])) {
+			c.postponed(r.oid, true)
+		}
+	}
 	for _, t := range specs {
 		s.tableProgress(t.OID, func(p *TableProgress) {
 			p.Done = true
@@ -346,6 +391,19 @@ func (s *Source) OpenRange(ctx context.Context, lane int, r dataflow.Range) (dat
 	if err != nil {
 		return nil, err
 	}
+	if !c.postponed(cr.oid, false) {
+		same, err := s.hold(ctx, conn, t)
+		if err != nil {
+			return nil, err
+		}
+		if !same {
+			s.env.Log.Info("table changed before its copy; it is copied beside the stream", "table", t.String())
+			c.postponed(cr.oid, true)
+		}
+	}
+	if c.postponed(cr.oid, false) {
+		return s.emptyRange(cr.oid), nil
+	}
 	cols, binary := s.copyColumns(t)
 	st := &rangeStream{source: s, oid: cr.oid, binary: binary, columns: cols, conn: conn, lane: lane,
 		pieces: make(chan []byte, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
@@ -357,6 +415,60 @@ func (s *Source) OpenRange(ctx context.Context, lane int, r dataflow.Range) (dat
 		st.run(ctx, sql)
 	})
 	return st, nil
+}
+
+// hold keeps the table from being changed until the lane ends. It tells whether the table is still as the copy's plan
+// has it: no column came or went, and it was not written anew since before the lane's view was taken; see filenodes.
+func (s *Source) hold(ctx context.Context, conn *pgconn.PgConn, t *pg.Table) (same bool, err error) {
+	results, err := conn.Exec(ctx, fmt.Sprintf(`LOCK TABLE %[1]s IN ACCESS SHARE MODE;
+		SELECT coalesce(%[2]s, ''), (SELECT string_agg(concat_ws(' ', attnum, attname, atttypid::int8, atttypmod), ',' ORDER BY attnum)
+			FROM pg_attribute WHERE attrelid = %[3]d AND attnum > 0 AND NOT attisdropped)`,
+		only(t), filenodesOf(fmt.Sprintf("%d::oid", t.OID)), t.OID)).ReadAll()
+	if err != nil {
+		return false, s.lost(err)
+	}
+	last := results[len(results)-1].Rows
+	if len(last) != 1 {
+		return false, errs.New(errs.SourceProtocol, "lock %s: unexpected answer", t)
+	}
+	var cols []string
+	for _, c := range t.Columns {
+		cols = append(cols, fmt.Sprintf("%d %s %d %d", c.Attnum, c.Name, c.Type.OID, c.Mod))
+	}
+	return string(last[0][0]) == s.files[t.OID] && string(last[0][1]) == strings.Join(cols, ","), nil
+}
+
+// emptyRange stands for a range of a table that changed before its copy: it is copied beside the stream instead, which
+// knows how to follow a change of shape.
+type emptyRange struct{ columns []string }
+
+func (e emptyRange) Format() string                       { return "pgcopy-text" }
+func (e emptyRange) Columns() []string                    { return e.columns }
+func (e emptyRange) Next(context.Context) ([]byte, error) { return nil, io.EOF }
+func (e emptyRange) Rows() int64                          { return 0 }
+func (e emptyRange) Close() error                         { return nil }
+
+// postponed tells whether the table's copy was put off, and puts it off if now is set.
+func (c *copyState) postponed(oid uint32, now bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now {
+		if c.later == nil {
+			c.later = map[uint32]bool{}
+		}
+		c.later[oid] = true
+	}
+	return c.later[oid]
+}
+
+func (s *Source) emptyRange(oid uint32) emptyRange {
+	var e emptyRange
+	for _, c := range s.tables[oid].Columns {
+		if !s.opts.Excluded(s.tables[oid].Schema, s.tables[oid].Name, c.Name) {
+			e.columns = append(e.columns, c.Name)
+		}
+	}
+	return e
 }
 
 // copyColumns are the columns to copy and whether binary is exact for all of them.
@@ -433,7 +545,7 @@ func (s *Source) lane(ctx context.Context, lane int) (*pgconn.PgConn, error) {
 
 // RangeState implements dataflow.Copier.
 func (s *Source) RangeState(r dataflow.Range, rows int64) []dataflow.StateChange {
-	var d doneRange
+	d := doneRange{Later: s.copy.postponed(oidOf(r.ID), false)}
 	if s.copy.view != nil {
 		d.View = s.copy.view.String()
 		// Everything that the view holds lies before the log's end as it is now; MaxUint64 stands for "asked at the
@@ -446,6 +558,16 @@ func (s *Source) RangeState(r dataflow.Range, rows int64) []dataflow.StateChange
 	}
 	_ = rows
 	return []dataflow.StateChange{{Key: doneKey + r.ID, Value: v}}
+}
+
+// oidOf is the table of a range, which the range's id begins with.
+func oidOf(id string) uint32 {
+	oid, _, _ := strings.Cut(id, "/")
+	n, err := strconv.ParseUint(oid, 10, 32)
+	if err != nil {
+		panic(err) // ids are made by copyRange
+	}
+	return uint32(n)
 }
 
 // CopyDone implements dataflow.Copier.
@@ -462,8 +584,18 @@ func (s *Source) CopyDone(ctx context.Context) ([]dataflow.StateChange, error) {
 				c.done[r.id()] = d
 			}
 		}
+		for id, d := range c.done {
+			if d.Later {
+				c.postponed(oidOf(id), true)
+			}
+		}
 		var high string
 		for id, d := range c.done {
+			if c.later[oidOf(id)] {
+				state = append(state, dataflow.StateChange{Key: doneKey + id})
+				delete(c.done, id)
+				continue
+			}
 			if d.View == "" {
 				// Read under the slot's own snapshot: nothing is left to remember.
 				state = append(state, dataflow.StateChange{Key: doneKey + id})
@@ -488,8 +620,16 @@ func (s *Source) CopyDone(ctx context.Context) ([]dataflow.StateChange, error) {
 	if err := c.arm(s); err != nil {
 		return nil, err
 	}
+	for oid := range c.later {
+		s.copies[oid] = &liveCopy{First: true}
+		if err := s.armLive(oid); err != nil {
+			return nil, err
+		}
+		state = append(state, liveCopyState(oid, s.copies[oid]))
+		s.copying.Store(true)
+	}
 	for oid := range s.specs {
-		s.tableProgress(oid, func(p *TableProgress) { p.Done, p.Copying = true, false })
+		s.tableProgress(oid, func(p *TableProgress) { p.Done, p.Copying = !c.later[oid], c.later[oid] })
 	}
 	return state, nil
 }

@@ -24,8 +24,9 @@ type gulpConn struct {
 	raw   syscall.RawConn // nil: not a socket (a simulator's); reads are plain
 	clock env.Clock
 
-	sincePause int // bytes read since the last pause
-	pauses     int // in a row
+	sincePause int       // bytes read since the last pause
+	pauses     int       // in a row
+	woke       time.Time // when a wait for data last ended
 }
 
 const (
@@ -73,8 +74,12 @@ func (g *gulpConn) Read(p []byte) (int, error) {
 		}
 	}
 	g.pauses = 0
+	if !g.woke.IsZero() && g.clock.Now().Sub(g.woke) < gulpSoon {
+		_ = g.clock.Sleep(context.Background(), gulpTrickle)
+	}
 	n, err = g.Conn.Read(p)
 	g.sincePause = n
+	g.woke = g.clock.Now()
 	return n, err
 }
 

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/weirstream/weir/cdc/postgres/pgoutput"
 	"github.com/weirstream/weir/cdc/snapshot"
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
@@ -33,6 +35,8 @@ type liveCopy struct {
 	Done   bool        `json:"done,omitempty"`   // every chunk was read
 	Floor  uint64      `json:"floor,omitempty"`  // views must hold every transaction below it
 	Chunks []liveChunk `json:"chunks,omitempty"` // read so far, as long as their views matter
+
+	reshaped pg.LSN // where the log stood when a change of shape was seen that the stream has not brought
 }
 
 type liveChunk struct {
@@ -110,7 +114,7 @@ func (s *Source) discover() {
 			continue
 		}
 		pending := s.copying.Load()
-		if slices.Equal(names, last) && !pending {
+		if slices.Equal(names, last) && !pending && !s.lookAgain.Swap(false) {
 			continue
 		}
 		select {
@@ -194,6 +198,10 @@ func (s *Source) follow(present []pg.TableName) error {
 		oids = append(oids, t.OID)
 	}
 	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
+	if gone(err) {
+		s.lookAgain.Store(true)
+		return nil
+	}
 	if err != nil {
 		return s.lost(err)
 	}
@@ -206,7 +214,10 @@ func (s *Source) follow(present []pg.TableName) error {
 			}
 		}
 	}
-	if err := s.publish(s.ctx, specs); err != nil {
+	if err := s.publish(s.ctx, specs); err == errTableGone {
+		s.lookAgain.Store(true)
+		return nil
+	} else if err != nil {
 		return err
 	}
 	floor, err := s.horizon()
@@ -223,6 +234,13 @@ func (s *Source) follow(present []pg.TableName) error {
 	}
 	s.copying.Store(true)
 	return nil
+}
+
+// gone tells that a catalog changed while it was read: functions that print definitions see the present, and the query
+// around them a moment before.
+func gone(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "XX000" && strings.HasPrefix(e.Message, "cache lookup failed")
 }
 
 // horizon is the number below which every transaction may have written without the publication's latest change.
@@ -333,13 +351,31 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 	if err := s.reader.flush(); err != nil {
 		return false, err
 	}
+	var table string
+	err := s.ctl.QueryRow(s.ctx, `SELECT $1::oid::regclass::text FROM pg_class WHERE oid = $1::oid`, fmt.Sprint(oid)).Scan(&table)
+	if errors.Is(err, pgx.ErrNoRows) {
+		delete(s.copies, oid) // dropped meanwhile
+		return true, nil
+	}
+	if err != nil {
+		return false, s.lost(err)
+	}
 	conn, err := pg.ConnectPgx(s.ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " chunk"})
 	if err != nil {
 		return false, s.lost(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	if _, err := conn.Exec(s.ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
-		return false, s.lost(err)
+	// The lock comes before the view: a table that is written anew between the two would look empty. It waits only for
+	// a moment, because the stream stands still meanwhile.
+	for _, sql := range []string{"SET lock_timeout = '1s'", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "LOCK TABLE " + table + " IN ACCESS SHARE MODE"} {
+		_, err := conn.Exec(s.ctx, sql)
+		var e *pgconn.PgError
+		if errors.As(err, &e) && (e.Code == "55P03" || e.Code == "42P01") {
+			return false, nil // altered, renamed or dropped at this moment
+		}
+		if err != nil {
+			return false, s.lost(err)
+		}
 	}
 	var text string
 	if err := conn.QueryRow(s.ctx, "SELECT "+s.currentSnapshot()).Scan(&text); err != nil {
@@ -356,12 +392,11 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 		return false, nil // somebody who may have written unseen is still at work; asked again soon
 	}
 	specs, err := pg.LoadTables(s.ctx, conn, []uint32{oid})
+	if gone(err) || err == nil && len(specs) == 0 {
+		return false, nil
+	}
 	if err != nil {
 		return false, s.lost(err)
-	}
-	if len(specs) == 0 {
-		delete(s.copies, oid) // dropped meanwhile
-		return true, nil
 	}
 	return true, s.sendChunk(conn, specs[0], c, view)
 }
@@ -371,7 +406,7 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, c *liveCopy, view snapsh
 	shape := s.shapeOf(t)
 	if known := s.tables[t.OID]; known != nil {
 		if !sameColumns(known, shape) {
-			return nil // a change of shape is still to come in the stream; the chunk is read behind it
+			return s.catchUpShape(conn, t, c)
 		}
 		shape.Version = known.Version
 	}
@@ -439,6 +474,31 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, c *liveCopy, view snapsh
 		p.Done, p.Copying = c.Done, !c.Done
 	})
 	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state})
+}
+
+// catchUpShape lets the stream bring a change of shape that it has not brought yet; the chunk is read behind it. But the
+// stream describes a table only with its next row: when it has passed the moment at which the change was seen, nobody
+// has written since, and the change is made without it.
+func (s *Source) catchUpShape(conn *pgx.Conn, t *pg.Table, c *liveCopy) error {
+	if c.reshaped == 0 {
+		var end string
+		if err := s.ctl.QueryRow(s.ctx, "SELECT "+s.walNow()).Scan(&end); err != nil {
+			return s.lost(err)
+		}
+		var err error
+		c.reshaped, err = pg.ParseLSN(end)
+		return err
+	}
+	if s.reader.position < c.reshaped {
+		return nil
+	}
+	c.reshaped = 0
+	rel := s.relationFromSpec(t, s.shapeOf(t))
+	m := &pgoutput.RelationMsg{ID: t.OID, Namespace: t.Schema, Name: t.Name, Identity: t.Identity}
+	for _, col := range rel.Columns {
+		m.Columns = append(m.Columns, pgoutput.Column{Name: col.Name, TypeOID: col.TypeOID, TypeMod: col.TypeMod, Key: col.Key})
+	}
+	return s.reader.relation(m)
 }
 
 func sameColumns(a, b *tableShape) bool {

@@ -47,6 +47,9 @@ type reader struct {
 // before; a nil relation is one that is not mirrored.
 type relationSource interface {
 	resolve(m *pgoutput.RelationMsg, before *relation) (r *relation, change *changelog.SchemaChange, state []dataflow.StateChange, err error)
+	// filterOf is the filter of a table that is being copied, or nil; reshapes tells whether m is news.
+	filterOf(id uint32) rowFilter
+	reshapes(m *pgoutput.RelationMsg) bool
 }
 
 // relation is a table of the stream.
@@ -287,6 +290,17 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 	if before != nil && before.msg.Equal(m) {
 		return nil // servers repeat descriptions freely
 	}
+	if f := r.relations.filterOf(m.ID); f != nil && (r.inTx || r.inBlock) && r.relations.reshapes(m) {
+		// A shape from before the view that the table was copied under: its rows are in the copy, in the later shape.
+		xid := r.xid
+		if r.inBlock {
+			xid = r.block
+		}
+		if old, err := f.drop(xid, nil); err == nil && old {
+			r.rels[m.ID], r.last = &relation{msg: m}, nil
+			return nil
+		}
+	}
 	rel, change, state, err := r.relations.resolve(m, before)
 	if err != nil {
 		return err
@@ -296,7 +310,7 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 	}
 	r.rels[m.ID] = rel
 	r.last = nil
-	if change == nil || r.skip {
+	if change == nil || r.skip && r.inTx {
 		return nil
 	}
 	if r.inBlock {

@@ -197,11 +197,18 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 	if len(add) > 0 {
 		sql := "ALTER PUBLICATION " + pg.Ident(s.opts.Publication) + " ADD TABLE " + strings.Join(add, ", ")
 		if _, err := s.ctl.Exec(ctx, sql); err != nil {
+			var e *pgconn.PgError
+			if errors.As(err, &e) && e.Code == "42P01" {
+				return errTableGone
+			}
 			return errs.New(errs.PublicationMissing, "add tables to publication %q: %w", s.opts.Publication, err).Because(err).WithFix(sql + ";")
 		}
 	}
 	return nil
 }
+
+// errTableGone: a table was dropped or renamed between the look at the catalog and its use. Looking again helps.
+var errTableGone = errs.New(errs.SourceStream, "a table was dropped while it was added to the publication")
 
 // covered checks somebody else's publication.
 func (s *Source) covered(ctx context.Context, tables []*pg.Table) error {

@@ -44,6 +44,8 @@ type Options struct {
 	HeartbeatPeriod time.Duration // how often an idle position moves; default 10 s
 	Text            bool          // never take values in binary
 	NoCopy          bool          // snapshot.mode never: stream only
+	// Prepare makes the target's tables before the first copy; snapshot shows them as the copy will read them.
+	Prepare func(ctx context.Context, snapshot string) error
 	// WriteAhead: large transactions are sent while they are still open. From 14 on.
 	WriteAhead bool
 }
@@ -79,9 +81,11 @@ type Source struct {
 	types     map[uint32][2]string
 	tables    map[uint32]*tableShape
 	specs     map[uint32]*pg.Table // as loaded at Open; what the copy and the plan use
+	files     map[uint32]string    // see filenodes; from before the copy's view was taken
 	filters   map[uint32]*tableFilter
 	copies    map[uint32]*liveCopy // beside the stream
 	copying   atomic.Bool
+	lookAgain atomic.Bool // the last look at the catalog could not be obeyed
 	nextChunk time.Time
 	position  pg.LSN
 	live      bool // the first copy is complete
@@ -210,18 +214,11 @@ func (s *Source) open(ctx context.Context, state dataflow.State) error {
 		return s.lost(err)
 	}
 	s.binary = s.version >= 140000 && !s.opts.Text
-	for _, t := range specs {
-		s.specs[t.OID] = t
-		for _, c := range t.Columns {
-			s.types[c.Type.OID] = [2]string{c.Type.Schema, c.Type.Name}
-			if c.Generated == 0 && !streamBinary(c.Type) && !s.opts.Excluded(t.Schema, t.Name, c.Name) {
-				s.binary = false
-			}
-			if where := s.opts.Filter(t.Schema, t.Name); where != "" && s.version < 150000 {
-				return errs.New(errs.RowFilterUnsupport, "row filter of %s needs Postgres 15 or later at the source", t)
-			}
-		}
-		s.progress.tables[t.OID] = &TableProgress{Schema: t.Schema, Name: t.Name, EstRows: t.RelTuples, EstBytes: t.Bytes, Done: s.live}
+	if s.files, err = s.filenodes(ctx, s.ctl, oids); err != nil {
+		return err
+	}
+	if err := s.describe(specs); err != nil {
+		return err
 	}
 	if err := s.publish(ctx, specs); err != nil {
 		return err
@@ -239,6 +236,54 @@ func (s *Source) open(ctx context.Context, state dataflow.State) error {
 		return err
 	}
 	return s.restoreLive(state)
+}
+
+// describe takes the tables' descriptions.
+func (s *Source) describe(specs []*pg.Table) error {
+	for _, t := range specs {
+		s.specs[t.OID] = t
+		for _, c := range t.Columns {
+			s.types[c.Type.OID] = [2]string{c.Type.Schema, c.Type.Name}
+			if c.Generated == 0 && !streamBinary(c.Type) && !s.opts.Excluded(t.Schema, t.Name, c.Name) {
+				s.binary = false
+			}
+			if where := s.opts.Filter(t.Schema, t.Name); where != "" && s.version < 150000 {
+				return errs.New(errs.RowFilterUnsupport, "row filter of %s needs Postgres 15 or later at the source", t)
+			}
+		}
+		s.progress.mu.Lock()
+		s.progress.tables[t.OID] = &TableProgress{Schema: t.Schema, Name: t.Name, EstRows: t.RelTuples, EstBytes: t.Bytes, Done: s.live}
+		s.progress.mu.Unlock()
+	}
+	return nil
+}
+
+// filenodes names the files that hold each table's rows. They change when a table is written anew (a type is altered,
+// the table truncated or clustered), and a view taken before that finds no rows in the new files: a copy under it would
+// be empty without an error.
+func (s *Source) filenodes(ctx context.Context, conn pg.Querier, oids []uint32) (map[uint32]string, error) {
+	rows, err := conn.Query(ctx, `SELECT o::int8, `+filenodesOf("o")+` FROM unnest($1::oid[]) o`, oidArray(oids))
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	files := map[uint32]string{}
+	var oid int64
+	var names *string
+	_, err = pgx.ForEachRow(rows, []any{&oid, &names}, func() error {
+		if files[uint32(oid)] = ""; names != nil {
+			files[uint32(oid)] = *names
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	return files, nil
+}
+
+func filenodesOf(oid string) string {
+	return `(SELECT string_agg(pg_relation_filenode(r)::text, ' ' ORDER BY r)
+		FROM (SELECT ` + oid + ` AS r UNION SELECT t.relid::oid FROM pg_partition_tree(` + oid + `::regclass) t) p)`
 }
 
 // sameServer refuses to read another server's log from our position: log positions mean nothing there. A standby that

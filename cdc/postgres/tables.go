@@ -108,6 +108,23 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	return r, change, []dataflow.StateChange{now.state(m.ID)}, nil
 }
 
+// filterOf implements relationSource.
+func (s *Source) filterOf(id uint32) rowFilter {
+	if f := s.filters[id]; f != nil {
+		return f
+	}
+	return nil
+}
+
+// reshapes implements relationSource.
+func (s *Source) reshapes(m *pgoutput.RelationMsg) bool {
+	known, namespace := s.tables[m.ID], m.Namespace
+	if namespace == "" {
+		namespace = "pg_catalog"
+	}
+	return known != nil && known.next(m, namespace) != nil
+}
+
 // next is the shape that m describes, nil if it is t itself.
 func (t *tableShape) next(m *pgoutput.RelationMsg, namespace string) *tableShape {
 	same := t.Schema == namespace && t.Name == m.Name && len(t.Columns) == len(m.Columns)

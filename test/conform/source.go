@@ -142,6 +142,9 @@ func (s *subject) copy(limit int) bool {
 	if !ok {
 		s.Fatal("the source has no first copy")
 	}
+	if copier.Copied() {
+		return true
+	}
 	ranges, initial, err := copier.Ranges(s.ctx())
 	if err != nil {
 		s.Fatal(err)

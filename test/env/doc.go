@@ -5,8 +5,8 @@
 // the command that would repair it. A test never skips, because a skipped test looks like a passed one.
 //
 // Nothing is left behind: t.Cleanup stops and deletes a server, a watcher process does the same when the test process
-// dies without cleaning up, and the next start sweeps what even the watcher did not get to. That and the servers themselves
-// are internal/scratch, which knows nothing of tests; this package adds the versions, the helpers and the proxy.
+// dies without cleaning up, and the next start sweeps what even the watcher did not get to. That and the servers are
+// internal/scratch, which knows nothing of tests; this package adds the versions, the helpers and the proxy.
 //
 // The package also breaks things on purpose: Kill ends a server as a power cut would, and a Proxy between client and
 // server cuts, stalls or swallows what passes.

@@ -186,6 +186,9 @@ func (s *source) hit(p failpoint.Point) error {
 
 func (s *source) lost() error { return errs.New(errs.SourceUnreachable, "lost the source") }
 
+// Copied implements dataflow.Copier.
+func (s *source) Copied() bool { return s.live }
+
 // Ranges implements dataflow.Copier.
 func (s *source) Ranges(context.Context) ([]dataflow.Range, []dataflow.StateChange, error) {
 	initial := s.initial

@@ -1,8 +1,8 @@
 package sim
 
 import (
-	"math"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"sync"

@@ -423,3 +423,10 @@ func (d *targetDB) visibleNow() dataflow.Checkpoint {
 	defer d.mu.Unlock()
 	return d.checkpoint
 }
+
+var (
+	_ dataflow.Target = (*target)(nil)
+	_ dataflow.Loader = (*target)(nil)
+	_ dataflow.Source = (*source)(nil)
+	_ dataflow.Copier = (*source)(nil)
+)

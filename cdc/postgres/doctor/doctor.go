@@ -91,6 +91,7 @@ func (d *doctor) run(ctx context.Context) (err error) {
 	d.conn, err = pg.ConnectPgx(ctx, d.env, d.cfg, pg.ConnectOptions{AppName: appName, Settings: map[string]string{
 		"statement_timeout":             statementTimeout,
 		"default_transaction_read_only": "on",
+		"jit":                           "off", // compiling a query about a large catalog takes longer than the query
 	}})
 	if err != nil {
 		if ctx.Err() != nil {

@@ -55,7 +55,7 @@ func (d *doctor) loadTables(ctx context.Context) (err error) {
 	}
 	// A partition has its own replica identity, and an update is checked against that; so partitions are asked too.
 	return d.rows(ctx, "read tables", `
-		WITH sel AS MATERIALIZED (SELECT c.oid, c.relkind FROM pg_class c WHERE c.oid = ANY ($1::text::oid[])),
+		WITH sel AS MATERIALIZED (SELECT c.oid, c.relkind FROM unnest($1::text::oid[]) u(oid) JOIN pg_class c ON c.oid = u.oid),
 		rel AS MATERIALIZED (
 		    SELECT s.oid AS root, s.oid FROM sel s
 		    UNION ALL
@@ -255,10 +255,10 @@ func (d *doctor) checkCollations(ctx context.Context) error {
 	err := d.rows(ctx, "read collations", `
 		SELECT quote_ident(n.nspname) || '.' || quote_ident(l.collname), l.collversion, pg_collation_actual_version(l.oid),
 		       min(c.oid::regclass::text), string_agg(DISTINCT 'REINDEX INDEX ' || x.indexrelid::regclass || ';', E'\n')
-		FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid
+		FROM unnest($1::text::oid[]) u(oid) JOIN pg_class c ON c.oid = u.oid JOIN pg_index x ON x.indrelid = c.oid
 		JOIN pg_collation l ON l.oid = ANY (x.indcollation) AND l.oid <> 100
 		JOIN pg_namespace n ON n.oid = l.collnamespace
-		WHERE x.indrelid = ANY ($1::text::oid[]) AND x.indisunique AND l.collversion <> pg_collation_actual_version(l.oid)
+		WHERE x.indisunique AND l.collversion <> pg_collation_actual_version(l.oid)
 		GROUP BY l.oid, n.nspname, l.collname, l.collversion`,
 		func(r pgx.Rows) error {
 			var collation, was, is, table, reindex string

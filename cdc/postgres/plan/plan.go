@@ -73,11 +73,17 @@ type step struct {
 
 // Make plans. It reads both databases and writes to none.
 func Make(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config) (*Plan, error) {
+	return MakeAt(ctx, e, spec, source, target, "")
+}
+
+// MakeAt plans for the source as an exported snapshot has it, so that what the copy brings fits into the tables that the
+// plan makes, whatever becomes of the source's tables meanwhile. "" is the present.
+func MakeAt(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, snapshot string) (*Plan, error) {
 	sel, err := selection.New(spec)
 	if err != nil {
 		return nil, err
 	}
-	m := &maker{spec: spec, p: &Plan{Selection: sel, API: api.Plan{
+	m := &maker{spec: spec, snapshot: snapshot, p: &Plan{Selection: sel, API: api.Plan{
 		Pipeline: spec.Name, Slot: spec.Options["slot.name"], Publication: spec.Options["publication.name"],
 	}}}
 	if err := m.readSource(ctx, e, source); err != nil {
@@ -96,7 +102,10 @@ func Make(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *
 const appName = "weir plan"
 
 func connect(ctx context.Context, e *env.Env, cfg *pg.Config, code errs.Code, side string) (*pgx.Conn, error) {
-	conn, err := pg.ConnectPgx(ctx, e, cfg, pg.ConnectOptions{AppName: appName, Settings: map[string]string{"default_transaction_read_only": "on"}})
+	conn, err := pg.ConnectPgx(ctx, e, cfg, pg.ConnectOptions{AppName: appName, Settings: map[string]string{
+		"default_transaction_read_only": "on",
+		"jit":                           "off", // compiling a query about a large catalog takes longer than the query
+	}})
 	if err != nil {
 		return nil, errs.New(code, "cannot reach %s %s: %w", side, cfg.Server(), err)
 	}
@@ -104,8 +113,9 @@ func connect(ctx context.Context, e *env.Env, cfg *pg.Config, code errs.Code, si
 }
 
 type maker struct {
-	spec api.MirrorSpec
-	p    *Plan
+	spec     api.MirrorSpec
+	snapshot string
+	p        *Plan
 
 	tables    []*pg.Table
 	left      []selection.Left
@@ -131,6 +141,11 @@ func (m *maker) readSource(ctx context.Context, e *env.Env, cfg *pg.Config) erro
 		return fmt.Errorf("plan: read source %s: %w", cfg.Server(), err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if m.snapshot != "" {
+		if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+pg.Literal(m.snapshot)); err != nil {
+			return fmt.Errorf("plan: read source %s: %w", cfg.Server(), err)
+		}
+	}
 	if err := m.describeSource(ctx, tx, cfg); err != nil {
 		if _, ok := errs.As(err); ok {
 			return err

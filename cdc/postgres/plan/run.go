@@ -32,6 +32,27 @@ func (p *Plan) Prepare(ctx context.Context, conn *pgx.Conn) error {
 	return runAll(ctx, conn, p.create, tablesPerTx)
 }
 
+// Discard drops the tables that an earlier start made and did not get to fill: nothing says that they still look like
+// the source's. It is for a mirror whose ledger is empty.
+func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) error {
+	for _, t := range p.Tables {
+		if !t.Unfinished {
+			continue
+		}
+		var filled bool
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.Target.Name.String()+")").Scan(&filled); err != nil {
+			return fmt.Errorf("look into %s: %w", t.Target.Name, err)
+		}
+		if filled {
+			continue // somebody else's rows
+		}
+		if _, err := conn.Exec(ctx, "DROP TABLE "+t.Target.Name.String()); err != nil {
+			return errs.New(errs.TargetDDL, "drop the unfinished table %s: %w", t.Target.Name, err)
+		}
+	}
+	return nil
+}
+
 // Finish runs After and takes the marks off the tables. Indexes of large tables are built one by one, so that an
 // interruption costs one of them.
 func (p *Plan) Finish(ctx context.Context, conn *pgx.Conn) error {
@@ -87,15 +108,17 @@ func runAll(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, perT
 		if !errors.As(err, &pgErr) || ctx.Err() != nil {
 			return fmt.Errorf("prepare the target: %w", err)
 		}
-		if err := oneByOne(ctx, conn, part); err != nil {
+		if err := oneByOne(ctx, conn, part, perTx == stepsPerTx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// oneByOne finds the statement that is to blame. It may find none, when what stood in the way has passed.
-func oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement) error {
+// oneByOne finds the statement that is to blame. It may find none, when what stood in the way has passed. What is built
+// over the copy may need a column that the source has by now and the stream has not brought yet; with ahead it is left
+// out, as it is for a column that is added later.
+func oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, ahead bool) error {
 	for _, st := range statements {
 		done, err := exist(ctx, conn, []pg.Statement{st})
 		if err != nil {
@@ -105,6 +128,10 @@ func oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement) er
 			continue
 		}
 		if _, err := conn.PgConn().Exec(ctx, strings.Join(st.SQL, ";\n")).ReadAll(); err != nil {
+			var pgErr *pgconn.PgError
+			if ahead && errors.As(err, &pgErr) && pgErr.Code == "42703" {
+				continue
+			}
 			return refused(conn, st, err)
 		}
 	}

@@ -221,12 +221,16 @@ func (v *verifier) settle(ctx context.Context, conns *connections, t *table) err
 	suspects := t.suspects
 	t.suspects = nil
 	t.mu.Unlock()
-	pause := max(v.r.Settle/300, minPause)
+	window := v.r.Settle
+	if v.r.CaughtUp != nil {
+		window = 0 // the waiting is done there
+	}
+	pause := max(window/300, minPause)
 	for len(suspects) > 0 {
 		if err := v.env.Clock.Sleep(ctx, pause); err != nil {
 			return err
 		}
-		pause = min(2*pause, max(v.r.Settle/10, minPause))
+		pause = min(2*pause, max(window/10, minPause))
 		var left []*suspect
 		for part := range slices.Chunk(suspects, looked) {
 			still, err := v.try(ctx, conns, t, part)
@@ -284,7 +288,7 @@ func (v *verifier) record(ctx context.Context, conns *connections, t *table, rea
 		t.report.Diffs = append(t.report.Diffs, d)
 	}
 	slices.SortStableFunc(t.report.Diffs, func(a, b api.VerifyDiff) int {
-		return cmp.Or(slices.Compare(texts(a.Key), texts(b.Key)), slices.Compare(texts(a.Columns), texts(b.Columns)))
+		return cmp.Or(slices.Compare(texts(a.Key), texts(b.Key)), slices.Compare(texts(a.Columns), texts(b.Columns)), cmp.Compare(a.Kind, b.Kind))
 	})
 	return nil
 }

@@ -22,7 +22,7 @@ type side struct {
 	key      []int    // which of them are the key; nil: the whole row is
 	keyTypes []string
 	equals   []string // the operators that compare them
-	utf8     bool // of both servers; else text is hashed in UTF-8 whatever the server keeps it in
+	utf8     bool     // of both servers; else text is hashed in UTF-8 whatever the server keeps it in
 }
 
 // inner selects the texts of all columns as v0, v1, …, once: OFFSET 0 keeps the planner from computing them at each

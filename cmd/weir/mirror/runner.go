@@ -233,6 +233,15 @@ func (r *running) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !known {
+		p, err := plan.Make(ctx, r.env, spec, r.sourceCfg, r.targetCfg)
+		if err == nil {
+			err = r.onTarget(ctx, p.Discard)
+		}
+		if err != nil && r.runner.opts.Doctor == nil {
+			return err // else the doctor says it better
+		}
+	}
 	if !known && r.runner.opts.Doctor != nil {
 		checks, err := r.runner.opts.Doctor(ctx, spec, r.sourceCfg, r.targetCfg)
 		if err != nil {
@@ -242,16 +251,24 @@ func (r *running) run(ctx context.Context) error {
 			return err
 		}
 	}
-	var finish func(context.Context, *pgx.Conn) error
-	if !copied {
-		p, err := plan.Make(ctx, r.env, spec, r.sourceCfg, r.targetCfg)
-		if err != nil {
+	// A first start plans when the slot is there, for the tables as the slot's snapshot has them.
+	var p *plan.Plan
+	prepare := func(ctx context.Context, snapshot string) (err error) {
+		if p, err = plan.MakeAt(ctx, r.env, spec, r.sourceCfg, r.targetCfg, snapshot); err != nil {
 			return err
 		}
-		if err := r.onTarget(ctx, p.Prepare); err != nil {
+		return r.onTarget(ctx, p.Prepare)
+	}
+	if known && !copied {
+		if err := prepare(ctx, ""); err != nil {
 			return err
 		}
-		finish = p.Finish
+	}
+	finish := func(ctx context.Context, conn *pgx.Conn) error {
+		if p == nil {
+			return nil
+		}
+		return p.Finish(ctx, conn)
 	}
 	lanes := r.opts.Int("snapshot.parallelism")
 	r.mu.Lock()
@@ -262,7 +279,8 @@ func (r *running) run(ctx context.Context) error {
 		Includes: r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
 		Lanes: lanes, RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
-		NoCopy: r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(),
+		Prepare: prepare,
+		NoCopy:  r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(),
 	})
 	dst := sink.New(r.env, sink.Options{
 		Config: r.targetCfg, Pipeline: r.pipeline.ID,

@@ -45,12 +45,15 @@ func draining(write func(context.Context, *lab.Session) (int64, error)) func(con
 		if err := t.replica.Pause(ctx); err != nil {
 			return nil, err
 		}
+		t.mark++
+		if err := t.source.SetMark(ctx, lab.First, t.mark); err != nil {
+			return nil, err
+		}
 		written, err := write(ctx, t.source)
 		if err != nil {
 			return nil, fmt.Errorf("write the backlog: %w", err)
 		}
-		t.mark++
-		if err := t.source.SetMark(ctx, t.mark); err != nil {
+		if err := t.source.SetMark(ctx, lab.Last, t.mark); err != nil {
 			return nil, err
 		}
 		if err := t.pair.Checkpoint(ctx); err != nil {
@@ -64,8 +67,11 @@ func draining(write func(context.Context, *lab.Session) (int64, error)) func(con
 		if err := t.replica.Resume(ctx); err != nil {
 			return nil, err
 		}
-		err = t.wait(ctx, applied, func(ctx context.Context) (bool, error) { return t.target.Marked(ctx, t.mark) })
-		if err != nil {
+		if err := t.waitMark(ctx, lab.First); err != nil {
+			return nil, fmt.Errorf("wait for the beginning of the backlog: %w", err)
+		}
+		first := time.Since(began)
+		if err := t.waitMark(ctx, lab.Last); err != nil {
 			return nil, fmt.Errorf("wait for the end of the backlog: %w", err)
 		}
 		took := time.Since(began)
@@ -76,6 +82,7 @@ func draining(write func(context.Context, *lab.Session) (int64, error)) func(con
 		perMillion := func(now, then proc.Usage) float64 { return now.Since(then).Seconds() * 1e6 / float64(written) }
 		f := figures{
 			"rate":   float64(written) / took.Seconds(),
+			"first":  first.Seconds(),
 			"own":    perMillion(after.own, before.own),
 			"reader": perMillion(after.readers, before.readers),
 			"writer": perMillion(after.writers, before.writers),

@@ -187,14 +187,17 @@ func (t *turn) follow(ctx context.Context) error {
 		return fmt.Errorf("wait until all tables are followed: %w", err)
 	}
 	t.mark++
-	if err := t.source.SetMark(ctx, t.mark); err != nil {
+	if err := t.source.SetMark(ctx, lab.Last, t.mark); err != nil {
 		return err
 	}
-	err = t.wait(ctx, applied, func(ctx context.Context) (bool, error) { return t.target.Marked(ctx, t.mark) })
-	if err != nil {
+	if err := t.waitMark(ctx, lab.Last); err != nil {
 		return fmt.Errorf("wait for the first change: %w", err)
 	}
 	return nil
+}
+
+func (t *turn) waitMark(ctx context.Context, m lab.Mark) error {
+	return t.wait(ctx, applied, func(ctx context.Context) (bool, error) { return t.target.Marked(ctx, m, t.mark) })
 }
 
 // usage is what the processes that work for the replica have used.

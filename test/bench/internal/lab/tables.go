@@ -110,17 +110,26 @@ func (s *Session) backlog(ctx context.Context, call string) (int64, error) {
 	return written, s.Exec(ctx, "RESET synchronous_commit")
 }
 
-// Mark is the table whose only row tells how far a replica has come: it is updated after everything else.
-func Mark() Table { return Table{"mark", 1} }
+// Marks is the table whose rows tell how far a replica has come: First is updated before a backlog, Last after it.
+func Marks() Table { return Table{"mark", 2} }
 
-// SetMark writes the mark in a transaction of its own.
-func (s *Session) SetMark(ctx context.Context, n int) error {
-	return s.Do(ctx, "UPDATE public.mark SET n = $1 WHERE id = 1", n)
+// A Mark is the key of a row of the marks.
+type Mark int
+
+// The marks.
+const (
+	First Mark = 1
+	Last  Mark = 2
+)
+
+// SetMark writes a mark in a transaction of its own.
+func (s *Session) SetMark(ctx context.Context, m Mark, n int) error {
+	return s.Do(ctx, "UPDATE public.mark SET n = $2 WHERE id = $1", int(m), n)
 }
 
-// Marked tells whether the mark has arrived here.
-func (s *Session) Marked(ctx context.Context, n int) (bool, error) {
-	at, err := s.Int(ctx, "SELECT n::bigint FROM public.mark WHERE id = 1")
+// Marked tells whether a mark has arrived here.
+func (s *Session) Marked(ctx context.Context, m Mark, n int) (bool, error) {
+	at, err := s.Int(ctx, "SELECT n::bigint FROM public.mark WHERE id = $1", int(m))
 	return at == int64(n), err
 }
 

@@ -43,10 +43,11 @@ func (p *Peer) Start(ctx context.Context) error {
 	if p.streaming {
 		with = " WITH (streaming = on)"
 	}
-	p.started = time.Now()
-	return p.target.Exec(ctx, fmt.Sprintf(
+	err := p.target.Exec(ctx, fmt.Sprintf(
 		"CREATE SUBSCRIPTION bench CONNECTION 'host=127.0.0.1 port=%d dbname=%s user=postgres' PUBLICATION bench%s",
 		p.pair.Source.Port, lab.SourceDB, with))
+	p.started = time.Now()
+	return err
 }
 
 // Following implements Replica.
@@ -68,7 +69,8 @@ func (p *Peer) Pause(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	free := p.started.Add(time.Duration(intervalMS)*time.Millisecond + 200*time.Millisecond)
+	// The launcher is woken by the commit of CREATE SUBSCRIPTION and has started its worker a second later.
+	free := p.started.Add(time.Duration(intervalMS)*time.Millisecond + time.Second)
 	err = lab.Poll(ctx, 20*time.Millisecond, func() (bool, error) { return time.Now().After(free), nil })
 	if err != nil {
 		return err

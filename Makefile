@@ -1,0 +1,62 @@
+# `make test` is what has to pass; `make help` lists the rest. Only Go and make are needed: tools are pinned in go.mod,
+# and the tests find or fetch the Postgres servers they start.
+
+GO      ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# What the race detector watches: everything with goroutines that needs no server.
+RACE := ./coordinator/... ./raft/... ./engine/... ./internal/secrets/... ./internal/cli/... ./internal/env/... ./internal/metrics/... ./sql/... ./cmd/...
+
+FUZZTIME ?= 10s
+COUNT    ?= 10
+SOAK     ?= 20
+
+.PHONY: help build demo test unit race lint docs bench fuzz soak clean
+
+help: ## list the targets
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## bin/weir
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/weir ./cmd/weir
+
+demo: build ## show weir at work
+	bin/weir demo
+
+test: lint unit race ## everything that has to pass
+
+unit: ## all tests, with real servers and with the invariants checked; they also check that generated docs are current
+	$(GO) test -tags invariants -timeout 30m ./...
+
+race: ## the race detector on what has goroutines
+	$(GO) test -race -tags invariants -timeout 30m $(RACE)
+
+lint: ## gofmt, go vet, staticcheck
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; fi
+	$(GO) vet -tags invariants ./...
+	$(GO) tool staticcheck -tags invariants ./...
+
+docs: ## write the generated pages anew
+	$(GO) run ./cmd/weir docs markdown docs
+
+bench: ## all micro-benchmarks, summed up; build/bench.txt keeps them for benchstat
+	@mkdir -p build
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./... > build/bench.txt || { cat build/bench.txt; exit 1; }
+	$(GO) tool benchstat build/bench.txt
+
+bench-%: ## the benchmark in test/bench/%
+	$(GO) run ./test/bench/$*
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+soak: ## the simulator and the crash tests, SOAK times
+	$(GO) test -tags invariants -count $(SOAK) -timeout 0 ./test/sim/... ./test/e2e/...
+
+clean: ## remove what was built
+	rm -rf bin build
