@@ -35,6 +35,10 @@ const (
 	// After that many pauses in a row the load is steady and larger gulps cost nobody anything.
 	gulpSteady    = 4
 	gulpLongPause = 6 * time.Millisecond
+	// A trickle that is read row by row wakes us for every row. Data that comes again so soon after the last is read at
+	// most so often: on a busy machine the wake-ups cost more than the rows.
+	gulpSoon    = 2 * time.Millisecond
+	gulpTrickle = time.Millisecond
 	// Below this many bytes between two pauses the connection counts as idle. One gulp under load is a window and what
 	// waited in the server's queue, far more; an idle system's single transactions are far less.
 	gulpLoad = 24 << 10
