@@ -13,7 +13,7 @@ FUZZTIME ?= 10s
 COUNT    ?= 10
 SOAK     ?= 20
 
-.PHONY: help build demo test unit race lint docs bench fuzz soak clean
+.PHONY: help build demo test unit race lint docs bench bench-micro fuzz soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,13 +40,16 @@ lint: ## gofmt, go vet, staticcheck
 docs: ## write the generated pages anew
 	$(GO) run ./cmd/weir docs markdown docs
 
-bench: ## all micro-benchmarks, summed up; build/bench.txt keeps them for benchstat
-	@mkdir -p build
-	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./... > build/bench.txt || { cat build/bench.txt; exit 1; }
-	$(GO) tool benchstat build/bench.txt
+bench: bench-mirror bench-micro ## every benchmark
 
-bench-%: ## the benchmark in test/bench/%
-	$(GO) run ./test/bench/$*
+bench-%: build ## the benchmark in test/bench/%: prints a table and writes build/bench/%.json
+	@mkdir -p build/bench
+	$(GO) run ./test/bench/$* -weir bin/weir -out build/bench/$*.json
+
+bench-micro: ## the packages' own benchmarks, summed up; build/bench/micro.txt keeps them for benchstat
+	@mkdir -p build/bench
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./cdc/... ./engine/... ./sinks/... ./internal/... > build/bench/micro.txt || { cat build/bench/micro.txt; exit 1; }
+	$(GO) tool benchstat build/bench/micro.txt
 
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for pkg in $$($(GO) list ./...); do \

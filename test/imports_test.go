@@ -22,8 +22,8 @@ const module = "github.com/weirstream/weir"
 func floors() map[string]int {
 	return map[string]int{
 		"internal": 1, "engine/row": 1, "engine/changelog": 1, "engine/watermark": 1, "cdc/postgres/pgoutput": 1, "sql/parser": 1, "docs": 1,
-		"engine/expr": 2, "engine/state": 2, "engine/checkpoint": 2, "cdc/snapshot": 2, "raft": 2,
-		"engine/dataflow": 3, "engine/exchange": 3,
+		"engine/expr": 2, "engine/state": 2, "cdc/snapshot": 2, "raft": 2,
+		"engine/dataflow": 3, "engine/exchange": 3, "engine/checkpoint": 3,
 		"cdc": 4, "joins": 4, "engine/operator": 4, "engine/window": 4, "engine/cep": 4, "sinks": 4,
 		"engine/worker": 5, "sql/plan": 5, "stream": 5,
 		"coordinator": 6, "sql/pgwire": 6, "ui": 6,

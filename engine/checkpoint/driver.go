@@ -82,11 +82,17 @@ func (d *Driver) Due(now time.Time, more bool) (cut bool, wait time.Duration) {
 	if d.effects {
 		return d.inFlight == 0 || d.bytes >= d.opts.GoalBytes, 0
 	}
-	if !d.state || more {
+	if !d.state {
 		return false, 0
 	}
-	if age := now.Sub(d.since); age < d.opts.MarkPeriod {
-		return false, d.opts.MarkPeriod - age
+	// What is waiting may have rows, and then the position goes with them. But a source whose position moves all the
+	// time without rows must not be put off for ever: its log would grow.
+	period := d.opts.MarkPeriod
+	if more {
+		period *= 2
+	}
+	if age := now.Sub(d.since); age < period {
+		return false, period - age
 	}
 	return d.inFlight == 0, 0
 }

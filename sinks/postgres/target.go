@@ -116,6 +116,14 @@ const appName = "weir target"
 func (t *Target) Open(ctx context.Context, gen dataflow.Generation) (dataflow.Restored, error) {
 	restored, err := t.open(ctx, gen)
 	if err != nil {
+		if t.stop != nil {
+			close(t.stop)
+			if t.session != nil {
+				t.wire.close()
+				t.session = nil
+			}
+			t.waits.Wait()
+		}
 		if t.ctl != nil {
 			_ = t.ctl.Close(context.WithoutCancel(ctx))
 		}
@@ -148,7 +156,6 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 		return dataflow.Restored{}, err
 	}
 	if err := t.ledger.hold(ctx, gen, t.wire.pid); err != nil {
-		t.wire.close()
 		return dataflow.Restored{}, fmt.Errorf("note our backend in the ledger: %w", err)
 	}
 	t.durable.start(t)

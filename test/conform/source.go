@@ -568,4 +568,3 @@ func readEndsWithContext(s *subject) {
 	s.marker(2)
 	s.equal(items)
 }
-

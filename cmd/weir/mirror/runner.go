@@ -276,6 +276,7 @@ func (r *running) run(ctx context.Context) error {
 	r.mu.Unlock()
 	src := cdc.New(r.env, cdc.Options{
 		Config: r.sourceCfg, Slot: r.slot, Publication: r.publication, KeepPublication: !r.ownPublication,
+		Failover: r.opts.Bool("slot.failover"),
 		Includes: r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
 		Lanes: lanes, RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
