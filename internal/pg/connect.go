@@ -41,6 +41,7 @@ var sessionSettings = map[string]string{
 	"bytea_output":                        "hex",
 	"timezone":                            "UTC",
 	"lc_monetary":                         "C",
+	"jit":                                 "off", // compiling the plans of catalog queries takes seconds
 	"client_encoding":                     "UTF8",
 	"search_path":                         "pg_catalog",
 	"standard_conforming_strings":         "on",

@@ -68,9 +68,11 @@ func (l *tableLoader) tables() error {
 		LEFT JOIN LATERAL (
 		    SELECT sum(pg_table_size(l.oid)) AS bytes, sum(pg_relation_size(l.oid)) AS heap, sum(l.relpages) AS pages,
 		           sum(greatest(l.reltuples, 0)::float8) AS tuples
-		    FROM pg_class l
+		    FROM (SELECT c.relkind, c.relpages, c.reltuples, c.oid WHERE c.relkind <> 'p'
+		          UNION ALL
+		          SELECT x.relkind, x.relpages, x.reltuples, x.oid
+		          FROM pg_partition_tree(CASE WHEN c.relkind = 'p' THEN c.oid END) p JOIN pg_class x ON x.oid = p.relid) l
 		    WHERE l.relkind IN ('r', 'm')
-		      AND l.oid IN (SELECT c.oid UNION ALL SELECT p.relid::oid FROM pg_partition_tree(c.oid) p WHERE c.relkind = 'p')
 		) s ON true
 		WHERE c.oid IN (SELECT unnest($1::text::oid[]))`)
 	_, err = collect(rows, err, "read tables", func(scan func(...any) error) (*Table, error) {

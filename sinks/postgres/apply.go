@@ -138,7 +138,7 @@ func (a *applier) rename(t *table, old, img changelog.Image) error {
 	for _, k := range t.key {
 		name := fmt.Sprintf("k%d", k)
 		param(k, name)
-		conds = append(conds, "t."+t.cols[k].name+" = "+castValue(&t.cols[k], name))
+		conds = append(conds, "t."+t.cols[k].name+" "+t.cols[k].equals+" "+castValue(&t.cols[k], name))
 	}
 	for _, c := range set {
 		name := fmt.Sprintf("c%d", c)

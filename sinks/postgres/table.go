@@ -80,10 +80,13 @@ func (t *table) shape(rel *changelog.Relation, target *pg.Table, excluded func(c
 }
 
 func targetColumn(name string, typ *pg.Type, binary bool) column {
-	c := column{name: pg.Ident(name), typ: pg.Qualified(typ.Schema, typ.Name)}
+	c := column{name: pg.Ident(name), typ: pg.Qualified(typ.Schema, typ.Name), equals: "="}
 	base := typ
 	for base.BaseType != nil {
 		base = base.BaseType
+	}
+	if base.Kind == 'b' && base.Schema != "pg_catalog" && !base.Array {
+		c.equals = "OPERATOR(" + pg.Ident(base.Schema) + ".=)"
 	}
 	if binary && base.Builtin() && pg.BinaryExact(*base) && !base.Array && base.Kind == 'b' {
 		c.elem, c.elemName = base.OID, pg.Qualified(base.Schema, base.Name)
@@ -191,7 +194,7 @@ func (t *table) value(c int) string {
 func (t *table) matchKey(alias string) string {
 	var conds []string
 	for _, k := range t.key {
-		conds = append(conds, alias+"."+t.cols[k].name+" = "+t.value(k))
+		conds = append(conds, alias+"."+t.cols[k].name+" "+t.cols[k].equals+" "+t.value(k))
 	}
 	return strings.Join(conds, " AND ")
 }

@@ -167,7 +167,6 @@ func (t *Target) connect(ctx context.Context) (*pgconn.PgConn, error) {
 	conn, err := pg.Connect(ctx, t.env, t.opts.Config, pg.ConnectOptions{AppName: appName, Settings: map[string]string{
 		"synchronous_commit": t.opts.SyncCommit,
 		"plan_cache_mode":    "force_generic_plan",
-		"jit":                "off",
 		// Nothing waits for ever: an open transaction that is written ahead may hold what an epoch needs.
 		"lock_timeout": "10s",
 	}})

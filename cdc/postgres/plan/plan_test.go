@@ -309,13 +309,13 @@ func TestFiveThousandTables(t *testing.T) {
 		lap = time.Now()
 	}
 	made := p.make(api.MirrorSpec{})
-	done("make", 15*time.Second)
+	done("make", 40*time.Second)
 	p.prepare(made)
-	done("prepare", 40*time.Second)
+	done("prepare", 90*time.Second)
 	p.prepare(made)
-	done("prepare again", 5*time.Second)
+	done("prepare again", 25*time.Second)
 	p.finish(made)
-	done("finish", 30*time.Second)
+	done("finish", 60*time.Second)
 	if got := p.query("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"); got != "10000" {
 		t.Errorf("%s indexes", got)
 	}
