@@ -34,9 +34,12 @@ type column struct {
 	name string // as in the target, quoted; "" when the column is not written (excluded, generated, dropped there)
 	typ  string // the target's type, qualified and quoted, for casts
 	// elem is the built-in type's number when arrays of it can be sent in binary; 0 when the values go as text[].
-	elem      uint32
-	elemName  string
-	plain     bool // text needs no cast
+	elem     uint32
+	elemName string
+	plain    bool // text needs no cast
+	// equals is the operator: "=", but for an extension's type that of its own schema. Sessions look only into
+	// pg_catalog, where citext would be compared as text, and without its index.
+	equals    string
 	generated bool
 }
 

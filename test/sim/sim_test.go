@@ -165,7 +165,7 @@ const resultMark = "RESULT "
 
 // process runs seeds in a process of the test binary.
 func process(t *testing.T, first, last uint64, m mutant) ([]Result, error) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWork$", "-test.timeout=5m", "-work", fmt.Sprintf("%d,%d,%d", first, last, m))
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWork$", "-test.timeout=1m", "-work", fmt.Sprintf("%d,%d,%d", first, last, m))
 	var errors strings.Builder
 	cmd.Stderr = &errors
 	out, err := cmd.StdoutPipe()
