@@ -473,7 +473,7 @@ func (s *Source) emptyRange(oid uint32) emptyRange {
 
 // copyColumns are the columns to copy and whether binary is exact for all of them.
 func (s *Source) copyColumns(t *pg.Table) (cols []string, binary bool) {
-	binary = !s.opts.Text
+	binary = !s.opts.Text && (s.opts.CopyText == nil || !s.opts.CopyText(t.Schema, t.Name))
 	for _, c := range t.Columns {
 		if c.Generated != 0 || s.opts.Excluded(t.Schema, t.Name, c.Name) {
 			continue

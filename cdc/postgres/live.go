@@ -132,6 +132,12 @@ func (s *Source) attend() error {
 	if err := s.obey(); err != nil {
 		return err
 	}
+	if len(s.again) > 0 {
+		if err := s.copyAgain(s.again); err != nil {
+			return err
+		}
+		s.again = nil
+	}
 	if !s.copying.Load() {
 		return nil
 	}
@@ -302,9 +308,25 @@ func (s *Source) beginRefresh(names []string) error {
 			return errs.New(errs.TableUnknown, "table %q is not part of the mirror", name).WithHint("name it schema.table, as the source does")
 		}
 	}
+	return s.copyAgain(oids)
+}
+
+// copyAgain begins a new copy of tables that the target has.
+func (s *Source) copyAgain(oids []uint32) error {
 	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
 	if err != nil {
 		return s.lost(err)
+	}
+	if err := s.reader.flush(); err != nil {
+		return err
+	}
+	// Noted before it begins: a copy that was asked for is made, also after a crash.
+	state := positionState(s.reader.position)
+	for _, t := range specs {
+		state = append(state, liveCopyState(t.OID, &liveCopy{}))
+	}
+	if err := s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state}); err != nil {
+		return err
 	}
 	for _, t := range specs {
 		s.specs[t.OID] = t
@@ -498,6 +520,7 @@ func (s *Source) catchUpShape(conn *pgx.Conn, t *pg.Table, c *liveCopy) error {
 	for _, col := range rel.Columns {
 		m.Columns = append(m.Columns, pgoutput.Column{Name: col.Name, TypeOID: col.TypeOID, TypeMod: col.TypeMod, Key: col.Key})
 	}
+	delete(s.reader.rels, t.OID) // it may be a description that was passed over
 	return s.reader.relation(m)
 }
 
@@ -631,7 +654,7 @@ func (s *Source) setFilter(oid uint32, f *tableFilter) {
 			rel.filter = f
 		}
 		// A table that joined while its rows already described themselves was not ours then.
-		if f != nil && rel.rel == nil {
+		if f != nil && rel.rel == nil && !s.reshapes(rel.msg) {
 			delete(s.reader.rels, oid)
 			if r, _, _, err := s.resolve(rel.msg, nil); err == nil {
 				s.reader.rels[oid] = r

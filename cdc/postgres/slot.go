@@ -170,6 +170,10 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 			sql += " WITH (publish_via_partition_root = true)"
 		}
 		if _, err := s.ctl.Exec(ctx, sql); err != nil {
+			var e *pgconn.PgError
+			if errors.As(err, &e) && e.Code == "42P01" {
+				return errTableGone
+			}
 			return errs.New(errs.PublicationMissing, "create publication %q: %w", s.opts.Publication, err).Because(err).
 				WithFix(sql + ";")
 		}

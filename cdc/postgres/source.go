@@ -43,7 +43,9 @@ type Options struct {
 	DiscoveryPeriod time.Duration // how often new and dropped tables are looked for; default 2 s
 	HeartbeatPeriod time.Duration // how often an idle position moves; default 10 s
 	Text            bool          // never take values in binary
-	NoCopy          bool          // snapshot.mode never: stream only
+	// CopyText says which tables are to be copied as text, because the target's columns have other types.
+	CopyText func(schema, table string) bool
+	NoCopy   bool // snapshot.mode never: stream only
 	// Prepare makes the target's tables before the first copy; snapshot shows them as the copy will read them.
 	Prepare func(ctx context.Context, snapshot string) error
 	// WriteAhead: large transactions are sent while they are still open. From 14 on.
@@ -87,6 +89,7 @@ type Source struct {
 	copying   atomic.Bool
 	lookAgain atomic.Bool // the last look at the catalog could not be obeyed
 	nextChunk time.Time
+	again     []uint32 // tables whose rows changed without a word in the log: to be copied again
 	position  pg.LSN
 	live      bool // the first copy is complete
 
@@ -442,7 +445,7 @@ func (s *Source) receive() error {
 				}
 			}
 			// Under steady load the socket is hardly ever empty between two transactions.
-			if len(s.commands) > 0 || s.copying.Load() {
+			if len(s.commands) > 0 || len(s.again) > 0 || s.copying.Load() {
 				if err := s.attend(); err != nil {
 					return err
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 
@@ -58,8 +59,14 @@ func (s *Source) shapeOf(t *pg.Table) *tableShape {
 
 // listed tells whether the publication names the table's columns.
 func (s *Source) listed(t *pg.Table) bool {
-	if s.version < 150000 {
+	// The server refuses an application's updates when a list lacks a column of the identity.
+	if s.version < 150000 || t.Identity == 'f' {
 		return false
+	}
+	for _, name := range t.IdentityKey {
+		if s.opts.Excluded(t.Schema, t.Name, name) {
+			return false
+		}
 	}
 	for _, c := range t.Columns {
 		if s.opts.Excluded(t.Schema, t.Name, c.Name) {
@@ -105,7 +112,11 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	change.New = r.rel
 	s.tables[m.ID] = now
 	s.env.Log.Info("table changed its shape", "table", r.rel.String(), "steps", len(steps))
-	return r, change, []dataflow.StateChange{now.state(m.ID)}, nil
+	state := []dataflow.StateChange{now.state(m.ID)}
+	if slices.Contains(s.again, m.ID) {
+		state = append(state, liveCopyState(m.ID, &liveCopy{}))
+	}
+	return r, change, state, nil
 }
 
 // filterOf implements relationSource.
@@ -238,15 +249,15 @@ func streamBinary(t pg.Type) bool {
 
 // attribute is a column as the catalog has it now.
 type attribute struct {
-	num           int16
-	name          string
-	typ           uint32
-	mod           int32
-	formatted     string
-	notNull       bool
-	def           *string
-	defIsConstant bool
-	generated     bool
+	num       int16
+	name      string
+	typ       uint32
+	mod       int32
+	formatted string
+	notNull   bool
+	def       *string
+	missing   *string // the value of rows that were there before the column; nil if they were rewritten
+	generated bool
 }
 
 // diff explains how known became now, which is what a rename, a drop, an add or a change of type did to it.
@@ -321,8 +332,17 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 		step := changelog.SchemaStep{Kind: changelog.AddColumn, Column: c.Name, Type: typ}
 		if a := byNumber[c.Attnum]; a != nil {
 			step.NotNull = a.notNull
-			if a.def != nil && a.defIsConstant {
+			switch {
+			case a.missing != nil:
+				step.Default = pg.Literal(*a.missing) + "::" + typ
+			case a.def != nil && isLiteral(*a.def):
 				step.Default = *a.def
+			case a.def != nil:
+				// Each row got a value of its own, which only the rows can tell.
+				s.again = append(s.again, m.ID)
+			}
+			if a.def != nil {
+				step.NewDefault = *a.def
 			}
 		}
 		steps = append(steps, step)
@@ -381,12 +401,16 @@ func (t *tableShape) align(now *tableShape, attrs []attribute) bool {
 	return true
 }
 
-// attributes reads a table's columns as they are now. A default is constant when its expression calls nothing that is
-// not immutable; only then is it the same on both sides, and the same as in the rows that were there before.
+// literal is a constant as the server writes one: the same wherever and whenever it is evaluated.
+var literal = regexp.MustCompile(`^(NULL|true|false|-?[0-9.]+|'([^']|'')*')(::[a-zA-Z_ ".0-9]+(\([0-9, ]+\))?(\[\])*)*$`)
+
+func isLiteral(expr string) bool { return literal.MatchString(expr) }
+
+// attributes reads a table's columns as they are now.
 func (s *Source) attributes(oid uint32) ([]attribute, error) {
 	rows, err := s.ctl.Query(s.ctx, `SELECT a.attnum, a.attname, a.atttypid::int8, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
 			pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '',
-			coalesce(a.atthasmissing OR d.adbin IS NOT NULL AND pg_get_expr(d.adbin, d.adrelid) !~ '\(', false)
+			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
 		FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, fmt.Sprint(oid))
 	if err != nil {
@@ -395,10 +419,10 @@ func (s *Source) attributes(oid uint32) ([]attribute, error) {
 	var attrs []attribute
 	var a attribute
 	var typ int64
-	_, err = pgx.ForEachRow(rows, []any{&a.num, &a.name, &typ, &a.mod, &a.formatted, &a.notNull, &a.def, &a.generated, &a.defIsConstant}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&a.num, &a.name, &typ, &a.mod, &a.formatted, &a.notNull, &a.def, &a.generated, &a.missing}, func() error {
 		a.typ = uint32(typ)
 		attrs = append(attrs, a)
-		a.def = nil
+		a.def, a.missing = nil, nil
 		return nil
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	cdcdoctor "github.com/weirstream/weir/cdc/postgres/doctor"
 	"github.com/weirstream/weir/cdc/postgres/plan"
@@ -16,14 +17,13 @@ import (
 )
 
 // examine asks both servers what could stop the mirror. Without a target only the source is asked.
-func examine(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config) ([]api.Check, error) {
+func examine(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, installation string) ([]api.Check, error) {
 	sel, err := selection.New(spec)
 	if err != nil {
 		return nil, err
 	}
-	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{
-		Selection: sel, Slot: spec.Options["slot.name"], Publication: spec.Options["publication.name"],
-	})
+	slot, publication, _ := mirror.Names(spec, source.Database(), installation)
+	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication})
 	if err != nil || target == nil {
 		return checks, err
 	}
@@ -55,7 +55,7 @@ func runDoctor(ctx context.Context, e *env.Env, r doctorRequest) ([]api.Check, e
 			return nil, err
 		}
 	}
-	return examine(ctx, e, r.Mirror, source, target)
+	return examine(ctx, e, r.Mirror, source, target, strings.Repeat("x", 32))
 }
 
 func runPlan(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error) {
@@ -77,13 +77,8 @@ func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 		return nil, err
 	}
 	out := p.API
-	if out.Slot == "" {
-		out.Slot = mirror.SlotName(source.Database(), installation)
-	}
-	if out.Publication == "" {
-		out.Publication = out.Slot
-	}
-	if out.Checks, err = examine(ctx, e, spec, source, target); err != nil {
+	out.Slot, out.Publication, _ = mirror.Names(spec, source.Database(), installation)
+	if out.Checks, err = examine(ctx, e, spec, source, target, installation); err != nil {
 		return nil, err
 	}
 	return &out, nil

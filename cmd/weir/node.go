@@ -62,7 +62,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 		Installation: n.state.Installation(),
 		Expand:       expander(o.Secrets),
 		Doctor: func(ctx context.Context, spec api.MirrorSpec, s, t *pg.Config) ([]api.Check, error) {
-			return examine(ctx, e, spec, s, t)
+			return examine(ctx, e, spec, s, t, n.state.Installation())
 		},
 	})
 	var err error
@@ -105,7 +105,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 			if err != nil {
 				return nil, err
 			}
-			return examine(ctx, e, *r.Mirror, s, t)
+			return examine(ctx, e, *r.Mirror, s, t, n.state.Installation())
 		},
 		Plan: func(ctx context.Context, r rest.PlanRequest) (api.Plan, error) {
 			s, t, err := runner.Configs(r.Mirror)

@@ -213,7 +213,9 @@ type SchemaStep struct {
 	NewName string // RenameColumn, RenameTable
 	Type    string // AddColumn, AlterType: the type in the source's SQL
 	NotNull bool
-	Default string // AddColumn: SQL of a constant default, "" if none
+	Default string // AddColumn: SQL of the value that rows already there have, "" for NULL
+	// NewDefault is the SQL of the column's default for rows to come, as the source has it; "" for none.
+	NewDefault string
 }
 
 // SchemaChange says that rows of New follow where rows of Old came before. It travels at its exact place in the

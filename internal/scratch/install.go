@@ -141,14 +141,19 @@ func CanInstall() bool {
 //
 // Debian's package of a server also creates a database cluster and starts it on port 5432. Nobody asked for that, so
 // it is told not to.
-func AptInstall(ctx context.Context, packages ...string) (err error) {
+func AptInstall(ctx context.Context, packages ...string) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%s is missing and only root can install it", packages[0])
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("%s is missing and there is no apt-get to install it", packages[0])
 	}
-	undo, err := withoutMainCluster()
+	return aptInstall(ctx, "/etc/postgresql-common/createcluster.d", packages)
+}
+
+// aptInstall does it; conf is where the package looks for whether to create a cluster.
+func aptInstall(ctx context.Context, conf string, packages []string) (err error) {
+	undo, err := withoutMainCluster(conf)
 	if err != nil {
 		return err
 	}
@@ -184,8 +189,7 @@ func apt(ctx context.Context, args ...string) ([]byte, error) {
 
 // withoutMainCluster leaves a word for the package's script in the place where administrators leave it, and gives the
 // function that takes it away again, with the directories it had to make.
-func withoutMainCluster() (undo func() error, err error) {
-	const dir = "/etc/postgresql-common/createcluster.d"
+func withoutMainCluster(dir string) (undo func() error, err error) {
 	var made []string
 	for _, d := range []string{filepath.Dir(dir), dir} {
 		switch err := os.Mkdir(d, 0o755); {

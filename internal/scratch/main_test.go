@@ -158,3 +158,44 @@ func TestStartEndsWithItsContext(t *testing.T) {
 		t.Errorf("%s is still there after %v", dir, err)
 	}
 }
+
+// TestAptInstall has an apt-get that writes down what it is asked, whether it was told to create no cluster, and that
+// knows one package, after an update.
+func TestAptInstall(t *testing.T) {
+	dir := t.TempDir()
+	conf, said := filepath.Join(dir, "etc", "createcluster.d"), filepath.Join(dir, "said")
+	script := fmt.Sprintf(`#!/bin/sh
+shift 2
+echo "$* $(cat %[1]s/weir.conf)" >> %[2]s
+case "$*" in
+update) touch %[2]s.updated ;;
+*" postgresql") [ -f %[2]s.updated ] ;;
+*) echo "E: Unable to locate package"; exit 100 ;;
+esac
+`, conf, said)
+	if err := os.WriteFile(filepath.Join(dir, "apt-get"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	if err := aptInstall(t.Context(), conf, []string{"postgresql-15", "postgresql"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	for _, line := range []string{"install -y --no-install-recommends postgresql-15", "install -y --no-install-recommends postgresql", "update",
+		"install -y --no-install-recommends postgresql-15", "install -y --no-install-recommends postgresql"} {
+		want.WriteString(line + " create_main_cluster = false\n")
+	}
+	if string(got) != want.String() {
+		t.Errorf("apt-get was asked\n%swant\n%s", got, want.String())
+	}
+	if exists(filepath.Join(dir, "etc")) {
+		t.Error("the word for the package is still there")
+	}
+	if err := aptInstall(t.Context(), conf, []string{"nonesuch"}); err == nil || !strings.Contains(err.Error(), "Unable to locate package") {
+		t.Errorf("error %v does not say what apt-get said", err)
+	}
+}

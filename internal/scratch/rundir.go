@@ -121,8 +121,11 @@ func MakeDir(ctx context.Context, pattern string) (string, error) {
 }
 
 func shortTemp(acct account) string {
-	if tmp := os.TempDir(); acct.reaches(tmp) && len(tmp) <= 50 {
-		return tmp
+	for _, tmp := range []string{os.TempDir(), "/tmp"} {
+		// Without links, as the working directory of a process is shown.
+		if real, err := filepath.EvalSymlinks(tmp); err == nil && acct.reaches(real) && len(real) <= 50 {
+			return real
+		}
 	}
 	return "/tmp"
 }

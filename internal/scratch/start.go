@@ -51,6 +51,10 @@ func newServer(ctx context.Context, o Options) (*Server, error) {
 	if err := makeOpen(dir); err != nil {
 		return nil, fmt.Errorf("make the directory of Postgres %s: %w", p.Version, err)
 	}
+	// The guard and the sweep know a server by its working directory, which is a path without links.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, err
+	}
 	if !p.account.reaches(dir) {
 		return nil, fmt.Errorf("directory %s cannot be entered by user %d, which runs the server; "+
 			"hint: use a directory whose parents everybody may enter", dir, p.account.uid)
@@ -103,12 +107,7 @@ func (s *Server) begin(ctx context.Context, makeData func() error) (_ *Server, e
 	if path := filepath.Join(s.Dir, ".s.PGSQL.00000"); len(path) > 107 && !s.cfg.TCPOnly {
 		return nil, fmt.Errorf("the path of a Unix socket in %s is too long; hint: use a shorter directory", s.Dir)
 	}
-	if err := makeData(); err != nil {
-		return nil, err
-	}
-	if err := s.configure(); err != nil {
-		return nil, fmt.Errorf("configure Postgres %s: %w", s.Version, err)
-	}
+	// The guard comes before there is anything to delete.
 	remove := ""
 	if s.temporary {
 		remove = s.Dir
@@ -116,6 +115,12 @@ func (s *Server) begin(ctx context.Context, makeData func() error) (_ *Server, e
 	s.guard, err = StartGuard(GuardOptions{Dir: s.dataDir(), PIDFile: filepath.Join(s.dataDir(), "postmaster.pid"), Remove: remove})
 	if err != nil {
 		return nil, err
+	}
+	if err := makeData(); err != nil {
+		return nil, err
+	}
+	if err := s.configure(); err != nil {
+		return nil, fmt.Errorf("configure Postgres %s: %w", s.Version, err)
 	}
 	return s, s.start(ctx)
 }

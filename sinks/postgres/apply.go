@@ -453,6 +453,17 @@ func (a *applier) sendLarge() error {
 
 // copyRows inserts n rows by COPY.
 func (a *applier) copyRows(t *table, n int, image func(int) changelog.Image) error {
+	if t.converted {
+		cols := t.written()
+		return a.each(t, t.insertSQL(cols), cols, opInsert, func(yield func(changelog.Image) error) error {
+			for i := range n {
+				if err := yield(image(i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 	stmt := a.prepare(t, t.copySQL())
 	a.w.bindEnd(a.w.bindStart(stmt, 0, 0))
 	a.w.execute(expectation{count: t.count, rows: int64(n), op: opInsert})
@@ -576,6 +587,9 @@ func (c *column) asText() string {
 func (c *column) cast() string {
 	if c.elem == textOID && !c.plain {
 		return "\"pg_catalog\".\"text\"::" + c.typ
+	}
+	if !c.plain {
+		return c.elemName + "::" + c.typ
 	}
 	return c.elemName
 }

@@ -40,6 +40,9 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 		s.forget(rel.ID)
 	}
 	if t.opts.SchemaChange == Exception {
+		if ok, err := t.alreadyFits(ctx, change, schema, name); ok || err != nil {
+			return err // the user changed the target, as asked
+		}
 		return errs.New(errs.SourceSchemaChange, "table %s changed its shape: %s", rel, describe(change)).
 			WithHint("schema.change.behavior is exception: change the target, then resume")
 	}
@@ -109,6 +112,10 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 			sql += " NOT NULL"
 		}
 		t.ddl(sql)
+		if step.NewDefault != "" && step.NewDefault != step.Default {
+			// For whoever writes here after a cut-over. It may use what the target does not have, and then stays behind.
+			t.tryDDL("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " SET DEFAULT " + step.NewDefault)
+		}
 		spec.add(rel, step.Column)
 	case changelog.DropColumn:
 		if ignore || lenient {
@@ -147,11 +154,19 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 
 // ddl runs a statement in the epoch's transaction; with try_evolve a refusal is passed over.
 func (t *Target) ddl(sql string) {
-	t.app.begin()
 	if t.opts.SchemaChange == TryEvolve {
-		sql = "DO $weir_ddl$ BEGIN EXECUTE " + pg.Literal(sql) +
-			"; EXCEPTION WHEN OTHERS THEN RAISE WARNING 'weir passed over: %', SQLERRM; END $weir_ddl$"
+		t.tryDDL(sql)
+		return
 	}
+	t.app.begin()
+	t.wire.statement(sql, expectation{})
+}
+
+// tryDDL runs a statement and passes over its refusal.
+func (t *Target) tryDDL(sql string) {
+	t.app.begin()
+	sql = "DO $weir_ddl$ BEGIN EXECUTE " + pg.Literal(sql) +
+		"; EXCEPTION WHEN OTHERS THEN RAISE WARNING 'weir passed over: %', SQLERRM; END $weir_ddl$"
 	t.wire.statement(sql, expectation{})
 }
 
@@ -202,6 +217,27 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 	spec.Schema, spec.Name, spec.Columns = schema, name, to.Columns()
 	_, err = t.adopt(t.session, change.New, schema, name, &spec)
 	return err
+}
+
+// alreadyFits tells whether the target has every column of the new shape, and takes it then.
+func (t *Target) alreadyFits(ctx context.Context, change *changelog.SchemaChange, schema, name string) (bool, error) {
+	if change.New == nil {
+		return false, nil
+	}
+	spec, err := t.loadTable(ctx, schema, name)
+	if errs.Is(err, errs.TargetTable) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, c := range change.New.Columns {
+		if spec.Column(c.Name) == nil && !t.opts.Excluded(change.New.Schema, change.New.Name, c.Name) {
+			return false, nil
+		}
+	}
+	_, err = t.adopt(t.session, change.New, schema, name, spec)
+	return err == nil, err
 }
 
 // describe is a change in words.

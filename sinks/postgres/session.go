@@ -221,6 +221,10 @@ func (t *Target) resolve(ctx context.Context, s *session, rel *changelog.Relatio
 		s.byRel[rel] = nil
 		return nil, nil
 	}
+	// The catalog shows what is committed; this session may have changed the table in a transaction that is still open.
+	if tab := s.tables[rel.ID]; tab != nil && tab.rel.Version == rel.Version && tab.schema == schema && tab.name == name {
+		return t.adopt(s, rel, schema, name, tab.spec)
+	}
 	spec, err := t.loadTable(ctx, schema, name)
 	if err != nil {
 		return nil, err
@@ -255,6 +259,9 @@ func (t *Target) adopt(s *session, rel *changelog.Relation, schema, name string,
 	if err := tab.shape(rel, spec, excluded); err != nil {
 		return nil, errs.New(errs.TargetTable, "%w", err).Because(err).
 			WithHint("add the column to the target, or exclude it with --exclude-column")
+	}
+	if len(tab.key) == 0 {
+		tab.stored = "" // without a key a row that comes back could not find the one that was marked
 	}
 	s.byRel[rel] = tab
 	return tab, nil

@@ -25,8 +25,10 @@ type table struct {
 
 	count *tableCount
 	buf   buffer
-	stmts map[string]string // name of the prepared statement by what it does
-	known bool              // in the list of tables with something buffered
+	// converted: some column's type differs from the source's, so that rows in binary cannot be handed to COPY.
+	converted bool
+	stmts     map[string]string // name of the prepared statement by what it does
+	known     bool              // in the list of tables with something buffered
 }
 
 // column is one column's way into the target.
@@ -49,7 +51,7 @@ func (t *table) qualified() string { return pg.Qualified(t.schema, t.name) }
 func (t *table) shape(rel *changelog.Relation, target *pg.Table, excluded func(column string) bool) error {
 	t.rel, t.spec = rel, target
 	t.cols = make([]column, len(rel.Columns))
-	t.key = t.key[:0]
+	t.key, t.converted = t.key[:0], false
 	t.stmts = map[string]string{}
 	byName := make(map[string]*pg.Column, len(target.Columns))
 	for i := range target.Columns {
@@ -70,6 +72,7 @@ func (t *table) shape(rel *changelog.Relation, target *pg.Table, excluded func(c
 			continue
 		}
 		t.cols[i] = targetColumn(tc.Name, &tc.Type, rel.Binary)
+		t.convert(&t.cols[i], &c, &tc.Type)
 	}
 	t.key = keyColumns(rel, target, index)
 	t.uniques = false
@@ -99,6 +102,18 @@ func targetColumn(name string, typ *pg.Type, binary bool) column {
 	c.elem, c.elemName = textOID, `"pg_catalog"."text"`
 	c.plain = typ.OID == textOID
 	return c
+}
+
+// convert lets a column take binary values of another built-in type: they are sent as what they are and cast.
+func (t *table) convert(c *column, from *changelog.Column, to *pg.Type) {
+	for to.BaseType != nil {
+		to = to.BaseType
+	}
+	if !t.rel.Binary || from.TypeSchema != "pg_catalog" || from.TypeOID == to.OID {
+		return
+	}
+	t.converted = true
+	c.elem, c.elemName, c.plain = from.TypeOID, pg.Qualified(from.TypeSchema, from.TypeName), false
 }
 
 const textOID = 25
@@ -251,6 +266,16 @@ func (t *table) upsertSQL(cols []int) string {
 	}
 	return "INSERT INTO " + t.qualified() + " AS t (" + strings.Join(names, ", ") + ") OVERRIDING SYSTEM VALUE SELECT " +
 		strings.Join(values, ", ") + " FROM " + t.unnest(cols, 1) + " ON CONFLICT (" + strings.Join(keys, ", ") + ") " + action
+}
+
+// insertSQL inserts rows by arrays, where COPY cannot.
+func (t *table) insertSQL(cols []int) string {
+	var values []string
+	for _, c := range cols {
+		values = append(values, t.value(c))
+	}
+	return "INSERT INTO " + t.qualified() + " (" + t.columnList() + ") OVERRIDING SYSTEM VALUE SELECT " +
+		strings.Join(values, ", ") + " FROM " + t.unnest(cols, 1)
 }
 
 // written are the columns that rows carry to the target.

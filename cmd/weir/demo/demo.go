@@ -29,7 +29,7 @@ type Options struct {
 	Dir      string        // keep everything in this directory, which must be empty; "": a temporary one that is deleted
 	HTTPAddr string        // where the mirror serves REST; "": weir's default
 	Rate     int           // rows that customers write per second; default 500
-	For      time.Duration // how long the shop stays open after the copy; default 25s
+	For      time.Duration // how long the shop stays open after the copy; default 30s
 	Crash    bool          // kill the mirror during the copy, and every few seconds
 	Rows     int           // rows of the shop when it opens; default 200,000
 	Program  string        // weir itself; default: the program of this process
@@ -41,7 +41,7 @@ func (o *Options) defaults() error {
 		o.Rate = 500
 	}
 	if o.For <= 0 {
-		o.For = 25 * time.Second
+		o.For = 30 * time.Second
 	}
 	if o.Rows <= 0 {
 		o.Rows = 200_000

@@ -129,7 +129,9 @@ func TestDemo(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = child.Wait()
-		err = scratch.Poll(t.Context(), 20*time.Millisecond, func() (bool, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err = scratch.Poll(ctx, 20*time.Millisecond, func() (bool, error) {
 			return len(left(t, tmp)) == 0, nil
 		})
 		if err != nil {

@@ -28,6 +28,7 @@ type mirror struct {
 	dir            string // the process works in it; its state, log and process id lie there
 	source, target string
 	httpAddr       string
+	keep           bool // dir stays when the demo is killed
 
 	guard   *scratch.Guard
 	process *os.Process
@@ -37,6 +38,23 @@ type mirror struct {
 
 func (m *mirror) state() string { return filepath.Join(m.dir, "state") }
 func (m *mirror) log() string   { return filepath.Join(m.dir, "log") }
+
+// pidFile is where the guard finds the process; after a restart it is another.
+func (m *mirror) pidFile() string { return filepath.Join(m.dir, "pid") }
+
+// open makes the directory. From here on a guard ends the process and deletes the directory should the demo be killed.
+func (m *mirror) open() error {
+	o := scratch.GuardOptions{Dir: m.dir, PIDFile: m.pidFile()}
+	if !m.keep {
+		o.Remove = m.dir
+	}
+	guard, err := scratch.StartGuard(o)
+	if err != nil {
+		return err
+	}
+	m.guard = guard
+	return os.Mkdir(m.dir, 0o755)
+}
 
 // start starts the process, for the first time or again.
 func (m *mirror) start() error {
@@ -67,14 +85,7 @@ func (m *mirror) start() error {
 		m.err = cmd.Wait()
 		close(m.done)
 	}()
-	pidFile := filepath.Join(m.dir, "pid")
-	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(m.process.Pid)+"\n"), 0o644); err != nil {
-		return err
-	}
-	if m.guard == nil {
-		m.guard, err = scratch.StartGuard(scratch.GuardOptions{Dir: m.dir, PIDFile: pidFile})
-	}
-	return err
+	return os.WriteFile(m.pidFile(), []byte(strconv.Itoa(m.process.Pid)+"\n"), 0o644)
 }
 
 // kill ends the process in a way that it cannot notice, and waits until it is gone.

@@ -76,7 +76,7 @@ func open(ctx context.Context, o Options, programs *scratch.Programs) (_ *place,
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return p, os.MkdirAll(p.weirDir(), 0o755)
+	return p, nil
 }
 
 // claim takes a directory that holds nothing yet: the demo deletes nothing that it has not made.

@@ -60,12 +60,16 @@ func (s *story) prepare(ctx context.Context) error {
 	}
 	s.traffic = &traffic{env: s.env, url: s.source, shop: s.shop, rate: s.Rate}
 	s.reader = &reader{env: s.env, url: s.target}
-	s.mirror = &mirror{env: s.env, program: s.Program, dir: s.place.weirDir(), source: s.source, target: s.target, httpAddr: s.HTTPAddr}
+	s.mirror = &mirror{env: s.env, program: s.Program, dir: s.place.weirDir(), source: s.source, target: s.target, httpAddr: s.HTTPAddr, keep: s.place.keep}
 	s.say("source: psql '%s'", s.source)
 	s.say("target: psql '%s'", s.target)
 	s.say("the shop opens: %d customers at a time, %d rows a second", writers, s.Rate)
 	s.say("$ weir mirror SOURCE TARGET --tables 'public.*' --state %s", s.mirror.state())
-	if err := s.mirror.start(); err != nil {
+	err := s.mirror.open()
+	if err == nil {
+		err = s.mirror.start()
+	}
+	if err != nil {
 		return errors.Join(err, s.mirror.close())
 	}
 	return nil
@@ -193,6 +197,8 @@ func (s *story) watch(addr string, st api.PipelineStatus) {
 	case live(st):
 		s.say("%-8s lag %dms, %s   applied %s   reader: %d looks, never off   %s", st.Phase, max(st.LagMS, 0), cli.Bytes(st.LagBytes),
 			cli.RowRate(st.RowsPerSec), s.reader.looks.Load(), shop)
+	case st.Phase == api.PhaseCatchUp:
+		s.say("%-8s lag %dms, %s   %s", st.Phase, max(st.LagMS, 0), cli.Bytes(st.LagBytes), shop)
 	case len(st.Tables) == 0:
 		s.say("%-8s %s", st.Phase, shop)
 	default:

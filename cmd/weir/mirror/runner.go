@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/zeebo/xxh3"
 
 	cdc "github.com/weirstream/weir/cdc/postgres"
 	"github.com/weirstream/weir/cdc/postgres/plan"
@@ -86,16 +87,19 @@ func (r *Runner) config(c api.Connection) (*pg.Config, error) {
 
 // Names are a mirror's objects at its source.
 func (r *Runner) Names(p api.Pipeline, source *pg.Config) (slot, publication string, own bool) {
-	base := SlotName(source.Database(), r.opts.Installation)
-	// One slot belongs to one reader; a second mirror of the same database gets its own by its id.
-	if p.ID != "" {
-		base += "_" + p.ID[:6]
-	}
+	return Names(p.Mirror, source.Database(), r.opts.Installation)
+}
+
+// Names are the slot and the publication of a mirror, and whether the publication is weir's own.
+func Names(spec api.MirrorSpec, database, installation string) (slot, publication string, own bool) {
+	base := SlotName(database, installation)
+	// One slot belongs to one reader: each mirror of a database has its own, by its name.
+	base += fmt.Sprintf("_%06x", xxh3.HashString(spec.Name)&0xffffff)
 	slot, publication, own = base, base, true
-	if v := p.Mirror.Options["slot.name"]; v != "" {
+	if v := spec.Options["slot.name"]; v != "" {
 		slot = v
 	}
-	if v := p.Mirror.Options["publication.name"]; v != "" {
+	if v := spec.Options["publication.name"]; v != "" {
 		publication, own = v, false
 	}
 	return slot, publication, own
@@ -253,11 +257,17 @@ func (r *running) run(ctx context.Context) error {
 	}
 	// A first start plans when the slot is there, for the tables as the slot's snapshot has them.
 	var p *plan.Plan
+	var asText map[[2]string]bool
 	prepare := func(ctx context.Context, snapshot string) (err error) {
 		if p, err = plan.MakeAt(ctx, r.env, spec, r.sourceCfg, r.targetCfg, snapshot); err != nil {
 			return err
 		}
-		return r.onTarget(ctx, p.Prepare)
+		return r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			if asText, err = otherTypes(ctx, conn, p); err != nil {
+				return err
+			}
+			return p.Prepare(ctx, conn)
+		})
 	}
 	if known && !copied {
 		if err := prepare(ctx, ""); err != nil {
@@ -277,6 +287,7 @@ func (r *running) run(ctx context.Context) error {
 	src := cdc.New(r.env, cdc.Options{
 		Config: r.sourceCfg, Slot: r.slot, Publication: r.publication, KeepPublication: !r.ownPublication,
 		Failover: r.opts.Bool("slot.failover"),
+		CopyText: func(schema, table string) bool { return asText[[2]string{schema, table}] },
 		Includes: r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
 		Lanes: lanes, RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
