@@ -28,6 +28,10 @@ type Options struct {
 	// Seal moves passwords out of a definition into the secret store and leaves references. Without it a definition
 	// that holds one is refused.
 	Seal func(ctx context.Context, m api.MirrorSpec) (api.MirrorSpec, error)
+
+	// CheckAdd refuses to add tables to m, which names them already, when m would not take them. The coordinator does
+	// not know what a pattern means. Nil: nothing is refused.
+	CheckAdd func(m api.MirrorSpec, added []string) error
 }
 
 // Coordinator runs the control plane of one node.
@@ -437,6 +441,11 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 	m.Except = without(m.Except, change.AddTables)
 	m.Tables = append(m.Tables, without(change.AddTables, m.Tables)...)
 	m.Except = append(m.Except, without(change.RemoveTables, m.Except)...)
+	if c.opts.CheckAdd != nil {
+		if err := c.opts.CheckAdd(m, change.AddTables); err != nil {
+			return p, err
+		}
+	}
 	if _, err := c.propose(ctx, UpdatePipeline{ID: p.ID, Version: p.Version, Mirror: m}); err != nil {
 		return p, err
 	}
@@ -540,18 +549,26 @@ func (c *Coordinator) Sources(ctx context.Context) []api.SourceStatus {
 }
 
 func (c *Coordinator) sourceOf(ctx context.Context, p api.Pipeline) api.SourceStatus {
-	s := api.SourceStatus{LagBytes: -1, LagMS: -1, WALRetainedBytes: -1, WALLimitBytes: -1}
-	if d := c.driver(p.ID); d != nil {
-		if r, err := d.now(); err == nil {
-			if got, err := r.Source(ctx); err == nil {
-				s = got
-			} else {
-				c.env.Log.Debug("source did not answer", "pipeline", p.Name, "error", err)
-			}
-		}
+	s, err := c.ask(ctx, p)
+	if err != nil {
+		c.env.Log.Debug("source did not answer", "pipeline", p.Name, "error", err)
+		s = api.SourceStatus{LagBytes: -1, LagMS: -1, WALRetainedBytes: -1, WALLimitBytes: -1}
 	}
 	s.Name, s.Pipeline = p.Mirror.Source.Name, p.Name
 	return s
+}
+
+// ask goes through the pipeline, or past it when it does not run.
+func (c *Coordinator) ask(ctx context.Context, p api.Pipeline) (api.SourceStatus, error) {
+	if d := c.driver(p.ID); d != nil {
+		if r, _ := d.now(); r != nil {
+			return r.Source(ctx)
+		}
+	}
+	if prober, ok := c.runner.(SourceProber); ok {
+		return prober.ProbeSource(ctx, p)
+	}
+	return api.SourceStatus{}, errs.New(errs.PipelineState, "pipeline %q is not running", p.Name)
 }
 
 // Source gives the status of a source, by its name or by its pipeline's name or id.
@@ -628,7 +645,12 @@ func (c *Coordinator) WaitGone(ctx context.Context, id string) error {
 			return asError(v.Status.Error)
 		}
 		if err := c.env.Clock.Sleep(ctx, waitStep); err != nil {
-			return errs.New(errs.NotCaughtUp, "pipeline %q is still being deleted", v.Name).Because(err)
+			e := errs.New(errs.NotCaughtUp, "pipeline %q is still being deleted", v.Name).Because(err)
+			if last := v.Status.Error; last != nil {
+				e.WithDetail("%s (%s)", last.Message, last.Code).
+					WithHint("it is tried again until it works; a delete with --force ends although a database is gone for good")
+			}
+			return e
 		}
 	}
 }

@@ -23,6 +23,12 @@ type Runner interface {
 	Remove(ctx context.Context, p api.Pipeline) error
 }
 
+// SourceProber is what a Runner may have besides: it asks a pipeline's source while the pipeline does not run. A slot
+// keeps its source's log above all when nobody reads it.
+type SourceProber interface {
+	ProbeSource(ctx context.Context, p api.Pipeline) (api.SourceStatus, error)
+}
+
 // Running is a pipeline that was started. Its methods may be called from several goroutines at once, also after its end.
 type Running interface {
 	Status() api.PipelineStatus
@@ -90,25 +96,13 @@ func (d *driver) post(ev event) {
 
 func isWanted(ev event) bool { _, ok := ev.(wanted); return ok }
 
-func (d *driver) next() (event, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.mu.inbox) == 0 {
-		return nil, false
-	}
-	ev := d.mu.inbox[0]
-	d.mu.inbox = d.mu.inbox[1:]
-	return ev, true
-}
-
 func (d *driver) run() {
 	defer close(d.done)
 	timer := d.env.Clock.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
 	for {
-		for ev, ok := d.next(); ok; ev, ok = d.next() {
-			actions, now := d.step(ev)
+		for actions, now, ok := d.step(); ok; actions, now, ok = d.step() {
 			for _, a := range actions {
 				d.do(a, timer)
 			}
@@ -124,9 +118,16 @@ func (d *driver) run() {
 	}
 }
 
-func (d *driver) step(ev event) ([]action, state) {
+// step takes the next event out of the inbox, if there is one. That and the step are one to whoever asks for the status:
+// at no moment is an event neither waiting nor heard.
+func (d *driver) step() ([]action, state, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(d.mu.inbox) == 0 {
+		return nil, d.mu.sup.state, false
+	}
+	ev := d.mu.inbox[0]
+	d.mu.inbox = d.mu.inbox[1:]
 	before := d.mu.sup.state
 	actions := d.mu.sup.step(ev)
 	s := &d.mu.sup
@@ -143,7 +144,7 @@ func (d *driver) step(ev event) ([]action, state) {
 	if s.state != running && s.state != stopping {
 		d.mu.running = nil
 	}
-	return actions, s.state
+	return actions, s.state, true
 }
 
 func (d *driver) fail(err error, jitter float64) failure {
@@ -259,11 +260,25 @@ func (d *driver) now() (Running, error) {
 	return d.mu.running, nil
 }
 
+// heard is the supervisor as it will be when it has heard what waits in the inbox, and since when it is in that state.
+// Whoever has just asked for a delete or a resume must not be shown the failure that this very wish is to end: a wait
+// would take it for the answer. A copy is stepped and its actions are dropped, so the driver does all of it once.
+func (d *driver) heard() (s supervisor, since time.Time, r Running) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, since = d.mu.sup, d.mu.since
+	for _, ev := range d.mu.inbox {
+		s.step(ev)
+	}
+	if s.state != d.mu.sup.state {
+		since = d.env.Clock.Now()
+	}
+	return s, since, d.mu.running
+}
+
 // status merges what the pipeline tells of itself with what is known about it.
 func (d *driver) status() api.PipelineStatus {
-	d.mu.Lock()
-	r, s, since := d.mu.running, d.mu.sup, d.mu.since
-	d.mu.Unlock()
+	s, since, r := d.heard()
 	var st api.PipelineStatus
 	if r != nil && (s.state == running || s.state == stopping) {
 		st = r.Status()

@@ -369,7 +369,7 @@ func needsUser(err error) bool {
 	switch e.Code {
 	case errs.SourcePreflight, errs.SlotLost, errs.SlotGap, errs.SourceReplaced, errs.PublicationMissing,
 		errs.TableUnsupported, errs.NoTables, errs.SourceSchemaChange, errs.RowFilterUnsupport, errs.TableUnknown,
-		errs.Fenced, errs.TargetRejected, errs.TargetRegressed, errs.TargetDDL, errs.TargetRowMissing,
+		errs.Fenced, errs.TargetRejected, errs.TargetDDL, errs.TargetRowMissing,
 		errs.TargetTable,
 		errs.BadFlag, errs.BadURL, errs.SecretMissing, errs.UnknownOption, errs.BadPattern, errs.NotBuiltYet,
 		errs.SQLSyntax, errs.SQLNotBuilt, errs.SQLUnknownName:

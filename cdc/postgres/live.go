@@ -696,7 +696,20 @@ func (s *Source) settle(position pg.LSN) error {
 	if position > s.reader.position {
 		s.reader.position, s.reader.emitted = position, position
 	}
-	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: append(positionState(s.reader.position), state...)})
+	if err := s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: append(positionState(s.reader.position), state...)}); err != nil {
+		return err
+	}
+	return s.agree()
+}
+
+// agree says so, once, when the first copy and the stream agree: no range is left whose view the stream has not passed.
+func (s *Source) agree() error {
+	if s.consistent || len(s.filters) > 0 || len(s.copies) > 0 {
+		return nil
+	}
+	s.consistent = true
+	return s.send(dataflow.Message{Kind: dataflow.KindMark, Consistent: true, Boundary: true,
+		State: append(positionState(s.reader.position), dataflow.StateChange{Key: consistentKey, Value: []byte("1")})})
 }
 
 // restoreLive takes up copies beside the stream after a restart.

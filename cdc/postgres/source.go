@@ -76,22 +76,23 @@ type Source struct {
 	ctx  context.Context // of the goroutines that Open and Read start
 	stop context.CancelFunc
 
-	ctl       *pgx.Conn // catalog; used by one goroutine at a time
-	version   int
-	standby   bool
-	binary    bool
-	types     map[uint32][2]string
-	tables    map[uint32]*tableShape
-	specs     map[uint32]*pg.Table // as loaded at Open; what the copy and the plan use
-	files     map[uint32]string    // see filenodes; from before the copy's view was taken
-	filters   map[uint32]*tableFilter
-	copies    map[uint32]*liveCopy // beside the stream
-	copying   atomic.Bool
-	lookAgain atomic.Bool // the last look at the catalog could not be obeyed
-	nextChunk time.Time
-	again     []uint32 // tables whose rows changed without a word in the log: to be copied again
-	position  pg.LSN
-	live      bool // the first copy is complete
+	ctl        *pgx.Conn // catalog; used by one goroutine at a time
+	version    int
+	standby    bool
+	binary     bool
+	types      map[uint32][2]string
+	tables     map[uint32]*tableShape
+	specs      map[uint32]*pg.Table // as loaded at Open; what the copy and the plan use
+	files      map[uint32]string    // see filenodes; from before the copy's view was taken
+	filters    map[uint32]*tableFilter
+	copies     map[uint32]*liveCopy // beside the stream
+	copying    atomic.Bool
+	lookAgain  atomic.Bool // the last look at the catalog could not be obeyed
+	nextChunk  time.Time
+	again      []uint32 // tables whose rows changed without a word in the log: to be copied again
+	position   pg.LSN
+	live       bool // the first copy is complete
+	consistent bool // and the stream is past all that it saw
 
 	copy copyState
 
@@ -161,6 +162,8 @@ const (
 	systemKey = "system"
 	slotKey   = "slot"
 	liveKey   = "live"
+	// consistentKey: the target has been told that its tables agree with each other.
+	consistentKey = "consistent"
 )
 
 // Open implements dataflow.Source.
@@ -204,7 +207,7 @@ func (s *Source) open(ctx context.Context, state dataflow.State) error {
 	if s.tables, err = loadShapes(state); err != nil {
 		return err
 	}
-	s.live = state[liveKey] != nil
+	s.live, s.consistent = state[liveKey] != nil, state[consistentKey] != nil
 	var oids []uint32
 	for _, n := range names {
 		// Once live, a table that is not known yet joins by a copy of its own (see live.go).
@@ -358,7 +361,11 @@ func (s *Source) startStreaming(ctx context.Context) error {
 	s.running.Add(1)
 	s.env.Go("source-receive", func() {
 		defer s.running.Done()
-		if err := s.receive(); err != nil && s.ctx.Err() == nil {
+		err := s.agree()
+		if err == nil {
+			err = s.receive()
+		}
+		if err != nil && s.ctx.Err() == nil {
 			s.failed <- err
 		}
 	})

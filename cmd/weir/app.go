@@ -26,10 +26,10 @@ func (p *program) app(io cli.IO) *cli.App {
 		{Name: "demo", Short: "Show weir at work on databases of its own",
 			Long: "Starts two Postgres servers with a shop under load, mirrors one into the other and verifies the copy. Everything lies in a temporary directory and is gone at the end.",
 			Flags: []cli.Flag{
-				{Name: "dir", Value: "DIR", Help: "keep everything in this directory"},
+				{Name: "dir", Value: "DIR", Help: "keep everything in this directory, which must be empty"},
 				{Name: "rate", Kind: cli.IntFlag, Value: "N", Default: "500", Help: "changes per second"},
-				{Name: "for", Kind: cli.DurationFlag, Value: "DURATION", Help: "end after this time (default: until interrupted)"},
-				{Name: "crash", Kind: cli.BoolFlag, Help: "kill the mirror every few seconds, to show that nothing is lost or doubled"},
+				{Name: "for", Kind: cli.DurationFlag, Value: "DURATION", Help: "how long the shop is open after the copy (default: 30s)"},
+				{Name: "crash", Kind: cli.BoolFlag, Help: "kill the mirror during the copy and every few seconds, to show that nothing is lost or doubled"},
 				httpAddr},
 			Examples: []cli.Example{{Line: "weir demo --crash", Says: "kill it again and again and verify the copy"}},
 			Run:      p.demo},

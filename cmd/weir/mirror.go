@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/coordinator"
+	rest "github.com/weirstream/weir/coordinator/http"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/cli"
 	"github.com/weirstream/weir/internal/env"
@@ -112,7 +113,7 @@ const lookPeriod = 250 * time.Millisecond
 // node of this process, or nil.
 func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client, specs []api.MirrorSpec, n node) error {
 	for _, spec := range specs {
-		if err := ensure(ctx, cl, spec); err != nil {
+		if err := ensure(ctx, c, cl, spec); err != nil {
 			return err
 		}
 	}
@@ -173,9 +174,17 @@ func recordOf(i *api.ErrorInfo) error {
 	return &errs.Error{Code: errs.Code(i.Code), Message: i.Message, Detail: i.Detail, Hint: i.Hint, Fix: i.Fix}
 }
 
-// ensure creates the mirror, or takes up one of the same definition.
-func ensure(ctx context.Context, cl client, spec api.MirrorSpec) error {
+// ensure creates the mirror, or takes up one of the same definition. One that is being deleted goes first: its node may
+// be this process, and would otherwise end with the refusal before it has done the rest of the delete.
+func ensure(ctx context.Context, c *cli.Call, cl client, spec api.MirrorSpec) error {
 	v, err := cl.Pipeline(ctx, spec.Name)
+	if err == nil && v.Desired == api.WantDeleted {
+		c.Note("pipeline %s is being deleted; the new one starts when it is gone", spec.Name)
+		if err := cl.Delete(ctx, v.ID, rest.DeleteOptions{Wait: true}); err != nil && !errs.Is(err, errs.PipelineNotFound) {
+			return err
+		}
+		v, err = cl.Pipeline(ctx, spec.Name)
+	}
 	if errs.Is(err, errs.PipelineNotFound) {
 		_, err = cl.CreateMirror(ctx, spec)
 		return err
@@ -206,10 +215,25 @@ func join(words []string) string {
 }
 
 // displays shows progress where a person looks for it: on standard error, so that standard output stays data. With a
-// format for programs each look is a record on standard output.
+// format for programs each change of a phase is a record on standard output, and what lies between is not told: a
+// program that wants figures asks for them.
 func (p *program) displays(c *cli.Call, specs []api.MirrorSpec) func([]coordinator.PipelineView) error {
 	if !c.Human() {
-		return func(views []coordinator.PipelineView) error { return nil }
+		return func() func(views []coordinator.PipelineView) error {
+			told := map[string]api.Phase{}
+			return func(views []coordinator.PipelineView) error {
+				for _, v := range views {
+					if told[v.ID] == v.Status.Phase {
+						continue
+					}
+					told[v.ID] = v.Status.Phase
+					if err := cli.PrintRecord(c, v, v.Name, nil); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+		}()
 	}
 	if c.Quiet {
 		return func([]coordinator.PipelineView) error { return nil }

@@ -101,5 +101,5 @@ type demoOptions struct {
 
 // registry lists what this binary is made of, by hand.
 func registry() engines {
-	return engines{Doctor: runDoctor, Plan: runPlan, Verify: runVerify, Cutover: runCutover, Node: openNode}
+	return engines{Doctor: runDoctor, Plan: runPlan, Verify: runVerify, Cutover: runCutover, Node: openNode, Demo: runDemo}
 }

@@ -116,7 +116,14 @@ func (s *Server) deletePipeline(r *http.Request) (reply, error) {
 	if !wait {
 		return reply{status: http.StatusAccepted}, nil
 	}
-	return reply{status: http.StatusNoContent}, c.WaitGone(r.Context(), v.ID)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	err = c.WaitGone(ctx, v.ID)
+	if e, ok := errs.As(err); ok && s.ctx.Err() != nil {
+		return reply{}, e.WithHint("the server stops; the delete goes on when it is started again").Because(nil)
+	}
+	return reply{status: http.StatusNoContent}, err
 }
 
 func boolParam(r *http.Request, name string) (bool, error) {

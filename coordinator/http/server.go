@@ -54,11 +54,15 @@ type Server struct {
 	http     *http.Server
 	listener net.Listener
 	local    bool // only loopback is served
+
+	ctx  context.Context // ends when Close begins; for requests that wait
+	stop context.CancelFunc
 }
 
 // New makes a server that does not listen yet.
 func New(e *env.Env, opts Options) *Server {
 	s := &Server{env: e.With("part", "http"), opts: opts, local: true}
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
 	for _, rt := range routes() {
@@ -212,8 +216,10 @@ func defaultAddresses() []string {
 
 func isBusy(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
 
-// Close lets requests under way finish until ctx ends, then cuts them off.
+// Close lets requests under way finish until ctx ends, then cuts them off. Those that only wait are answered at once: a
+// delete that cannot reach a database would use up the time in which pipelines make their final cut.
 func (s *Server) Close(ctx context.Context) error {
+	s.stop()
 	if s.http == nil {
 		return nil
 	}

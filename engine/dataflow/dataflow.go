@@ -60,6 +60,9 @@ type Message struct {
 	Boundary bool
 	// State is stored with the first cut at or behind this message.
 	State []StateChange
+	// Consistent: the first copy is complete and the stream is past everything that its ranges saw, so that from here on
+	// the tables agree with each other. Sent once, alone.
+	Consistent bool
 	// Commit is the source's time of the last transaction in the message, zero if it has none.
 	Commit time.Time
 }
@@ -169,6 +172,9 @@ type Copier interface {
 type Loader interface {
 	// Load stores the range and state in one transaction under the fence. progress is told about rows as they pass.
 	Load(ctx context.Context, lane int, r Range, s RangeStream, state func(rows int64) []StateChange, progress func(bytes int64)) (rows int64, err error)
-	// FinishCopy builds what was left out for the copy's sake: keys, indexes, constraints.
+	// FinishCopy builds what the stream needs and the copy was faster without: primary keys.
 	FinishCopy(ctx context.Context) error
+	// FinishConstraints builds the rest, which can be true only of tables that agree with each other: unique and
+	// foreign keys. It is called at a message that says Consistent, with nothing in flight, and may be called again.
+	FinishConstraints(ctx context.Context) error
 }

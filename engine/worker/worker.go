@@ -357,6 +357,9 @@ func (r *run) write(ctx context.Context, m dataflow.Message) error {
 	case dataflow.KindOpenRows, dataflow.KindOpenAbort, dataflow.KindOpenCommit:
 		return r.writeAhead(ctx, m)
 	}
+	if m.Consistent {
+		return r.consistent(ctx, m)
+	}
 	bytes := 0
 	if m.Rows != nil {
 		bytes = m.Rows.Bytes()
@@ -399,6 +402,25 @@ func (r *run) writeAhead(ctx context.Context, m dataflow.Message) error {
 		return err
 	}
 	return r.settle(ctx)
+}
+
+// consistent lets the target build what could not be true before. Its state is stored only afterwards: a crash in
+// between makes the source say it again.
+func (r *run) consistent(ctx context.Context, m dataflow.Message) error {
+	if r.driver.Pending() {
+		if err := r.cut(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.drain(ctx); err != nil {
+		return err
+	}
+	if loader, ok := r.opts.Target.(dataflow.Loader); ok {
+		if err := loader.FinishConstraints(ctx); err != nil {
+			return err
+		}
+	}
+	return r.cutNow(ctx, m.State)
 }
 
 // settle waits until every cut is visible.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
@@ -115,6 +116,19 @@ func (t *Target) FinishCopy(ctx context.Context) error {
 		return nil
 	}
 	return t.wrap(t.opts.AfterCopy(ctx, t.ctl))
+}
+
+// FinishConstraints implements dataflow.Loader.
+func (t *Target) FinishConstraints(ctx context.Context) error {
+	if t.opts.AfterConsistent == nil {
+		return nil
+	}
+	if err := t.opts.AfterConsistent(ctx, t.ctl); err != nil {
+		return t.wrap(err)
+	}
+	// Tables have unique indexes now that they had not when they were first written.
+	t.tables, t.byRel = map[uint32]*table{}, map[*changelog.Relation]*table{}
+	return nil
 }
 
 // streamReader gives a RangeStream to COPY. Pieces are handed on as they are when they fit.

@@ -48,6 +48,8 @@ type Options struct {
 	Lanes int
 	// Tables are the source's tables as planned, for what is built after the copy.
 	AfterCopy func(ctx context.Context, conn *pgx.Conn) error
+	// AfterConsistent builds what only tables that agree with each other can have.
+	AfterConsistent func(ctx context.Context, conn *pgx.Conn) error
 }
 
 // The crash points of a publish; sinks/DESIGN.md argues each.

@@ -406,6 +406,9 @@ func (t *target) Load(ctx context.Context, _ int, r dataflow.Range, s dataflow.R
 	return int64(len(rows)), t.hit(sink.FailLoaded)
 }
 
+// FinishConstraints implements dataflow.Loader: the model has none.
+func (t *target) FinishConstraints(context.Context) error { return nil }
+
 // FinishCopy implements dataflow.Loader.
 func (t *target) FinishCopy(ctx context.Context) error {
 	if err := t.env.Clock.Sleep(ctx, jitter(t.rng, 50*time.Millisecond)); err != nil {

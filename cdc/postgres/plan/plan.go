@@ -49,6 +49,7 @@ type Plan struct {
 	setup  []pg.Statement // schemas, extensions, types
 	create []pg.Statement // tables
 	steps  []step         // After, with the sizes
+	keys   int            // of which so many, the first, are primary keys
 	marked []pg.TargetName
 }
 
@@ -294,6 +295,7 @@ func (m *maker) after() {
 		fks, _ := t.Target.ForeignKeys(m.referable(t))
 		add(&foreign, fks...)
 	}
+	p.keys = len(keys)
 	p.steps = slices.Concat(keys, uniques, indexes, checks, foreign)
 	for _, s := range p.steps {
 		p.After = append(p.After, s.Statement)

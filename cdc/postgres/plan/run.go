@@ -53,26 +53,19 @@ func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
+// FinishKeys makes the primary keys that tables were created without: what the stream needs.
+func (p *Plan) FinishKeys(ctx context.Context, conn *pgx.Conn) error {
+	if p.keys == 0 {
+		return nil
+	}
+	return p.build(ctx, conn, p.steps[:p.keys])
+}
+
 // Finish runs After and takes the marks off the tables. Indexes of large tables are built one by one, so that an
 // interruption costs one of them.
 func (p *Plan) Finish(ctx context.Context, conn *pgx.Conn) error {
-	// More memory than the default makes building an index a good deal faster, and only one is built at a time.
-	if _, err := conn.Exec(ctx, "SELECT set_config('maintenance_work_mem', '256MB', false) WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < 268435456"); err != nil {
-		return fmt.Errorf("finish the copy: %w", err)
-	}
-	for i := 0; i < len(p.steps); {
-		end := i + 1
-		for p.steps[i].small && end < len(p.steps) && p.steps[end].small && end-i < existsPerQuery*4 {
-			end++
-		}
-		group := make([]pg.Statement, 0, end-i)
-		for _, s := range p.steps[i:end] {
-			group = append(group, s.Statement)
-		}
-		if err := runAll(ctx, conn, group, stepsPerTx); err != nil {
-			return err
-		}
-		i = end
+	if err := p.build(ctx, conn, p.steps); err != nil {
+		return err
 	}
 	for part := range slices.Chunk(p.marked, tablesPerTx) {
 		var sql []string
@@ -82,6 +75,29 @@ func (p *Plan) Finish(ctx context.Context, conn *pgx.Conn) error {
 		if _, err := conn.PgConn().Exec(ctx, strings.Join(sql, ";\n")).ReadAll(); err != nil {
 			return errs.New(errs.TargetDDL, "take the marks off finished tables: %w", err)
 		}
+	}
+	return nil
+}
+
+// build runs steps, those of small tables many at a time.
+func (p *Plan) build(ctx context.Context, conn *pgx.Conn, steps []step) error {
+	// More memory than the default makes building an index a good deal faster, and only one is built at a time.
+	if _, err := conn.Exec(ctx, "SELECT set_config('maintenance_work_mem', '256MB', false) WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < 268435456"); err != nil {
+		return fmt.Errorf("finish the copy: %w", err)
+	}
+	for i := 0; i < len(steps); {
+		end := i + 1
+		for steps[i].small && end < len(steps) && steps[end].small && end-i < existsPerQuery*4 {
+			end++
+		}
+		group := make([]pg.Statement, 0, end-i)
+		for _, s := range steps[i:end] {
+			group = append(group, s.Statement)
+		}
+		if err := runAll(ctx, conn, group, stepsPerTx); err != nil {
+			return err
+		}
+		i = end
 	}
 	return nil
 }

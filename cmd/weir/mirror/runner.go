@@ -274,11 +274,13 @@ func (r *running) run(ctx context.Context) error {
 			return err
 		}
 	}
-	finish := func(ctx context.Context, conn *pgx.Conn) error {
-		if p == nil {
-			return nil
+	finish := func(step func(*plan.Plan, context.Context, *pgx.Conn) error) func(context.Context, *pgx.Conn) error {
+		return func(ctx context.Context, conn *pgx.Conn) error {
+			if p == nil {
+				return nil
+			}
+			return step(p, ctx, conn)
 		}
-		return p.Finish(ctx, conn)
 	}
 	lanes := r.opts.Int("snapshot.parallelism")
 	r.mu.Lock()
@@ -305,7 +307,7 @@ func (r *running) run(ctx context.Context) error {
 		},
 		Excluded: r.sel.Excluded, SyncCommit: r.opts.Text("sink.synchronous_commit"), BatchBytes: int(r.opts.Size("sink.batch.bytes")),
 		SchemaChange: sink.Behavior(r.opts.Text("schema.change.behavior")), SoftDelete: r.opts.Text("soft.delete.column"),
-		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, Lanes: lanes, AfterCopy: finish,
+		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, Lanes: lanes, AfterCopy: finish((*plan.Plan).FinishKeys), AfterConsistent: finish((*plan.Plan).Finish),
 	})
 	pipe := worker.New(r.env, worker.Options{Source: src, Target: dst, Generation: r.gen, Lanes: lanes, Epochs: checkpoint.Options{Interval: r.opts.Duration("checkpoint.interval")}})
 	r.mu.Lock()
@@ -349,14 +351,15 @@ func Refusal(checks []api.Check) error {
 	return e.WithFix(strings.Join(fixes, "\n")).WithHint("weir doctor shows every finding")
 }
 
-// progress tells whether the target knows the pipeline, and whether its first copy is complete.
+// progress tells whether the target knows the pipeline, and whether its first copy is complete with all that is built
+// over it.
 func (r *running) progress(ctx context.Context) (known, copied bool, err error) {
 	err = r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var there bool
 		if err := conn.QueryRow(ctx, `SELECT to_regclass('_weir.state') IS NOT NULL`).Scan(&there); err != nil || !there {
 			return err
 		}
-		return conn.QueryRow(ctx, `SELECT count(*) > 0, coalesce(bool_or(key = 'live'), false) FROM "_weir"."state" WHERE pipeline = $1`,
+		return conn.QueryRow(ctx, `SELECT count(*) > 0, coalesce(bool_or(key = 'consistent'), false) FROM "_weir"."state" WHERE pipeline = $1`,
 			r.pipeline.ID).Scan(&known, &copied)
 	})
 	return known, copied, err
