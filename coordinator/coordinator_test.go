@@ -31,6 +31,7 @@ type fakeRunner struct {
 	startErr  error
 	removeErr error
 	command   func(api.Command) error
+	checkAdd  func(api.MirrorSpec, []string) error
 }
 
 func newFakeRunner() *fakeRunner { return &fakeRunner{running: map[string]*fakeRunning{}} }
@@ -136,7 +137,7 @@ func (f *fixture) open() {
 	if f.state, err = OpenState(f.env, "/state"); err != nil {
 		f.t.Fatal(err)
 	}
-	if f.c, err = Open(f.ctx(), f.env, Options{State: f.state, Runner: f.runner}); err != nil {
+	if f.c, err = Open(f.ctx(), f.env, Options{State: f.state, Runner: f.runner, CheckAdd: f.runner.checkAdd}); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -312,14 +313,83 @@ func TestForcedDelete(t *testing.T) {
 	if err := f.c.Delete(f.ctx(), "orders", true); err != nil {
 		t.Fatal(err)
 	}
-	for {
-		err := f.c.WaitGone(f.ctx(), p.ID)
-		if err == nil {
-			break
-		}
-		if !errs.Is(err, errs.BadURL) { // the failure from before the force may still be shown
+	if err := f.c.WaitGone(f.ctx(), p.ID); err != nil {
+		t.Fatal(err)
+	}
+	f.close()
+}
+
+// A delete ends the failure that was before it: nobody who waits is told of that one.
+func TestDeleteOfAFailedPipeline(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	f.runner.set(func() { f.runner.startErr = errs.New(errs.SlotLost, "slot lost") })
+	for range 100 { // the wait and the driver race
+		p := f.create("orders")
+		f.wait("orders", api.PhaseFailed)
+		if err := f.c.Delete(f.ctx(), p.ID, false); err != nil {
 			t.Fatal(err)
 		}
+		if err := f.c.WaitGone(f.ctx(), p.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.close()
+}
+
+// What waits in the inbox counts for the status before the driver has come to it.
+func TestStatusHearsTheInbox(t *testing.T) {
+	e := env.Real(nil)
+	d := &driver{env: e, wake: make(chan struct{}, 1)} // nobody runs it
+	d.mu.sup = supervisor{state: failed, want: api.WantRunning, failedFor: api.WantRunning, failure: errUser, failedAt: t0}
+	d.mu.since = t0
+	if st := d.status(); st.Phase != api.PhaseFailed || st.Error == nil || !st.Since.Equal(t0) {
+		t.Fatalf("status %+v", st)
+	}
+	d.post(want(api.WantDeleted))
+	if st := d.status(); st.Phase != api.PhaseStarting || st.Error != nil || st.Since.Equal(t0) {
+		t.Errorf("after the wish to delete: %+v", st)
+	}
+	d.mu.inbox = []event{resumed{}}
+	if st := d.status(); st.Phase != api.PhaseStarting || st.Error != nil {
+		t.Errorf("after a resume: %+v", st)
+	}
+	if d.mu.sup.state != failed || len(d.mu.inbox) != 1 {
+		t.Errorf("the looks changed the driver: %s, %d events", d.mu.sup.state, len(d.mu.inbox))
+	}
+	if actions, now, ok := d.step(); !ok || now != minting || show(actions) != "mint" || len(d.mu.inbox) != 0 {
+		t.Errorf("step: %q, %s, %v", show(actions), now, ok)
+	}
+	if _, _, ok := d.step(); ok {
+		t.Error("a step without an event")
+	}
+}
+
+// A delete that was cut off is finished by the next start, without being asked again.
+func TestDeleteGoesOnAfterARestart(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	f.runner.set(func() { f.runner.startErr = errs.New(errs.SlotLost, "slot lost") })
+	p := f.create("orders")
+	f.wait("orders", api.PhaseFailed)
+	f.runner.set(func() { f.runner.removeErr = errs.New(errs.SourceUnreachable, "no route") })
+	if err := f.c.Delete(f.ctx(), "orders", false); err != nil {
+		t.Fatal(err)
+	}
+	f.wait("orders", api.PhaseRetrying)
+	ctx, cancel := context.WithCancel(f.ctx())
+	cancel()
+	err := f.c.WaitGone(ctx, p.ID)
+	if e, ok := errs.As(err); !ok || e.Code != errs.NotCaughtUp || e.Detail != "no route (W1001)" || e.Hint == "" {
+		t.Errorf("a wait that is given up says %#v", err)
+	}
+	f.close()
+
+	f.runner.set(func() { f.runner.removeErr = nil })
+	f.open()
+	if err := f.c.WaitGone(f.ctx(), p.ID); err != nil {
+		t.Fatal(err)
+	}
+	if left := f.c.Pipelines(); len(left) != 0 {
+		t.Errorf("pipelines that stayed: %+v", left)
 	}
 	f.close()
 }
@@ -387,6 +457,76 @@ func TestSources(t *testing.T) {
 	}
 	if _, err := f.c.Source(f.ctx(), "shp"); !errs.Is(err, errs.PipelineNotFound) {
 		t.Errorf("unknown source: %v", err)
+	}
+	f.close()
+}
+
+// prober is a runner that also answers for pipelines that do not run.
+type prober struct {
+	*fakeRunner
+	err error
+}
+
+func (p *prober) ProbeSource(_ context.Context, pl api.Pipeline) (api.SourceStatus, error) {
+	return api.SourceStatus{Name: "x", Slot: "probed_" + pl.Name, WALRetainedBytes: 5}, p.err
+}
+
+func TestSourcesOfPipelinesThatDoNotRun(t *testing.T) {
+	f := newFixture(t, vfs.NewMem())
+	f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	look := func(r Runner) api.SourceStatus {
+		f.c.runner = r // the driver starts nothing in this test while it is exchanged
+		s, err := f.c.Source(f.ctx(), "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	probes := &prober{fakeRunner: f.runner}
+	if s := look(probes); s.Slot != "weir_orders" {
+		t.Errorf("while it runs: %+v", s)
+	}
+	if _, err := f.c.Pause(f.ctx(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	f.wait("orders", api.PhasePaused)
+	if s := look(probes); s.Slot != "probed_orders" || s.WALRetainedBytes != 5 || s.Name != "shop" || s.Pipeline != "orders" {
+		t.Errorf("while it is paused: %+v", s)
+	}
+	probes.err = errs.New(errs.SourceUnreachable, "no route")
+	for _, r := range []Runner{probes, f.runner} {
+		if s := look(r); s.Slot != "" || s.WALRetainedBytes != -1 || s.LagBytes != -1 || s.Name != "shop" {
+			t.Errorf("without an answer: %+v", s)
+		}
+	}
+	f.close()
+}
+
+func TestAddIsChecked(t *testing.T) {
+	f := &fixture{t: t, fs: vfs.NewMem(), runner: newFakeRunner()}
+	var asked string
+	f.runner.checkAdd = func(m api.MirrorSpec, added []string) error {
+		asked = fmt.Sprint(m.Tables, m.Except, added)
+		if added[0] == "public.tmp" {
+			return errs.New(errs.BadPattern, "left out")
+		}
+		return nil
+	}
+	f.open()
+	f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	if _, err := f.c.Update(f.ctx(), "orders", Change{AddTables: []string{"public.tmp"}}); !errs.Is(err, errs.BadPattern) {
+		t.Errorf("a refused table: %v", err)
+	}
+	if want := "[public.* public.tmp] [] [public.tmp]"; asked != want {
+		t.Errorf("asked about %s, want %s", asked, want)
+	}
+	if p := f.c.Pipelines()[0]; p.Version != 1 || len(p.Mirror.Tables) != 1 {
+		t.Errorf("the refused change was made: %+v", p.Mirror)
+	}
+	if p, err := f.c.Update(f.ctx(), "orders", Change{AddTables: []string{"public.a"}}); err != nil || p.Version != 2 {
+		t.Errorf("an accepted table: %+v, %v", p, err)
 	}
 	f.close()
 }

@@ -141,7 +141,7 @@ func (d *driver) step() ([]action, state, bool) {
 			d.log.Error("pipeline failed and waits for the user", "error", s.failure)
 		}
 	}
-	if s.state != running && s.state != stopping {
+	if s.state != starting && s.state != running && s.state != stopping {
 		d.mu.running = nil
 	}
 	return actions, s.state, true

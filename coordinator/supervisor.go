@@ -114,6 +114,7 @@ type supervisor struct {
 	gen     dataflow.Generation
 
 	again     bool        // restart as soon as it runs
+	early     *exited     // it ended before its start was told
 	failedFor api.Desired // the wish under which it failed
 	failure   error       // the last one, until the pipeline runs again or the user steps in
 	failedAt  time.Time
@@ -289,9 +290,14 @@ func (s *supervisor) onStarted(ev started) []action {
 	if s.state != starting || ev.gen != s.gen {
 		return nil
 	}
+	early := s.early
+	s.early = nil
 	if ev.err == nil {
 		s.state, s.startedAt = running, ev.at
 		s.failure = nil
+		if early != nil {
+			return s.onExited(*early)
+		}
 		return s.pursue()
 	}
 	s.again = false
@@ -304,6 +310,10 @@ func (s *supervisor) onStarted(ev started) []action {
 }
 
 func (s *supervisor) onExited(ev exited) []action {
+	if s.state == starting && ev.gen == s.gen {
+		s.early = &ev // the word of its start is still on its way
+		return nil
+	}
 	if s.state != running || ev.gen != s.gen {
 		return nil // while it stops, the end is expected
 	}

@@ -70,12 +70,15 @@ type Options struct {
 
 // Node is one member of the cluster.
 type Node struct {
-	env   *env.Env
-	opts  Options
-	raft  *hraft.Raft
-	guard *guard
-	disk  *store
-	snaps *snapshots
+	env *env.Env
+	// futures runs the waits for the library's answers. Shutdown does not wait for them: proposals that stand in the
+	// library's queue then are never answered.
+	futures *env.Env
+	opts    Options
+	raft    *hraft.Raft
+	guard   *guard
+	disk    *store
+	snaps   *snapshots
 
 	leadership chan bool
 	stop       chan struct{}
@@ -105,7 +108,7 @@ func Open(e *env.Env, opts Options) (*Node, error) {
 	opts.EnqueueLimit = orDefault(opts.EnqueueLimit, 10*time.Second)
 
 	n := &Node{
-		env: e.With("part", "raft"), opts: opts,
+		env: e.With("part", "raft"), futures: e.With(), opts: opts,
 		leadership: make(chan bool, 8), stop: make(chan struct{}),
 	}
 	n.mu.changed = make(chan struct{})
@@ -389,12 +392,14 @@ func (n *Node) enqueueLimit(ctx context.Context) time.Duration {
 // await waits for a future, which itself knows nothing of contexts.
 func (n *Node) await(ctx context.Context, what string, f hraft.Future) error {
 	done := make(chan error, 1)
-	n.env.Go("raft "+what, func() { done <- f.Error() })
+	n.futures.Go("raft "+what, func() { done <- f.Error() })
 	var err error
 	select {
 	case err = <-done:
 	case <-ctx.Done():
 		return errs.New(errs.RaftFailed, "%s: %v", what, ctx.Err()).Because(errors.Join(ErrUnknown, ctx.Err()))
+	case <-n.stop:
+		return errs.New(errs.RaftFailed, "%s: this node is shutting down", what).Because(ErrUnknown)
 	case <-n.guard.failed:
 		return errs.New(errs.RaftFailed, "%s: the raft log has failed: %v", what, n.guard.err()).
 			Because(errors.Join(ErrUnknown, n.guard.err()))

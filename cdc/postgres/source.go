@@ -527,3 +527,8 @@ func (s *Source) tableProgress(oid uint32, fn func(*TableProgress)) {
 		fn(t)
 	}
 }
+
+var (
+	_ dataflow.Source = (*Source)(nil)
+	_ dataflow.Copier = (*Source)(nil)
+)

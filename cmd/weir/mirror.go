@@ -215,27 +215,13 @@ func join(words []string) string {
 }
 
 // displays shows progress where a person looks for it: on standard error, so that standard output stays data. With a
-// format for programs each change of a phase is a record on standard output, and what lies between is not told: a
-// program that wants figures asks for them.
+// -o json and -o ndjson each change of a phase is a record on standard output; the other formats cannot hold records that
+// follow one another, and say nothing.
 func (p *program) displays(c *cli.Call, specs []api.MirrorSpec) func([]coordinator.PipelineView) error {
-	if !c.Human() {
-		return func() func(views []coordinator.PipelineView) error {
-			told := map[string]api.Phase{}
-			return func(views []coordinator.PipelineView) error {
-				for _, v := range views {
-					if told[v.ID] == v.Status.Phase {
-						continue
-					}
-					told[v.ID] = v.Status.Phase
-					if err := cli.PrintRecord(c, v, v.Name, nil); err != nil {
-						return err
-					}
-				}
-				return nil
-			}
-		}()
+	if c.Format == cli.FormatJSON || c.Format == cli.FormatNDJSON {
+		return phases(c)
 	}
-	if c.Quiet {
+	if c.Quiet || !c.Human() {
 		return func([]coordinator.PipelineView) error { return nil }
 	}
 	single := len(specs) == 1 && c.ErrTerminal
@@ -247,6 +233,24 @@ func (p *program) displays(c *cli.Call, specs []api.MirrorSpec) func([]coordinat
 	return func(views []coordinator.PipelineView) error {
 		for i, v := range views {
 			if err := shown[i].Show(v.Name, v.Status, c.Now()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// phases prints a pipeline when its phase is another than at the last look. What lies between is not told: a program that
+// wants figures asks for them.
+func phases(c *cli.Call) func([]coordinator.PipelineView) error {
+	told := map[string]api.Phase{}
+	return func(views []coordinator.PipelineView) error {
+		for _, v := range views {
+			if told[v.ID] == v.Status.Phase {
+				continue
+			}
+			told[v.ID] = v.Status.Phase
+			if err := cli.PrintRecord(c, v, v.Name, nil); err != nil {
 				return err
 			}
 		}

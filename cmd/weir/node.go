@@ -76,6 +76,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 			m.Target.URL, err = o.Secrets.Capture(m.Target.URL)
 			return m, err
 		},
+		CheckAdd: addable,
 	})
 	if err != nil {
 		return err

@@ -60,7 +60,7 @@ func slotState(c *cli.Call, s api.SourceStatus) string {
 	switch {
 	case s.SlotState == "":
 		return cli.Unknown
-	case s.SlotState == "lost" || s.SlotState == "unreserved":
+	case s.SlotState == "lost" || s.SlotState == "unreserved" || s.SlotState == "missing":
 		return c.Paint(cli.Bad, s.SlotState)
 	case !s.SlotActive:
 		return c.Paint(cli.Warn, "idle")
@@ -69,7 +69,7 @@ func slotState(c *cli.Call, s api.SourceStatus) string {
 }
 
 func walLimit(s api.SourceStatus) string {
-	if s.WALLimitBytes < 0 && s.SlotState != "" {
+	if s.WALLimitBytes < 0 && s.SlotState != "" && s.SlotState != "missing" {
 		return "none"
 	}
 	return cli.Bytes(s.WALLimitBytes)

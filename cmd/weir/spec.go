@@ -42,7 +42,7 @@ func specFromFlags(c *cli.Call, source, target string) (api.MirrorSpec, error) {
 		table, where, ok := strings.Cut(text, ":")
 		if table, where = strings.TrimSpace(table), strings.TrimSpace(where); !ok || table == "" || where == "" {
 			return spec, errs.New(errs.BadPattern, "--filter takes 'TABLE: CONDITION', not %q", text).
-				WithHint("for example --filter 'public.orders: region = ''eu'''")
+				WithHint(`for example --filter "public.orders: region = 'eu'"`)
 		} else {
 			spec.Filters = append(spec.Filters, api.Filter{Table: table, Where: where})
 		}

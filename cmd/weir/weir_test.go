@@ -97,8 +97,14 @@ func (f *fakeServer) Update(ctx context.Context, name string, c coordinator.Chan
 	return f.Pipeline(ctx, name)
 }
 
+// Delete forgets a pipeline that was being deleted; others stay, so that one test can try many commands on them.
 func (f *fakeServer) Delete(_ context.Context, name string, o rest.DeleteOptions) error {
 	f.note("delete %s %+v", name, o)
+	for key, v := range f.views {
+		if v.ID == name && v.Desired == api.WantDeleted && o.Wait {
+			delete(f.views, key)
+		}
+	}
 	return nil
 }
 
@@ -321,9 +327,44 @@ func TestMirrorAgain(t *testing.T) {
 	if got := f.calls[1:]; !slices.Equal(got, []string{"resume m"}) {
 		t.Errorf("the second start did %v", got)
 	}
+	v = f.views["m"]
+	v.Desired = api.WantDeleted
+	f.views["m"], f.calls = v, nil
+	f.want(t, 0, args...)
+	if len(f.calls) != 2 || f.calls[0] != "delete id-m {Force:false Wait:true}" || !strings.HasPrefix(f.calls[1], "create ") {
+		t.Errorf("a start over an unfinished delete did %v", f.calls)
+	}
 	f.want(t, 2, append(args, "--except", "public.x", "--set", "snapshot.parallelism=3")...)
 	if s := f.err.String(); !strings.Contains(s, "error[W3003]") || !strings.Contains(s, "different: except, option snapshot.parallelism") {
 		t.Errorf("printed\n%s", s)
+	}
+}
+
+func TestMirrorForPrograms(t *testing.T) {
+	f := newFixture(t)
+	f.node()
+	f.scripts["mirror_shop"] = []api.PipelineStatus{
+		{Phase: api.PhaseCopy, RowsTotal: 1}, {Phase: api.PhaseCopy, RowsTotal: 2}, {Phase: api.PhaseCatchUp},
+		{Phase: api.PhaseLive, DurablePosition: "0/100"}, {Phase: api.PhaseLive, DurablePosition: "0/200"},
+	}
+	args := []string{"mirror", "postgres://db/shop", "postgres://copy/shop", "--until-caught-up", "-o"}
+	got := f.want(t, 0, append(args, "ndjson")...)
+	var phases []api.Phase
+	for _, line := range strings.Split(strings.TrimSpace(got), "\n") {
+		var v coordinator.PipelineView
+		if err := json.Unmarshal([]byte(line), &v); err != nil || v.Name != "mirror_shop" {
+			t.Errorf("line %q: %v", line, err)
+		}
+		phases = append(phases, v.Status.Phase)
+	}
+	if want := []api.Phase{api.PhaseCopy, api.PhaseCatchUp, api.PhaseLive}; !slices.Equal(phases, want) {
+		t.Errorf("phases %v, want %v", phases, want)
+	}
+	if got := f.want(t, 0, append(args, "json")...); !json.Valid([]byte(got)) {
+		t.Errorf("one phase as JSON: %q", got)
+	}
+	if got := f.want(t, 0, append(args, "csv")...); got != "" || f.err.Len() > 0 {
+		t.Errorf("as CSV: %q %q", got, f.err.String())
 	}
 }
 
@@ -376,6 +417,7 @@ func TestMirrorRejects(t *testing.T) {
 		args []string
 		says string
 	}{
+		{[]string{"--filter", "public.a:"}, "error[W6007]: --filter takes 'TABLE: CONDITION', not \"public.a:\"\n  hint: for example --filter \"public.orders: region = 'eu'\"\n"},
 		{[]string{"--tables", "orders"}, `error[W6007]: "orders" does not name tables as schema.table`},
 		{[]string{"--tables", "public."}, `error[W6007]: "public." has an empty part`},
 		{[]string{"--exclude-column", "public.users"}, `error[W6007]: "public.users" does not name columns`},
@@ -595,6 +637,92 @@ func TestPipelineCommands(t *testing.T) {
 	f.want(t, 0, "pl", "pause", "shop_copy", "--wait")
 	f.scripts["shop_copy"] = []api.PipelineStatus{{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: "W4001", Message: "away"}}}
 	f.want(t, 3, "pl", "resume", "shop_copy", "--wait")
+}
+
+func TestSlotState(t *testing.T) {
+	var c cli.Call
+	for _, s := range []struct {
+		state, shown string
+		active       bool
+	}{{"", cli.Unknown, false}, {"missing", "missing", false}, {"lost", "lost", false}, {"reserved", "idle", false}, {"reserved", "active", true}} {
+		if got := slotState(&c, api.SourceStatus{SlotState: s.state, SlotActive: s.active}); got != s.shown {
+			t.Errorf("state %q is shown as %q, want %q", s.state, got, s.shown)
+		}
+	}
+}
+
+func TestAddable(t *testing.T) {
+	m := func(except ...string) api.MirrorSpec {
+		return api.MirrorSpec{Name: "m", Tables: []string{"public.*", "sales.x"}, Except: except}
+	}
+	for _, c := range []struct {
+		spec  api.MirrorSpec
+		added []string
+		says  string // "": accepted
+	}{
+		{m(), []string{"public.a"}, ""},
+		{m("public.tmp_*"), []string{"public.a", "public.tmp_*"}, ""},
+		{m("x.*", "public.tmp_*"), []string{"public.a", "public.tmp_a"}, "public.tmp_a is left out by public.tmp_*, a pattern of --except of pipeline m"},
+		{m("public.tmp_*"), []string{"public.a, public.tmp_a"}, "public.tmp_a is left out by public.tmp_*"},
+		{m("x.*,public.tmp_*"), []string{"public.tmp_a"}, "public.tmp_a is left out by public.tmp_*"},
+		{m(`public."a.*"`), []string{`public."a.*"`}, `public."a.*" is left out by public."a.*"`},
+		{m(`public."a""b"`), []string{`public."a""b"`}, "is left out"},
+		{m(), []string{"pg_catalog.pg_class"}, "pg_catalog.pg_class cannot be mirrored"},
+		{m(), []string{"_weir.ledger"}, "_weir.ledger cannot be mirrored"},
+		{api.MirrorSpec{Tables: []string{"a"}}, []string{"a"}, "names no schema"},
+	} {
+		err := addable(c.spec, c.added)
+		if c.says == "" && err != nil || c.says != "" && (!errs.Is(err, errs.BadPattern) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%v to %v except %v: %v, want %q", c.added, c.spec.Tables, c.spec.Except, err, c.says)
+		}
+	}
+}
+
+func TestDebugRaft(t *testing.T) {
+	f := newFixture(t)
+	e := env.Real(nil)
+	state, err := coordinator.OpenState(e, filepath.Join(f.dir, "raft-state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	c, err := coordinator.Open(ctx, e, coordinator.Options{State: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PutConnection(ctx, api.Connection{Name: "shop", URL: "postgres://db/shop"}); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(f.dir, "raft-state")
+	f.want(t, 1, "debug", "raft", dir)
+	if err := errors.Join(c.Close(ctx), state.Close()); err != nil {
+		t.Fatal(err)
+	}
+	list := func() (rows []raftRow) {
+		if err := json.Unmarshal([]byte(f.want(t, 0, "debug", "raft", dir, "-o", "json", "--bytes", "1000")), &rows); err != nil {
+			t.Fatal(err)
+		}
+		return rows
+	}
+	rows := list()
+	var kinds []string
+	for i, r := range rows {
+		if r.Index != uint64(i+1) || r.Term == 0 {
+			t.Errorf("entry %d: %+v", i, r)
+		}
+		kinds = append(kinds, r.Type)
+	}
+	last := rows[len(rows)-1]
+	if kinds[0] != "configuration" || last.Type != "command" || last.Entry != `PutConnection {"connection":{"name":"shop","url":"postgres://db/shop"}}` {
+		t.Errorf("entries %+v", rows)
+	}
+	if again := list(); !slices.Equal(again, rows) {
+		t.Errorf("a second look shows %+v", again)
+	}
+	if got := f.want(t, 0, "debug", "raft", dir, "--bytes", "13"); !strings.Contains(got, "PutConnection…\n") {
+		t.Errorf("cut to 13 bytes:\n%s", got)
+	}
+	f.want(t, 2, "debug", "raft", f.dir)
 }
 
 func TestSecrets(t *testing.T) {

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type idleRunner struct {
 	mu       sync.Mutex
 	startErr error
+	away     bool // nothing can be removed
 	commands []api.Command
 }
 
@@ -54,7 +55,14 @@ func (r *idleRunner) Start(context.Context, api.Pipeline, dataflow.Generation) (
 	return &idle{runner: r, done: make(chan struct{})}, nil
 }
 
-func (r *idleRunner) Remove(context.Context, api.Pipeline) error { return nil }
+func (r *idleRunner) Remove(context.Context, api.Pipeline) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.away {
+		return errs.New(errs.SourceUnreachable, "no route")
+	}
+	return nil
+}
 
 type idle struct {
 	runner *idleRunner
@@ -748,5 +756,41 @@ func TestAnswersMatchTheDescription(t *testing.T) {
 		if !met[rt.method+" "+rt.path] {
 			t.Errorf("%s %s is not tried", rt.method, rt.path)
 		}
+	}
+}
+
+// A delete that cannot be done must not use up the time in which a node ends.
+func TestCloseAnswersAWaitingDelete(t *testing.T) {
+	f := newFixture(t)
+	f.opts.Address = "127.0.0.1:0"
+	server := New(f.env, f.opts)
+	addr, err := server.Listen(f.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := NewClient(f.env, ClientOptions{Addr: addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.CreateMirror(f.ctx(), mirror("orders")); err != nil {
+		t.Fatal(err)
+	}
+	f.runner.mu.Lock()
+	f.runner.away = true
+	f.runner.mu.Unlock()
+	answer := make(chan error, 1)
+	go func() { answer <- client.Delete(f.ctx(), "orders", DeleteOptions{Wait: true}) }()
+	if _, err := f.c.WaitPhase(f.ctx(), "orders", api.PhaseRetrying); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := server.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	e, ok := errs.As(<-answer)
+	if !ok || e.Code != errs.NotCaughtUp || e.Detail != "no route (W1001)" || !strings.Contains(e.Hint, "goes on when it is started again") {
+		t.Errorf("the delete was answered with %#v", e)
 	}
 }

@@ -1,6 +1,7 @@
 package errs
 
-// The codes. A code once released keeps its meaning; docs/errors holds one page each, made from Catalog.
+// The codes. A code once released keeps its meaning, and a number that is missing is not given out again; docs/errors
+// holds one page each, made from Catalog.
 const (
 	SourceUnreachable  Code = "W1001"
 	SourcePreflight    Code = "W1002"
@@ -14,9 +15,7 @@ const (
 	SourceProtocol     Code = "W1010"
 	SourceSchemaChange Code = "W1011"
 	RowFilterUnsupport Code = "W1012"
-	SlotBlocked        Code = "W1013"
 	SourceStream       Code = "W1014"
-	SpillFailed        Code = "W1015"
 	TableUnknown       Code = "W1016"
 
 	SQLSyntax      Code = "W2001"
@@ -32,7 +31,6 @@ const (
 	TargetUnreachable Code = "W4001"
 	Fenced            Code = "W4002"
 	TargetRejected    Code = "W4003"
-	TargetRegressed   Code = "W4004"
 	TargetDDL         Code = "W4005"
 	TargetRowMissing  Code = "W4006"
 	TargetConflict    Code = "W4007"

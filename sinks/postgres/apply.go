@@ -530,9 +530,10 @@ func (a *applier) keyless(t *table, batch *changelog.Rows, e *changelog.Entry) e
 		case changelog.ValueNull:
 			conds = append(conds, "t."+t.cols[c].name+" IS NULL")
 		case changelog.ValueText, changelog.ValueBinary:
-			// Compared as text: json, xml and point have no equality of their own.
+			// Compared as the server prints them: json, xml and point have no equality of their own, and a cast to text
+			// is something else for boolean, char(n) and inet.
 			values = append(values, raw[4:])
-			conds = append(conds, fmt.Sprintf("t.%s::text = $%d%s", t.cols[c].name, len(values), t.cols[c].asText()))
+			conds = append(conds, fmt.Sprintf("pg_catalog.format('%%s', t.%s) = %s", t.cols[c].name, t.cols[c].printed(len(values))))
 		}
 	}
 	if len(conds) == 0 {
@@ -575,12 +576,12 @@ func (a *applier) keyless(t *table, batch *changelog.Rows, e *changelog.Entry) e
 	return a.sendLarge()
 }
 
-// asText turns a parameter of the column's wire type into the text that the column's own value gives.
-func (c *column) asText() string {
+// printed is a parameter of the column's wire type as the server prints the column's own values.
+func (c *column) printed(param int) string {
 	if c.elem == textOID {
-		return "::\"pg_catalog\".\"text\""
+		return fmt.Sprintf(`$%d::"pg_catalog"."text"`, param)
 	}
-	return "::" + c.elemName + "::text"
+	return fmt.Sprintf("pg_catalog.format('%%s', $%d::%s)", param, c.elemName)
 }
 
 // cast turns a parameter of the column's wire type into the column's type.

@@ -423,3 +423,8 @@ func (t *Target) loadTable(ctx context.Context, schema, name string) (*pg.Table,
 	}
 	return tables[0], nil
 }
+
+var (
+	_ dataflow.Target = (*Target)(nil)
+	_ dataflow.Loader = (*Target)(nil)
+)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirstream/weir/internal/pg"
 )
@@ -45,7 +46,7 @@ func requireEqual(t testing.TB, src, dst db) {
 	var b []string
 	// A dropped table writes nothing to the log that a position could be compared with: the drop is noticed by a look at
 	// the catalog.
-	eventually(t, waitLimit, "the target has the source's tables", func() (bool, string) {
+	eventually(t, 20*time.Second, "the target has the source's tables", func() (bool, string) {
 		b = userTables(t, dst)
 		return slices.Equal(a, b), fmt.Sprintf("source %v\ntarget %v", a, b)
 	})

@@ -91,6 +91,10 @@ func one(t *testing.T) {
 				t.Error(v)
 			}
 			t.Logf("%d states compared in %s", r.Commits, r.Virtual)
+			if r.Stuck {
+				fmt.Println(strings.Join(append(r.Trace, r.Violations...), "\n"))
+				os.Exit(1)
+			}
 			if t.Failed() {
 				return
 			}
@@ -222,6 +226,9 @@ func TestWork(t *testing.T) {
 				t.Fatal(err)
 			}
 			fmt.Println(resultMark + string(line))
+			if r.Stuck {
+				os.Exit(1) // the bubble would wait for ever
+			}
 			if m != sound && len(r.Violations) > 0 {
 				return
 			}

@@ -291,11 +291,11 @@ func (t *target) send() {
 		default:
 			_ = t.env.Clock.Sleep(ctx, jitter(rng, t.db.latency))
 		}
+		if failed || t.conn.dead() {
+			continue // nobody hears the reply
+		}
 		if err != nil {
 			fail(err)
-			continue
-		}
-		if failed {
 			continue
 		}
 		t.ack(dataflow.Ack{Checkpoint: r.next, Rows: int64(len(r.steps)), Busy: t.db.latency})

@@ -31,6 +31,7 @@ type world struct {
 	firstImage *vfs.MemFS // for mutantNoSync
 	reaping    sync.WaitGroup
 	timers     sync.WaitGroup
+	stuck      bool // goroutines are left that will not end
 }
 
 // Result is what a run found.
@@ -41,6 +42,7 @@ type Result struct {
 	Trace      []string       `json:"trace,omitempty"`
 	Commits    int            `json:"commits"` // visible states that were compared
 	Virtual    time.Duration  `json:"virtual"`
+	Stuck      bool           `json:"stuck,omitempty"` // goroutines are left; the process has to end
 }
 
 // run plays a plan in the caller's bubble. It returns after the last goroutine of the run has ended.
@@ -78,7 +80,7 @@ func run(plan Plan, m mutant) Result {
 	w.end()
 	chk.mu.Lock()
 	defer chk.mu.Unlock()
-	return Result{Seed: plan.Seed, Violations: chk.violations, Counts: chk.counts, Trace: chk.trace, Commits: chk.strict, Virtual: time.Since(chk.start)}
+	return Result{Seed: plan.Seed, Violations: chk.violations, Counts: chk.counts, Trace: chk.trace, Commits: chk.strict, Virtual: time.Since(chk.start), Stuck: w.stuck}
 }
 
 // boot starts a node on a disk. One that dies while it starts is started again on what it left.
@@ -348,12 +350,24 @@ func (w *world) end() {
 		}
 		break
 	}
-	if !w.node.dead.Load() {
-		if err := w.node.reap(ctx); err != nil && !w.chk.broken() && !errors.Is(err, context.Canceled) {
-			w.chk.wrong("close: %v", err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if !w.node.dead.Load() {
+			if err := w.node.reap(ctx); err != nil && !w.chk.broken() && !errors.Is(err, context.Canceled) {
+				w.chk.wrong("close: %v", err)
+			}
 		}
+		w.reaping.Wait()
+	}()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+		w.chk.wrong("a node was closed and has not ended after %s", patience)
+		w.stuck = true
 	}
-	w.reaping.Wait()
 }
 
 // describe prints a plan.

@@ -77,16 +77,26 @@ func Make(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *
 	return MakeAt(ctx, e, spec, source, target, "")
 }
 
+// Resume plans what is still owed to the tables that an interrupted start made. Tables that appeared since are not part
+// of its copy.
+func Resume(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config) (*Plan, error) {
+	return makePlan(ctx, e, source, target, &maker{spec: spec, resume: true})
+}
+
 // MakeAt plans for the source as an exported snapshot has it, so that what the copy brings fits into the tables that the
 // plan makes, whatever becomes of the source's tables meanwhile. "" is the present.
 func MakeAt(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, snapshot string) (*Plan, error) {
-	sel, err := selection.New(spec)
+	return makePlan(ctx, e, source, target, &maker{spec: spec, snapshot: snapshot})
+}
+
+func makePlan(ctx context.Context, e *env.Env, source, target *pg.Config, m *maker) (*Plan, error) {
+	sel, err := selection.New(m.spec)
 	if err != nil {
 		return nil, err
 	}
-	m := &maker{spec: spec, snapshot: snapshot, p: &Plan{Selection: sel, API: api.Plan{
-		Pipeline: spec.Name, Slot: spec.Options["slot.name"], Publication: spec.Options["publication.name"],
-	}}}
+	m.p = &Plan{Selection: sel, API: api.Plan{
+		Pipeline: m.spec.Name, Slot: m.spec.Options["slot.name"], Publication: m.spec.Options["publication.name"],
+	}}
 	if err := m.readSource(ctx, e, source); err != nil {
 		return nil, err
 	}
@@ -116,6 +126,7 @@ func connect(ctx context.Context, e *env.Env, cfg *pg.Config, code errs.Code, si
 type maker struct {
 	spec     api.MirrorSpec
 	snapshot string
+	resume   bool
 	p        *Plan
 
 	tables    []*pg.Table
@@ -277,7 +288,7 @@ func (m *maker) after() {
 	p := m.p
 	var keys, uniques, indexes, checks, foreign []step
 	for _, t := range p.Tables {
-		if t.Exists && !t.Unfinished {
+		if t.Exists && !t.Unfinished || m.resume && !t.Exists {
 			continue
 		}
 		p.marked = append(p.marked, t.Target.Name)

@@ -270,7 +270,7 @@ func (r *running) run(ctx context.Context) error {
 		})
 	}
 	if known && !copied {
-		if err := prepare(ctx, ""); err != nil {
+		if p, err = plan.Resume(ctx, r.env, spec, r.sourceCfg, r.targetCfg); err != nil {
 			return err
 		}
 	}
@@ -488,12 +488,28 @@ func (r *running) tables(phase api.Phase) []api.TableStatus {
 
 // Source implements coordinator.Running: what the source's server says of our slot.
 func (r *running) Source(ctx context.Context) (api.SourceStatus, error) {
-	now := r.env.Clock.Now()
-	st := api.SourceStatus{Name: r.sourceCfg.Database(), Pipeline: r.pipeline.Name, Server: r.sourceCfg.Server(),
-		Slot: r.slot, Publication: r.publication, LagMS: -1, LagBytes: -1, WALLimitBytes: -1, UpdatedAt: now}
-	conn, err := pg.ConnectPgx(ctx, r.env, r.sourceCfg, pg.ConnectOptions{AppName: "weir status"})
+	st, err := r.runner.probe(ctx, r.pipeline, r.sourceCfg)
+	st.LagMS = r.Status().LagMS
+	return st, err
+}
+
+// ProbeSource implements coordinator.SourceProber.
+func (r *Runner) ProbeSource(ctx context.Context, p api.Pipeline) (api.SourceStatus, error) {
+	source, err := r.config(p.Mirror.Source)
 	if err != nil {
-		return st, errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", r.sourceCfg.Server(), err).Because(err)
+		return api.SourceStatus{}, err
+	}
+	return r.probe(ctx, p, source)
+}
+
+// probe asks the source's server, not the pipeline, so that it also answers for one that does not run.
+func (r *Runner) probe(ctx context.Context, p api.Pipeline, source *pg.Config) (api.SourceStatus, error) {
+	slot, publication, _ := r.Names(p, source)
+	st := api.SourceStatus{Name: source.Database(), Pipeline: p.Name, Server: source.Server(),
+		Slot: slot, Publication: publication, LagMS: -1, LagBytes: -1, WALLimitBytes: -1, UpdatedAt: r.env.Clock.Now()}
+	conn, err := pg.ConnectPgx(ctx, r.env, source, pg.ConnectOptions{AppName: "weir status"})
+	if err != nil {
+		return st, errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", source.Server(), err).Because(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	version, text, err := pg.ServerVersion(ctx, conn)
@@ -516,18 +532,17 @@ func (r *running) Source(ctx context.Context) (api.SourceStatus, error) {
 	}
 	err = conn.QueryRow(ctx, `SELECT active, `+status+`, coalesce(confirmed_flush_lsn::text, ''), `+current+`::text,
 		coalesce(pg_wal_lsn_diff(`+current+`, restart_lsn), 0)::int8, coalesce(pg_wal_lsn_diff(`+current+`, confirmed_flush_lsn), 0)::int8, `+limit+`
-		FROM pg_replication_slots WHERE slot_name = $1`, r.slot).
+		FROM pg_replication_slots WHERE slot_name = $1`, slot).
 		Scan(&st.SlotActive, &st.SlotState, &st.ConfirmedLSN, &st.CurrentLSN, &st.WALRetainedBytes, &st.LagBytes, &st.WALLimitBytes)
 	if errors.Is(err, pgx.ErrNoRows) {
 		st.SlotState = "missing"
 		return st, nil
 	}
 	if err != nil {
-		return st, fmt.Errorf("read slot %q: %w", r.slot, err)
+		return st, fmt.Errorf("read slot %q: %w", slot, err)
 	}
 	if st.WALLimitBytes > 0 {
 		st.WALLimitBytes <<= 20 // the setting is in megabytes
 	}
-	st.LagMS = r.Status().LagMS
 	return st, nil
 }
