@@ -646,6 +646,9 @@ func (c *Coordinator) WaitGone(ctx context.Context, id string) error {
 		}
 		if err := c.env.Clock.Sleep(ctx, waitStep); err != nil {
 			e := errs.New(errs.NotCaughtUp, "pipeline %q is still being deleted", v.Name).Because(err)
+			if v, err = c.Pipeline(id); errs.Is(err, errs.PipelineNotFound) {
+				return nil
+			}
 			if last := v.Status.Error; last != nil {
 				e.WithDetail("%s (%s)", last.Message, last.Code).
 					WithHint("it is tried again until it works; a delete with --force ends although a database is gone for good")

@@ -339,7 +339,7 @@ func TestDeleteOfAFailedPipeline(t *testing.T) {
 // What waits in the inbox counts for the status before the driver has come to it.
 func TestStatusHearsTheInbox(t *testing.T) {
 	e := env.Real(nil)
-	d := &driver{env: e, wake: make(chan struct{}, 1)} // nobody runs it
+	d := &driver{env: e, log: e.Log, wake: make(chan struct{}, 1)} // nobody runs it
 	d.mu.sup = supervisor{state: failed, want: api.WantRunning, failedFor: api.WantRunning, failure: errUser, failedAt: t0}
 	d.mu.since = t0
 	if st := d.status(); st.Phase != api.PhaseFailed || st.Error == nil || !st.Since.Equal(t0) {

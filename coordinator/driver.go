@@ -174,7 +174,7 @@ func (d *driver) do(a action, timer env.Timer) {
 		d.work("start", cancel, func() event { return started{a.gen, d.fail(d.start(ctx, a.gen), jitter)} })
 		return
 	case stop:
-		d.work("stop", cancel, func() event { d.stop(ctx); return stopped{a.gen} })
+		d.work("stop", cancel, func() event { d.stop(ctx); return stopped(a) })
 		return
 	case remove:
 		d.work("remove", cancel, func() event { return removed{d.fail(d.remove(ctx), jitter)} })

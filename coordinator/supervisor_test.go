@@ -317,7 +317,7 @@ func TestSupervisorUnderAnyOrder(t *testing.T) {
 				work(s.step(started{a.gen, f}))
 			case stop:
 				alive = 0
-				work(s.step(stopped{a.gen}))
+				work(s.step(stopped(a)))
 			case remove:
 				work(s.step(removed{f}))
 			case finish:

@@ -238,13 +238,14 @@ func oidArray(oids []uint32) string {
 }
 
 // streamBinary tells whether a column's values may come in binary. Arrays may not, although exact: a target applies
-// updates through arrays of values, and arrays of arrays are something else in Postgres.
+// updates through arrays of values, and arrays of arrays are something else in Postgres. Neither may ranges that users
+// made: a value is sent under the number of its type, and theirs differs from server to server. Enums are their labels.
 func streamBinary(t pg.Type) bool {
 	base := &t
 	for base.BaseType != nil {
 		base = base.BaseType
 	}
-	return pg.BinaryExact(t) && !base.Array
+	return pg.BinaryExact(t) && !base.Array && (base.Builtin() || base.Kind == 'e')
 }
 
 // attribute is a column as the catalog has it now.

@@ -88,7 +88,6 @@ type desk struct {
 	// auto: every cut is visible and durable at once.
 	auto             bool
 	writeErr, cutErr error
-	loads            int
 	loaded           chan struct{} // closed lets loads go on; nil: they never wait
 }
 

@@ -128,7 +128,7 @@ func FindVersion(ctx context.Context, v Version) (*Programs, error) {
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("Postgres %s: %w", v, ErrNotInstalled)
+	return nil, fmt.Errorf("version %s of Postgres: %w", v, ErrNotInstalled)
 }
 
 // CanInstall reports whether AptInstall could work here: as root, on Debian and its descendants.
@@ -159,10 +159,10 @@ func aptInstall(ctx context.Context, conf string, packages []string) (err error)
 	}
 	defer func() { err = errors.Join(err, undo()) }()
 	// The first try uses the package lists that are there; only if they are missing or old is an update worth its time.
-	out, err := installAny(ctx, packages)
-	if err == nil {
+	if _, err = installAny(ctx, packages); err == nil {
 		return nil
 	}
+	var out []byte
 	if out, err = apt(ctx, "update"); err == nil {
 		out, err = installAny(ctx, packages)
 	}

@@ -94,7 +94,7 @@ func targetColumn(name string, typ *pg.Type, binary bool) column {
 	if base.Kind == 'b' && base.Schema != "pg_catalog" && !base.Array {
 		c.equals = "OPERATOR(" + pg.Ident(base.Schema) + ".=)"
 	}
-	if binary && base.Builtin() && pg.BinaryExact(*base) && !base.Array && base.Kind == 'b' {
+	if binary && base.Builtin() && pg.BinaryExact(*base) && !base.Array && strings.IndexByte("brm", base.Kind) >= 0 {
 		c.elem, c.elemName = base.OID, pg.Qualified(base.Schema, base.Name)
 		c.plain = base == typ
 		return c

@@ -3,7 +3,6 @@ package conform
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -93,7 +92,6 @@ type subject struct {
 	mirror *mirror
 	// stored is the mirror as of state: rows behind the last boundary are not in it.
 	pending []dataflow.StateChange
-	inTx    bool
 }
 
 func newSubject(t testing.TB, h SourceHarness) *subject {
@@ -561,7 +559,7 @@ func readEndsWithContext(s *subject) {
 	}
 	s.close() // returns although a read was cut short
 	if s.source != nil {
-		s.Fatal(fmt.Sprint("not closed"))
+		s.Fatal("not closed")
 	}
 	s.open()
 	s.copy(0)

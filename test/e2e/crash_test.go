@@ -92,6 +92,12 @@ type driver struct {
 
 func startDriver(t *testing.T, src db) *driver {
 	t.Helper()
+	return startProgram(t, src, driverStep, 2*time.Millisecond)
+}
+
+// startProgram runs step(0), step(1) and so on, with a pause between two of them when nobody waits for the next.
+func startProgram(t *testing.T, src db, step func(int) string, pause time.Duration) *driver {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	conn, err := pgx.Connect(ctx, src.url)
 	if err != nil {
@@ -103,14 +109,14 @@ func startDriver(t *testing.T, src db) *driver {
 		defer func() { _ = conn.Close(context.Background()) }()
 		for n := 0; ctx.Err() == nil; n++ {
 			// A statement is never cut short: what the driver did is then a whole number of transactions.
-			if _, err := conn.PgConn().Exec(context.Background(), driverStep(n)).ReadAll(); err != nil {
-				d.err = fmt.Errorf("step %d %s: %w", n, driverStep(n), err)
+			if _, err := conn.PgConn().Exec(context.Background(), step(n)).ReadAll(); err != nil {
+				d.err = fmt.Errorf("step %d %s: %w", n, step(n), err)
 				return
 			}
 			select {
 			case d.steps <- n:
 			case <-ctx.Done():
-			case <-time.After(2 * time.Millisecond):
+			case <-time.After(pause):
 			}
 		}
 	}()

@@ -24,7 +24,6 @@ type workload struct {
 
 type openTx struct {
 	xid, sub uint32
-	amount   int
 }
 
 const startBalance = 1000

@@ -83,22 +83,15 @@ func run(plan Plan, m mutant) Result {
 	return Result{Seed: plan.Seed, Violations: chk.violations, Counts: chk.counts, Trace: chk.trace, Commits: chk.strict, Virtual: time.Since(chk.start), Stuck: w.stuck}
 }
 
-// boot starts a node on a disk. One that dies while it starts is started again on what it left.
+// boot starts a node on a disk. A death after the start lies in the channel and is dealt with there.
 func (w *world) boot(disk *vfs.MemFS) {
-	for {
-		w.nodes++
-		n := newNode(w, w.nodes, disk)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		err := n.start(ctx)
-		cancel()
-		if err == nil || n.dead.Load() {
-			// A death after the start lies in the channel and is dealt with there.
-			w.node = n
-			return
-		}
+	w.nodes++
+	n := newNode(w, w.nodes, disk)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	w.node = n
+	if err := n.start(ctx); err != nil && !n.dead.Load() {
 		w.chk.wrong("node %d does not start: %v", n.number, err)
-		w.node = n
-		return
 	}
 }
 

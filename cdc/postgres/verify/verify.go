@@ -126,9 +126,9 @@ func (v *verifier) run(ctx context.Context) error {
 
 // task is a range of a table; nil bounds are open.
 type task struct {
-	t             *table
-	after, upTo   []string
-	buckets, rows int
+	t           *table
+	after, upTo []string
+	buckets     int
 }
 
 // compareAll has one goroutine find ranges and others compare them.

@@ -1,0 +1,257 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weirstream/weir/internal/api"
+	testenv "github.com/weirstream/weir/test/env"
+)
+
+const twoTables = `CREATE TABLE a(id int PRIMARY KEY, v text); INSERT INTO a SELECT i, 'a' || i FROM generate_series(1, 1000) i;
+	CREATE TABLE b(id int PRIMARY KEY, v text); INSERT INTO b SELECT i, 'b' || i FROM generate_series(1, 1000) i`
+
+// live is a mirror of two tables that has caught up.
+func live(t *testing.T, args ...string) *mirror {
+	t.Helper()
+	src, dst := pair(t, 15, 15)
+	src.exec(t, twoTables)
+	m := newMirror(t, src, dst, "public.*", args...)
+	m.start()
+	m.caughtUp()
+	return m
+}
+
+func TestLifecycle(t *testing.T) {
+	t.Run("a state directory has one owner", func(t *testing.T) {
+		m := live(t)
+		_, errOut, code := m.cli("server", "--http-addr", "127.0.0.1:0")
+		if code == 0 || !strings.Contains(errOut, "W5001") {
+			t.Fatalf("a second process: exit code %d\n%s", code, errOut)
+		}
+		m.src.exec(t, `INSERT INTO a VALUES (5000, 'still at work')`)
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+	})
+
+	t.Run("pause, resume, delete", func(t *testing.T) {
+		m := live(t)
+		m.stop()
+		m.server()
+		m.caughtUp()
+		m.mustCLI("pipelines", "pause", m.name, "--wait")
+		m.src.exec(t, `INSERT INTO a VALUES (5000, 'while paused')`, `DELETE FROM b WHERE id < 10`)
+		if got := m.dst.one(t, `SELECT count(*) FROM a WHERE id = 5000`); got != "0" {
+			t.Fatal("a paused pipeline wrote")
+		}
+		if got := m.src.one(t, `SELECT active FROM pg_replication_slots WHERE slot_name = '`+m.slot()+`'`); got != "f" {
+			t.Fatal("a paused pipeline still reads its slot")
+		}
+		m.mustCLI("pipelines", "resume", m.name)
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+		requireConsistent(t, m)
+		var view struct{ Name string }
+		if err := json.Unmarshal([]byte(m.mustCLI("pipelines", "get", m.name, "-o", "json")), &view); err != nil || view.Name != m.name {
+			t.Fatalf("pipelines get: %v %+v", err, view)
+		}
+		m.mustCLI("pipelines", "delete", m.name, "--yes", "--wait")
+		for _, left := range []struct {
+			in  db
+			sql string
+		}{
+			{m.src, `SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`},
+			{m.src, `SELECT count(*) FROM pg_publication`},
+			{m.dst, `SELECT count(*) FROM "_weir"."ledger"`},
+			{m.dst, `SELECT count(*) FROM "_weir"."state"`},
+		} {
+			if got := left.in.one(t, left.sql); got != "0" {
+				t.Errorf("%s = %s after a delete", left.sql, got)
+			}
+		}
+		if got := m.dst.one(t, `SELECT count(*) FROM a`); got != "1001" {
+			t.Errorf("the copy has %s rows after a delete, want all of them", got)
+		}
+	})
+
+	t.Run("refresh repairs a table while others stream", func(t *testing.T) {
+		m := live(t)
+		d := startCounter(t, m.src, `UPDATE b SET v = v || 'x' WHERE id = 1; UPDATE a SET v = 'n' WHERE id = 2`)
+		m.dst.exec(t, `DELETE FROM a WHERE id % 3 = 0`, `UPDATE a SET v = 'damaged' WHERE id % 5 = 0`, `INSERT INTO a VALUES (-7, 'not of the source')`)
+		m.mustCLI("sources", "refresh", "public.a", "--yes")
+		eventually(t, waitLimit, "the refreshed table is repaired", func() (bool, string) {
+			got := m.dst.one(t, `SELECT count(*) || ' ' || count(*) FILTER (WHERE v = 'damaged') FROM a`)
+			return got == "1000 0", got
+		})
+		d.stop(t)
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+	})
+
+	t.Run("a table added later is copied", func(t *testing.T) {
+		m := live(t)
+		d := startCounter(t, m.src, `UPDATE b SET v = v || 'x' WHERE id = 1`)
+		m.src.exec(t, `CREATE TABLE late(id int PRIMARY KEY, v text)`, `INSERT INTO late SELECT i, 'x' FROM generate_series(1, 50000) i`)
+		m.src.exec(t, `UPDATE late SET v = 'y' WHERE id % 100 = 0`, `DELETE FROM late WHERE id % 1000 = 1`)
+		d.stop(t)
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+	})
+
+	t.Run("a target table dropped by hand is named", func(t *testing.T) {
+		m := live(t)
+		m.stop()
+		m.server()
+		m.caughtUp()
+		m.dst.exec(t, `DROP TABLE a`)
+		m.src.exec(t, `INSERT INTO a VALUES (5000, 'nowhere to go')`)
+		var info *api.ErrorInfo
+		eventually(t, waitLimit, "the pipeline fails", func() (bool, string) {
+			v, err := m.view()
+			if err != nil {
+				return false, err.Error()
+			}
+			info = v.Status.Error
+			return v.Status.Phase == api.PhaseFailed, describe(v.Status)
+		})
+		if info == nil || !strings.HasPrefix(info.Code, "W4") || !strings.Contains(info.Message, `a`) {
+			t.Fatalf("error %+v, want one of the target that names the table", info)
+		}
+	})
+
+	t.Run("a dropped slot is named", func(t *testing.T) {
+		m := live(t)
+		m.stop()
+		m.src.exec(t, `SELECT pg_drop_replication_slot('`+m.slot()+`')`, `INSERT INTO a VALUES (5000, 'lost')`)
+		m.server()
+		m.failsWith("W1003")
+		if got := m.dst.one(t, `SELECT count(*) FROM a`); got != "1000" {
+			t.Fatal("the target changed although changes are missing")
+		}
+	})
+
+	t.Run("a slot moved by somebody else is named", func(t *testing.T) {
+		m := live(t)
+		m.stop()
+		slot := m.slot()
+		m.src.exec(t, `INSERT INTO a VALUES (5000, 'stolen')`)
+		m.src.exec(t, `SELECT pg_replication_slot_advance('`+slot+`', pg_current_wal_lsn())`)
+		m.server()
+		m.failsWith("W1004")
+	})
+
+	t.Run("the exit code and the message of a failure", func(t *testing.T) {
+		m := live(t)
+		m.stop()
+		m.src.exec(t, `SELECT pg_drop_replication_slot('`+m.slot()+`')`)
+		m.start()
+		if err := m.wait(waitLimit); err == nil {
+			t.Fatal("weir mirror ended well although its slot is gone")
+		}
+		if !strings.Contains(m.log(), "error[W1003]") {
+			t.Fatalf("no W1003 in\n%s", m.logTail(10))
+		}
+	})
+}
+
+// TestPasswordStaysSecret gives weir a password that nobody could write by chance, lets it run, fail and answer, and
+// then looks for it everywhere.
+func TestPasswordStaysSecret(t *testing.T) {
+	const canary = "Zx9-canary-Qw7"
+	server := testenv.Postgres(t, 15, testenv.FsyncOff(), testenv.WithSuperuserPassword(canary))
+	src, dst := newDB(t, server, "src"), newDB(t, server, "dst")
+	src.exec(t, twoTables)
+	if !strings.Contains(src.url, canary) {
+		t.Fatalf("the URL has no password: %s", src.url)
+	}
+	m := newMirror(t, src, dst, "public.*")
+	m.start()
+	m.caughtUp()
+	var seen []string
+	look := func(where, text string) {
+		if strings.Contains(text, canary) {
+			seen = append(seen, where)
+		}
+	}
+	for _, path := range []string{"/api/v1/pipelines", "/api/v1/pipelines/" + m.name, "/api/v1/sources", "/api/v1/status", "/metrics", "/api/v1/version"} {
+		b, err := m.rest("GET", path)
+		if err != nil {
+			t.Errorf("GET %s: %v", path, err)
+		}
+		look("REST "+path, string(b))
+	}
+	look("pg_stat_activity", fmt.Sprint(src.query(t, `SELECT application_name, query FROM pg_stat_activity WHERE pid <> pg_backend_pid()`)))
+	apps := fmt.Sprint(src.query(t, `SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname LIKE 'src%' OR datname LIKE 'dst%'`))
+	for _, want := range []string{"weir source", "weir target"} {
+		if !strings.Contains(apps, want) {
+			t.Errorf("no %q among the application names %s", want, apps)
+		}
+	}
+	look("the ledger", fmt.Sprint(dst.query(t, `SELECT encode(value, 'escape') FROM "_weir"."state"`)))
+	// Make it fail where errors print connections.
+	if err := server.Stop(testenv.Fast); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, waitLimit, "the pipeline notices that its servers are gone", func() (bool, string) {
+		v, err := m.view()
+		if err != nil {
+			return false, err.Error()
+		}
+		b, _ := json.Marshal(v)
+		look("the status of a failure", string(b))
+		return v.Status.Phase == api.PhaseRetrying && v.Status.Error != nil, describe(v.Status)
+	})
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.caughtUp()
+	m.stop()
+	look("the log", m.log())
+	out, errOut, _ := m.cli("secrets", "list")
+	look("secrets list", out+errOut)
+	found := false
+	err := filepath.WalkDir(m.state, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(b), canary) {
+			return nil
+		}
+		rel, _ := filepath.Rel(m.state, path)
+		if !strings.HasPrefix(rel, "secrets") {
+			seen = append(seen, rel)
+			return nil
+		}
+		found = true
+		info, err := e.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has the mode %v", rel, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) > 0 {
+		t.Errorf("the password is in: %s", strings.Join(seen, ", "))
+	}
+	if !found {
+		t.Error("the password is not among the secrets either: the search finds nothing")
+	}
+}
+
+// startCounter runs one statement again and again.
+func startCounter(t *testing.T, d db, sql string) *driver {
+	t.Helper()
+	return startProgram(t, d, func(int) string { return sql }, time.Millisecond)
+}
