@@ -134,6 +134,8 @@ func (d *desk) Load(ctx context.Context, _ int, r dataflow.Range, _ dataflow.Ran
 	return 3, nil
 }
 
+func (d *desk) FinishConstraints(context.Context) error { return nil }
+
 func (d *desk) FinishCopy(context.Context) error {
 	d.story.tell("finish copy")
 	return nil

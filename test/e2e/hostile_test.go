@@ -76,7 +76,7 @@ func TestHostile(t *testing.T) {
 }
 
 var hostileSchema = []string{
-	fmt.Sprintf(`CREATE TABLE accounts(id int PRIMARY KEY, balance bigint NOT NULL, note text)`),
+	`CREATE TABLE accounts(id int PRIMARY KEY, balance bigint NOT NULL, note text)`,
 	fmt.Sprintf(`INSERT INTO accounts SELECT i, 1000, NULL FROM generate_series(1, %d) i`, accounts),
 	`CREATE SCHEMA shop`, `CREATE SCHEMA "We""ird"`,
 	`CREATE TYPE shop.state AS ENUM ('new', 'paid', 'sent, late')`, `CREATE DOMAIN shop.qty AS int CHECK (VALUE >= 0)`,
