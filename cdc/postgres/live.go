@@ -521,7 +521,11 @@ func (s *Source) catchUpShape(conn *pgx.Conn, t *pg.Table, c *liveCopy) error {
 		m.Columns = append(m.Columns, pgoutput.Column{Name: col.Name, TypeOID: col.TypeOID, TypeMod: col.TypeMod, Key: col.Key})
 	}
 	delete(s.reader.rels, t.OID) // it may be a description that was passed over
-	return s.reader.relation(m)
+	if err := s.reader.relation(m); err != nil {
+		return err
+	}
+	// A cut is allowed here, as it is behind every transaction.
+	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: positionState(s.reader.position)})
 }
 
 func sameColumns(a, b *tableShape) bool {
@@ -666,7 +670,7 @@ func (s *Source) setFilter(oid uint32, f *tableFilter) {
 
 // settle lets go of filters that the stream has passed.
 func (s *Source) settle(position pg.LSN) error {
-	if len(s.filters) == 0 || s.reader.inTx {
+	if len(s.filters) == 0 || s.reader.inTx || s.reader.inBlock {
 		return nil
 	}
 	var state []dataflow.StateChange

@@ -136,6 +136,10 @@ func (r *reader) step(payload []byte) error {
 		if !r.open[m.Xid] {
 			return nil // of a transaction that was never sent: a stray one that 18 sends
 		}
+		// What committed before may have gone out in part; nothing of another transaction may come between.
+		if err := r.flush(); err != nil {
+			return err
+		}
 		if m.SubXid == m.Xid {
 			delete(r.open, m.Xid)
 		}

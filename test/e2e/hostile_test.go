@@ -189,9 +189,11 @@ func (h *hostile) fault() {
 	}
 }
 
+// must is for what the servers do. A server that cannot stop usually waits for weir, so it is told what weir does.
 func (h *hostile) must(err error) {
 	if err != nil {
-		h.t.Error(err)
+		h.t.Errorf("%v\n%s", err, h.m.goroutines())
+		h.m.start()
 	}
 }
 

@@ -165,6 +165,27 @@ func (m *mirror) kill() {
 	}
 }
 
+// goroutines ends the process and returns what its goroutines were doing, for a failure's report.
+func (m *mirror) goroutines() string {
+	before := len(m.log())
+	m.signal(syscall.SIGQUIT)
+	m.mu.Lock()
+	exited := m.exited
+	m.mu.Unlock()
+	select {
+	case <-exited:
+	case <-time.After(10 * time.Second):
+		m.kill()
+	}
+	var ours []string
+	for _, g := range strings.Split(m.log()[before:], "\n\n") {
+		if strings.Contains(g, "weirstream/weir/cdc") || strings.Contains(g, "weirstream/weir/engine") || strings.Contains(g, "weirstream/weir/sinks") {
+			ours = append(ours, g)
+		}
+	}
+	return strings.Join(ours, "\n\n")
+}
+
 // stop asks it to end as Ctrl-C does.
 func (m *mirror) stop() {
 	m.t.Helper()
