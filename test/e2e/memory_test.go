@@ -86,4 +86,3 @@ func diskUse(t *testing.T, dir string) (n int64) {
 	}
 	return n
 }
-
