@@ -161,6 +161,11 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 	for _, t := range tables {
 		items = append(items, s.publishItem(t))
 	}
+	if !exists && s.resumed {
+		return errs.New(errs.PublicationMissing, "publication %q is gone from %s", s.opts.Publication, s.opts.Config.Server()).
+			WithDetail("what was written since then is not in the slot's stream, and some servers leave it out without a word").
+			WithHint("a publication made again does not help an older slot: delete the pipeline and copy anew")
+	}
 	if !exists {
 		sql := "CREATE PUBLICATION " + pg.Ident(s.opts.Publication)
 		if len(items) > 0 {

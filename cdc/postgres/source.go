@@ -88,6 +88,7 @@ type Source struct {
 	copies     map[uint32]*liveCopy // beside the stream
 	copying    atomic.Bool
 	lookAgain  atomic.Bool // the last look at the catalog could not be obeyed
+	resumed    bool        // a slot of ours exists; its publication must
 	nextChunk  time.Time
 	again      []uint32 // tables whose rows changed without a word in the log: to be copied again
 	position   pg.LSN
@@ -220,6 +221,7 @@ func (s *Source) open(ctx context.Context, state dataflow.State) error {
 		return s.lost(err)
 	}
 	s.binary = s.version >= 140000 && !s.opts.Text
+	s.resumed = len(state) > 0
 	if s.files, err = s.filenodes(ctx, s.ctl, oids); err != nil {
 		return err
 	}

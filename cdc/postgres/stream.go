@@ -129,7 +129,18 @@ func (s *stream) message() (kind byte, body []byte, err error) {
 			return 0, nil, err
 		}
 		switch frame[0] {
-		case 'N', 'S':
+		case 'N':
+			// 18 goes on without a publication that is missing where it reads, and only tells; older ones fail.
+			var n pgproto3.NoticeResponse
+			if err := n.Decode(frame[5:]); err != nil {
+				return 0, nil, err
+			}
+			if strings.HasPrefix(n.Message, "skipped loading publication") {
+				return 0, nil, errs.New(errs.PublicationMissing, "the server %s", n.Message).WithDetail("%s", n.Detail).
+					WithHint("what was written without it cannot be read; delete the pipeline and copy anew")
+			}
+			continue
+		case 'S':
 			continue
 		case 'E':
 			var m pgproto3.ErrorResponse

@@ -111,6 +111,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	r.rel = s.relationOf(m, namespace, now.Version)
 	change.New = r.rel
 	s.tables[m.ID] = now
+	s.tableProgress(m.ID, func(p *TableProgress) { p.Schema, p.Name = now.Schema, now.Name })
 	s.env.Log.Info("table changed its shape", "table", r.rel.String(), "steps", len(steps))
 	state := []dataflow.StateChange{now.state(m.ID)}
 	if slices.Contains(s.again, m.ID) {

@@ -18,12 +18,19 @@ import (
 
 // examine asks both servers what could stop the mirror. Without a target only the source is asked.
 func examine(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, installation string) ([]api.Check, error) {
+	return examineFor(ctx, e, spec, source, target, installation, false)
+}
+
+// examineFor also says that the question comes from the pipeline itself: a slot of its own name that is still active is
+// then read by an earlier start of it that died, whose walsender has not noticed yet.
+func examineFor(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, installation string, itself bool) ([]api.Check, error) {
 	sel, err := selection.New(spec)
 	if err != nil {
 		return nil, err
 	}
 	slot, publication, _ := mirror.Names(spec, source.Database(), installation)
-	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication})
+	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication,
+		Running: itself && spec.Options["slot.name"] == ""})
 	if err != nil || target == nil {
 		return checks, err
 	}

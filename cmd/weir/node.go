@@ -62,7 +62,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 		Installation: n.state.Installation(),
 		Expand:       expander(o.Secrets),
 		Doctor: func(ctx context.Context, spec api.MirrorSpec, s, t *pg.Config) ([]api.Check, error) {
-			return examine(ctx, e, spec, s, t, n.state.Installation())
+			return examineFor(ctx, e, spec, s, t, n.state.Installation(), true)
 		},
 	})
 	var err error

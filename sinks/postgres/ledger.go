@@ -95,6 +95,10 @@ func (l *ledger) ensure(ctx context.Context) error {
 		"COMMENT ON SCHEMA \"_weir\" IS '" + ledgerVersion + "'; COMMIT"
 	if _, err := l.conn.PgConn().Exec(ctx, script).ReadAll(); err != nil {
 		_, _ = l.conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) || Retryable(pgErr) {
+			return fmt.Errorf("create the ledger: %w", err)
+		}
 		return errs.New(errs.TargetRejected, "cannot create schema _weir with weir's ledger: %w", err).Because(err).
 			WithHint("the role needs CREATE on the database")
 	}

@@ -44,7 +44,10 @@ func TestCrashPoints(t *testing.T) {
 			}
 		}
 		for _, k := range hits {
-			t.Run(fmt.Sprintf("%s@%d", p.point, k), func(t *testing.T) { crashAt(t, p.point, k) })
+			t.Run(fmt.Sprintf("%s@%d", p.point, k), func(t *testing.T) {
+				t.Parallel()
+				crashAt(t, p.point, k)
+			})
 		}
 	}
 }

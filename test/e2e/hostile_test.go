@@ -134,10 +134,14 @@ func (h *hostile) round(n int, length time.Duration) {
 		}
 	}
 	wg.Wait()
+	// A change of shape is told by the table's next row.
+	h.src.exec(h.t, `UPDATE shape SET grow = 0 WHERE id < 5`)
 	if !h.m.running() {
 		h.m.start()
 	}
 	h.m.src.srv, h.m.dst.srv = h.source, h.target
+	// A change of shape is told by the next row of its table.
+	h.src.exec(h.t, `INSERT INTO shape(id) SELECT coalesce(max(id), 0) + 1 FROM shape`)
 	h.m.caughtUpWithin(2 * waitLimit)
 	h.copied.Store(true)
 	requireEqual(h.t, h.src, h.dst)

@@ -115,6 +115,7 @@ func TestTypes(t *testing.T) {
 			name = fmt.Sprintf("%s-to-%s-binary", c.source, c.target)
 		}
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			src, dst := pair(t, c.source, c.target)
 			var insert, change []string
 			setup := []string{`CREATE TYPE mood AS ENUM ('sad', 'so, so', 'happy')`, `CREATE TYPE pair AS (a int, b text, c text)`,

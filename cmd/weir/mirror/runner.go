@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/zeebo/xxh3"
 
 	cdc "github.com/weirstream/weir/cdc/postgres"
@@ -147,12 +148,22 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 	run.env.Go("pipeline "+p.Name, func() {
 		defer close(run.done)
 		defer cancel()
-		err := run.run(runCtx)
+		err := passing(run.run(runCtx))
 		run.mu.Lock()
 		run.err = err
 		run.mu.Unlock()
 	})
 	return run, nil
+}
+
+// passing takes errors that a server's restart, a failover or a lock can cause anywhere for what they are: the same work
+// can succeed on a new connection, whatever it was that they met.
+func passing(err error) error {
+	var pgErr *pgconn.PgError
+	if err == nil || !errors.As(err, &pgErr) || !sink.Retryable(pgErr) || errs.Is(err, errs.TargetConflict) {
+		return err
+	}
+	return errs.New(errs.TargetUnreachable, "interrupted: %w", err)
 }
 
 // Remove implements coordinator.Runner.
