@@ -148,10 +148,11 @@ func (s *Source) settleSpecs(ctx context.Context, specs []*pg.Table) ([]*pg.Tabl
 	if err := s.describe(specs); err != nil {
 		return nil, err
 	}
+	_ = conn.Close(context.WithoutCancel(ctx)) // Prepare reads on connections of its own, and must not queue behind this one
 	if s.opts.Prepare == nil {
 		return specs, nil
 	}
-	return specs, s.opts.Prepare(ctx, s.copy.snapshot)
+	return specs, s.opts.Prepare(ctx, s.copy.snapshot, oids)
 }
 
 // integerKey is the column of a one-column integer key, the kind of key that both sides order alike.

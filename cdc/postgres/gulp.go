@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"net"
-	"syscall"
 	"time"
 
 	"github.com/weirstream/weir/internal/env"
@@ -15,99 +14,95 @@ import (
 // segment and a wake-up, and costs the server twice what it costs while the window is closed: then a send only appends
 // to its queue, and our next read pulls the queue over in bulk. An eager reader keeps the window open all the time and
 // halves the rate of a busy slot. So under load we let the window close: a small receive buffer, everything drained at
-// once, then a pause. An idle connection blocks in the poller and answers at once, so latency stays.
+// once, then a pause. An idle connection blocks and answers at once, so latency stays.
 //
-// Whether there is load is judged by the bytes since the last pause, and by the queue having been drained to its end:
-// a rule that looks at the size of one read alone locks itself into the pause when rows are small.
+// What comes in during a pause tells what the next one should be. Much of it (gulpLoad) makes the pauses longer, little
+// makes them short, nothing lets the connection block again. A server that gets too little of the processor sends little
+// in a short pause because the window was open all the while: that must count as load too, or the short pause would keep
+// itself up.
 type gulpConn struct {
 	net.Conn
-	raw   syscall.RawConn // nil: not a socket (a simulator's); reads are plain
+	quiet quietSocket // nil: none to be had (another system, a simulator's connection); reads are plain
 	clock env.Clock
 
-	sincePause int       // bytes read since the last pause
-	pauses     int       // in a row
-	woke       time.Time // when a wait for data last ended
+	level   int           // of gulpPauses
+	paused  time.Duration // the last pause; 0: since then nothing was there and the connection has blocked
+	pending int           // bytes read since then
+	drained bool          // the last read was a short one
+	fresh   time.Time     // when data came after an idle time
+}
+
+// A quietSocket does not wake anybody by arrivals that nobody waits for.
+type quietSocket interface {
+	net.Conn
+	// try reads without waiting; 0, nil means that nothing is there.
+	try(p []byte) (int, error)
 }
 
 const (
-	gulpReceiveBuffer = 16 << 10
-	gulpPause         = 3 * time.Millisecond
-	// After that many pauses in a row the load is steady and larger gulps cost nobody anything.
-	gulpSteady    = 4
-	gulpLongPause = 6 * time.Millisecond
-	// A trickle that is read row by row wakes us for every row. Data that comes again so soon after the last is read at
-	// most so often: on a busy machine the wake-ups cost more than the rows.
-	gulpSoon    = 2 * time.Millisecond
-	gulpTrickle = time.Millisecond
-	// Below this many bytes between two pauses the connection counts as idle. One gulp under load is a window and what
-	// waited in the server's queue, far more; an idle system's single transactions are far less.
-	gulpLoad = 24 << 10
+	gulpReceiveBuffer = 32 << 10
+	// A first row after idle time is often followed at once by the rest of its transaction, which should not wait.
+	gulpIdle  = 2 * time.Millisecond
+	gulpGrace = time.Millisecond
+	// This much in a millisecond of pause is load: some ten thousand rows a second. What comes slower is not worth a
+	// longer pause.
+	gulpLoad = 2 << 10
+	// A read of less has emptied the queue. Looking again would meet a row or two that have just been sent, and so on in
+	// step with the server, with the window open.
+	gulpShort = 4 << 10
 )
+
+// gulpPauses grow while the load lasts: the longer one costs the server least, and nobody waits for a single row then.
+var gulpPauses = [...]time.Duration{time.Millisecond, 3 * time.Millisecond, 3 * time.Millisecond, 3 * time.Millisecond, 8 * time.Millisecond}
 
 func newGulpConn(c net.Conn, clock env.Clock) *gulpConn {
 	g := &gulpConn{Conn: c, clock: clock}
-	if sc, ok := c.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			g.raw = raw
-		}
+	if g.quiet = newQuietSocket(c); g.quiet != nil {
+		g.Conn = g.quiet
 	}
 	return g
 }
 
-// Read returns what is there; when nothing is, it pauses first if the connection was busy, and then blocks.
-func (g *gulpConn) Read(p []byte) (int, error) {
-	if g.raw == nil {
+// Read returns what is there; when nothing is, it pauses if the connection was busy, and blocks if it was not.
+func (g *gulpConn) Read(p []byte) (n int, err error) {
+	if g.quiet == nil {
 		return g.Conn.Read(p)
 	}
-	n, err := g.try(p)
+	if !g.drained {
+		n, err = g.quiet.try(p)
+	}
+	if n == 0 && err == nil {
+		if g.busy() {
+			// Closing the connection does not cut the pause short; it is short enough.
+			g.paused, g.pending = gulpPauses[g.level], 0
+			_ = g.clock.Sleep(context.Background(), g.paused)
+		}
+		n, err = g.quiet.try(p)
+	}
 	if n > 0 || err != nil {
-		g.sincePause += n
+		g.pending += n
+		g.drained = n < min(gulpShort, len(p))
 		return n, err
 	}
-	if g.sincePause >= gulpLoad {
-		g.sincePause = 0
-		// Closing the connection does not cut the pause short; it is short enough.
-		pause := gulpPause
-		if g.pauses++; g.pauses > gulpSteady {
-			pause = gulpLongPause
-		}
-		_ = g.clock.Sleep(context.Background(), pause)
-		if n, err := g.try(p); n > 0 || err != nil {
-			g.sincePause += n
-			return n, err
-		}
-	}
-	g.pauses = 0
-	if !g.woke.IsZero() && g.clock.Now().Sub(g.woke) < gulpSoon {
-		_ = g.clock.Sleep(context.Background(), gulpTrickle)
-	}
+	g.paused, g.pending, g.level, g.drained = 0, 0, 0, false
+	began := g.clock.Now()
 	n, err = g.Conn.Read(p)
-	g.sincePause = n
-	g.woke = g.clock.Now()
+	g.pending = n
+	if now := g.clock.Now(); now.Sub(began) >= gulpIdle {
+		g.fresh = now
+	}
 	return n, err
 }
 
-// try reads without waiting; 0, nil means that nothing is there.
-func (g *gulpConn) try(p []byte) (n int, err error) {
-	var again bool
-	rerr := g.raw.Read(func(fd uintptr) bool {
-		for {
-			n, err = syscall.Read(int(fd), p)
-			if err != syscall.EINTR {
-				break
-			}
-		}
-		if err == syscall.EAGAIN {
-			again, n, err = true, 0, nil
-		}
-		return true // never wait here
-	})
-	if rerr != nil {
-		return 0, rerr
+// busy looks at what came since the last pause, and sets the length of the next.
+func (g *gulpConn) busy() bool {
+	switch {
+	case g.paused == 0:
+		return g.clock.Now().Sub(g.fresh) >= gulpGrace
+	case int64(g.pending) >= gulpLoad*int64(g.paused/time.Millisecond):
+		g.level = min(g.level+1, len(gulpPauses)-1)
+	default:
+		g.level = max(g.level-1, 0)
 	}
-	if n <= 0 && err == nil && !again {
-		// End of stream: let the ordinary read say so in its own words.
-		return g.Conn.Read(p)
-	}
-	return max(n, 0), err
+	return g.pending > 0
 }

@@ -62,6 +62,7 @@ func liveCopyState(oid uint32, c *liveCopy) dataflow.StateChange {
 // command is an order to the receiving goroutine, obeyed between two transactions.
 type command struct {
 	present []pg.TableName // the selected tables that exist now
+	columns []listedColumn // of tables that are published with a list of columns
 	refresh []string       // schema.table
 	done    chan error     // of refresh; buffered
 }
@@ -102,6 +103,7 @@ func (s *Source) discover() {
 		}
 	}()
 	var last []pg.TableName
+	var lastColumns []listedColumn
 	for s.env.Clock.Sleep(s.ctx, s.opts.DiscoveryPeriod) == nil {
 		if conn == nil || conn.IsClosed() {
 			var err error
@@ -113,13 +115,17 @@ func (s *Source) discover() {
 		if err != nil {
 			continue
 		}
+		columns, err := s.listedColumns(s.ctx, conn)
+		if err != nil {
+			continue
+		}
 		pending := s.copying.Load()
-		if slices.Equal(names, last) && !pending && !s.lookAgain.Swap(false) {
+		if slices.Equal(names, last) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
 			continue
 		}
 		select {
-		case s.commands <- command{present: names}:
-			last = names
+		case s.commands <- command{present: names, columns: columns}:
+			last, lastColumns = names, columns
 			s.wake()
 		default: // the last one has not been obeyed yet
 		}
@@ -167,7 +173,9 @@ func (s *Source) obey() error {
 					err = nil // the asker was told
 				}
 			} else {
-				err = s.follow(c.present)
+				if err = s.follow(c.present); err == nil {
+					err = s.listAnew(c.columns)
+				}
 			}
 			if err != nil {
 				return err
@@ -220,6 +228,11 @@ func (s *Source) follow(present []pg.TableName) error {
 			}
 		}
 	}
+	if s.opts.Join != nil {
+		if err := s.opts.Join(s.ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.publish(s.ctx, specs); err == errTableGone {
 		s.lookAgain.Store(true)
 		return nil
@@ -247,6 +260,92 @@ func (s *Source) follow(present []pg.TableName) error {
 func gone(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && e.Code == "XX000" && strings.HasPrefix(e.Message, "cache lookup failed")
+}
+
+// listedColumn is a column of a table that is published with a list of columns.
+type listedColumn struct {
+	table  uint32
+	name   string
+	listed bool
+}
+
+// listedColumns reads them. A list does not grow with its table: values of a column that is added later would stay
+// behind without a word.
+func (s *Source) listedColumns(ctx context.Context, conn *pgx.Conn) ([]listedColumn, error) {
+	if s.version < 150000 || s.opts.KeepPublication {
+		return nil, nil
+	}
+	rows, err := conn.Query(ctx, `SELECT r.prrelid::int8, a.attname, a.attnum = ANY (r.prattrs::int2[])
+		FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_attribute a ON a.attrelid = r.prrelid
+		WHERE p.pubname = $1 AND r.prattrs IS NOT NULL AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+		ORDER BY 1, a.attnum`, s.opts.Publication)
+	if err != nil {
+		return nil, err
+	}
+	var out []listedColumn
+	var oid int64
+	var c listedColumn
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.name, &c.listed}, func() error {
+		c.table = uint32(oid)
+		out = append(out, c)
+		return nil
+	})
+	return out, err
+}
+
+// listAnew publishes columns that were added to tables with a list, and copies these tables again, because rows written
+// meanwhile came without them.
+//
+// The copy is noted before the list changes: a new column can be described only behind that, so that a crash finds
+// either the note, or a column that is not known yet and the same way open again.
+func (s *Source) listAnew(columns []listedColumn) error {
+	var oids []uint32
+	for _, c := range columns {
+		known := s.tables[c.table]
+		if known == nil || s.opts.Excluded(known.Schema, known.Name, c.name) || slices.Contains(oids, c.table) ||
+			c.listed && slices.ContainsFunc(known.Columns, func(k columnShape) bool { return k.Name == c.name }) {
+			continue
+		}
+		if s.copies[c.table] != nil {
+			s.lookAgain.Store(true) // its copy may be of the old list; when that is done
+			continue
+		}
+		oids = append(oids, c.table)
+	}
+	if len(oids) == 0 {
+		return nil
+	}
+	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
+	if gone(err) {
+		s.lookAgain.Store(true)
+		return nil
+	}
+	if err != nil {
+		return s.lost(err)
+	}
+	if err := s.reader.flush(); err != nil {
+		return err
+	}
+	for _, t := range specs {
+		c := &liveCopy{}
+		state := append(positionState(s.reader.position), liveCopyState(t.OID, c))
+		if err := s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state}); err != nil {
+			return err
+		}
+		name := pg.Ident(s.opts.Publication)
+		sql := "BEGIN; ALTER PUBLICATION " + name + " DROP TABLE " + pg.Qualified(t.Schema, t.Name) + "; ALTER PUBLICATION " + name + " ADD TABLE " + s.publishItem(t) + "; COMMIT"
+		if _, err := s.ctl.PgConn().Exec(s.ctx, sql).ReadAll(); err != nil {
+			return errs.New(errs.SourceStream, "publish the new columns of %s: %w", t, err).Because(err)
+		}
+		if c.Floor, err = s.horizon(); err != nil {
+			return err
+		}
+		s.env.Log.Info("new columns are published, and the table is copied again", "table", t.String())
+		s.specs[t.OID], s.copies[t.OID] = t, c
+		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
+	}
+	s.copying.Store(true)
+	return nil
 }
 
 // horizon is the number below which every transaction may have written without the publication's latest change.
@@ -420,16 +519,20 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 	if err != nil {
 		return false, s.lost(err)
 	}
-	return true, s.sendChunk(conn, specs[0], c, view)
+	t, shape := specs[0], s.shapeOf(specs[0])
+	if known := s.tables[oid]; known != nil && !sameColumns(known, shape) {
+		// Catching up asks the catalog on another connection, which may have to queue for the table behind somebody who
+		// waits for this one.
+		_ = conn.Close(context.Background())
+		return true, s.catchUpShape(t, c)
+	}
+	return true, s.sendChunk(conn, t, shape, c, view)
 }
 
-// sendChunk puts a chunk into the stream.
-func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, c *liveCopy, view snapshot.View) error {
-	shape := s.shapeOf(t)
+// sendChunk puts a chunk into the stream. The connection holds a lock of the table: nothing here may ask for another one
+// elsewhere.
+func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *liveCopy, view snapshot.View) error {
 	if known := s.tables[t.OID]; known != nil {
-		if !sameColumns(known, shape) {
-			return s.catchUpShape(conn, t, c)
-		}
 		shape.Version = known.Version
 	}
 	rel := s.relationFromSpec(t, shape)
@@ -501,7 +604,7 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, c *liveCopy, view snapsh
 // catchUpShape lets the stream bring a change of shape that it has not brought yet; the chunk is read behind it. But the
 // stream describes a table only with its next row: when it has passed the moment at which the change was seen, nobody
 // has written since, and the change is made without it.
-func (s *Source) catchUpShape(conn *pgx.Conn, t *pg.Table, c *liveCopy) error {
+func (s *Source) catchUpShape(t *pg.Table, c *liveCopy) error {
 	if c.reshaped == 0 {
 		var end string
 		if err := s.ctl.QueryRow(s.ctx, "SELECT "+s.walNow()).Scan(&end); err != nil {
@@ -729,6 +832,14 @@ func (s *Source) restoreLive(state dataflow.State) error {
 		c := &liveCopy{}
 		if err := json.Unmarshal(value, c); err != nil {
 			return errs.New(errs.StateCorrupt, "stored copy of table %d: %w", oid, err).Because(err)
+		}
+		if len(c.Chunks) == 0 {
+			// Whoever may have written under an earlier publication still runs, or has ended.
+			floor, err := s.horizon()
+			if err != nil {
+				return err
+			}
+			c.Floor = max(c.Floor, floor)
 		}
 		s.copies[uint32(oid)] = c
 		if err := s.armLive(uint32(oid)); err != nil {

@@ -46,8 +46,11 @@ type Options struct {
 	// CopyText says which tables are to be copied as text, because the target's columns have other types.
 	CopyText func(schema, table string) bool
 	NoCopy   bool // snapshot.mode never: stream only
-	// Prepare makes the target's tables before the first copy; snapshot shows them as the copy will read them.
-	Prepare func(ctx context.Context, snapshot string) error
+	// Join makes at the target what tables that join need: schemas, extensions, types.
+	Join func(ctx context.Context) error
+	// Prepare makes the target's tables before the first copy; snapshot shows them as the copy will read them. A table
+	// that is there and not among them joins later.
+	Prepare func(ctx context.Context, snapshot string, tables []uint32) error
 	// WriteAhead: large transactions are sent while they are still open. From 14 on.
 	WriteAhead bool
 }

@@ -74,7 +74,7 @@ type step struct {
 
 // Make plans. It reads both databases and writes to none.
 func Make(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config) (*Plan, error) {
-	return MakeAt(ctx, e, spec, source, target, "")
+	return makePlan(ctx, e, source, target, &maker{spec: spec})
 }
 
 // Resume plans what is still owed to the tables that an interrupted start made. Tables that appeared since are not part
@@ -83,10 +83,10 @@ func Resume(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 	return makePlan(ctx, e, source, target, &maker{spec: spec, resume: true})
 }
 
-// MakeAt plans for the source as an exported snapshot has it, so that what the copy brings fits into the tables that the
-// plan makes, whatever becomes of the source's tables meanwhile. "" is the present.
-func MakeAt(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, snapshot string) (*Plan, error) {
-	return makePlan(ctx, e, source, target, &maker{spec: spec, snapshot: snapshot})
+// MakeAt plans for some tables of the source as an exported snapshot has them, so that what the copy brings fits into
+// the tables that the plan makes, whatever becomes of the source's tables meanwhile.
+func MakeAt(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, snapshot string, tables []uint32) (*Plan, error) {
+	return makePlan(ctx, e, source, target, &maker{spec: spec, snapshot: snapshot, only: tables})
 }
 
 func makePlan(ctx context.Context, e *env.Env, source, target *pg.Config, m *maker) (*Plan, error) {
@@ -126,6 +126,7 @@ func connect(ctx context.Context, e *env.Env, cfg *pg.Config, code errs.Code, si
 type maker struct {
 	spec     api.MirrorSpec
 	snapshot string
+	only     []uint32 // nil: every table that is selected
 	resume   bool
 	p        *Plan
 
@@ -171,6 +172,9 @@ func (m *maker) describeSource(ctx context.Context, q pg.Querier, cfg *pg.Config
 	names, err := pg.ListTables(ctx, q)
 	if err != nil {
 		return err
+	}
+	if m.only != nil {
+		names = slices.DeleteFunc(names, func(t pg.TableName) bool { return !slices.Contains(m.only, t.OID) })
 	}
 	picked, left := m.p.Selection.Pick(names)
 	m.left, m.unmatched = left, m.p.Selection.Unmatched(names)

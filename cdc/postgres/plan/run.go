@@ -32,6 +32,35 @@ func (p *Plan) Prepare(ctx context.Context, conn *pgx.Conn) error {
 	return runAll(ctx, conn, p.create, tablesPerTx)
 }
 
+// Supply makes what tables need besides themselves: schemas, extensions and types, with the labels that enums have got
+// since. It tells whether an enum got any.
+func (p *Plan) Supply(ctx context.Context, conn *pgx.Conn) (labels bool, err error) {
+	if err := runAll(ctx, conn, p.setup, len(p.setup)); err != nil {
+		return false, err
+	}
+	for _, x := range p.Types {
+		if x.Kind != 'e' {
+			continue
+		}
+		var have []string
+		if err := conn.QueryRow(ctx, `SELECT coalesce(array_agg(e.enumlabel::text ORDER BY e.enumsortorder), '{}') FROM pg_enum e
+			JOIN pg_type t ON t.oid = e.enumtypid JOIN pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = $1 AND t.typname = $2`,
+			x.Schema, x.Name).Scan(&have); err != nil {
+			return labels, fmt.Errorf("read the labels of %s: %w", pg.Qualified(x.Schema, x.Name), err)
+		}
+		if len(have) == 0 {
+			continue // not an enum there
+		}
+		for _, sql := range pg.AddEnumLabels(x.Schema, x.Name, have, x.Labels) {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				return labels, refused(conn, pg.Statement{What: "a label of " + pg.Qualified(x.Schema, x.Name), SQL: []string{sql}}, err)
+			}
+			labels = true
+		}
+	}
+	return labels, nil
+}
+
 // Discard drops the tables that an earlier start made and did not get to fill: nothing says that they still look like
 // the source's. It is for a mirror whose ledger is empty.
 func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) error {

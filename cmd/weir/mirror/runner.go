@@ -269,8 +269,8 @@ func (r *running) run(ctx context.Context) error {
 	// A first start plans when the slot is there, for the tables as the slot's snapshot has them.
 	var p *plan.Plan
 	var asText map[[2]string]bool
-	prepare := func(ctx context.Context, snapshot string) (err error) {
-		if p, err = plan.MakeAt(ctx, r.env, spec, r.sourceCfg, r.targetCfg, snapshot); err != nil {
+	prepare := func(ctx context.Context, snapshot string, tables []uint32) (err error) {
+		if p, err = plan.MakeAt(ctx, r.env, spec, r.sourceCfg, r.targetCfg, snapshot, tables); err != nil {
 			return err
 		}
 		return r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
@@ -293,6 +293,17 @@ func (r *running) run(ctx context.Context) error {
 			return step(p, ctx, conn)
 		}
 	}
+	supply := func(ctx context.Context) (labels bool, err error) {
+		now, err := plan.Make(ctx, r.env, spec, r.sourceCfg, r.targetCfg)
+		if err != nil {
+			return false, err
+		}
+		err = r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			labels, err = now.Supply(ctx, conn)
+			return err
+		})
+		return labels, err
+	}
 	lanes := r.opts.Int("snapshot.parallelism")
 	r.mu.Lock()
 	text := r.memory.text
@@ -305,6 +316,7 @@ func (r *running) run(ctx context.Context) error {
 		Lanes: lanes, RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
 		Prepare: prepare,
+		Join:    func(ctx context.Context) error { _, err := supply(ctx); return err },
 		NoCopy:  r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(),
 	})
 	dst := sink.New(r.env, sink.Options{
@@ -330,6 +342,13 @@ func (r *running) run(ctx context.Context) error {
 		r.memory.text = true
 		r.mu.Unlock()
 		return errs.New(errs.SourceStream, "a new type needs values as text; reading on in text")
+	}
+	// The log does not tell of a new label; its first value does.
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == "22P02" {
+		if labels, serr := supply(ctx); serr == nil && labels {
+			return errs.New(errs.SourceStream, "an enum has new labels; the target has them now")
+		}
 	}
 	if errors.Is(err, cdc.ErrWriteAheadRefused) {
 		r.memory.sink.RefuseWriteAhead()

@@ -82,14 +82,14 @@ func works(n sizes) []work {
 		},
 		{
 			id: 5, name: fmt.Sprintf("apply %d updates, 10-row transactions", n.small), sides: both,
-			tables: full, lines: []line{rate("rows/s", 1.15), firstChange()},
+			tables: full, lines: append([]line{rate("rows/s", 1.15), firstChange()}, processorTime()...),
 			measure: draining(func(ctx context.Context, s *lab.Session) (int64, error) {
 				return s.Updates(ctx, n.small, 10, n.changed)
 			}),
 		},
 		{
 			id: 6, name: fmt.Sprintf("apply %d single-row update transactions", n.single), sides: both,
-			tables: full, lines: []line{rate("transactions/s", 1.5), firstChange()},
+			tables: full, lines: append([]line{rate("transactions/s", 1.5), firstChange()}, processorTime()...),
 			measure: draining(func(ctx context.Context, s *lab.Session) (int64, error) {
 				return s.Updates(ctx, n.single, 1, n.changed)
 			}),
