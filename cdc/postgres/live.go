@@ -532,8 +532,14 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 // sendChunk puts a chunk into the stream. The connection holds a lock of the table: nothing here may ask for another one
 // elsewhere.
 func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *liveCopy, view snapshot.View) error {
+	var learned []dataflow.StateChange
 	if known := s.tables[t.OID]; known != nil {
 		shape.Version = known.Version
+		// The catalog numbers the columns; a change that could not be told for sure has numbered them as it could.
+		if !slices.Equal(known.Columns, shape.Columns) {
+			known.Columns = shape.Columns
+			learned = append(learned, known.state(t.OID))
+		}
 	}
 	rel := s.relationFromSpec(t, shape)
 	state := append([]dataflow.StateChange{}, positionState(s.reader.position)...)
@@ -593,7 +599,7 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *li
 	if err := s.armLive(t.OID); err != nil {
 		return err
 	}
-	state = append(state, liveCopyState(t.OID, c))
+	state = append(append(state, learned...), liveCopyState(t.OID, c))
 	s.tableProgress(t.OID, func(p *TableProgress) {
 		p.Rows += rows
 		p.Done, p.Copying = c.Done, !c.Done

@@ -267,14 +267,18 @@ type attribute struct {
 // The log tells only the new columns. Which of them are old ones is told by their numbers in the catalog, which outlive
 // renames. The catalog shows the present, later than the log, so it is used only for what cannot have changed since: a
 // column that exists now has existed all along, and the log lists columns in the order of their numbers. Where that
-// leaves two readings the change is refused rather than guessed: taking a rename for a drop and an add would lose the
-// column's values.
+// leaves two readings any is taken that keeps the key, and the table is copied again, for the reading may lose values.
 func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string) ([]changelog.SchemaStep, error) {
 	attrs, err := s.attributes(m.ID)
 	if err != nil {
 		return nil, err
 	}
-	if !known.align(now, attrs) {
+	switch {
+	case known.align(now, attrs):
+	case known.alignByName(now, attrs, m):
+		s.env.Log.Info("how a table changed its columns cannot be told any more; it is copied again", "table", namespace+"."+m.Name)
+		s.again = append(s.again, m.ID)
+	default:
 		return nil, errs.New(errs.SourceSchemaChange,
 			"table %s.%s changed its columns, and how cannot be told any more, because it has changed again since", namespace, m.Name).
 			WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh %s.%s", namespace, m.Name)
@@ -399,6 +403,39 @@ func (t *tableShape) align(now *tableShape, attrs []attribute) bool {
 			newest++
 		}
 		c.Attnum = newest
+	}
+	return true
+}
+
+// alignByName gives now's columns the numbers of those that had their names; false when the key has got another.
+func (t *tableShape) alignByName(now *tableShape, attrs []attribute, m *pgoutput.RelationMsg) bool {
+	taken := map[int16]bool{}
+	var newest int16
+	for _, k := range t.Columns {
+		taken[k.Attnum] = true
+		newest = max(newest, k.Attnum)
+	}
+	for _, a := range attrs {
+		taken[a.num] = true
+	}
+	for i := range now.Columns {
+		c := &now.Columns[i]
+		if at := slices.IndexFunc(t.Columns, func(k columnShape) bool { return k.Name == c.Name }); at >= 0 {
+			c.Attnum = t.Columns[at].Attnum
+			continue
+		}
+		if m.Columns[i].Key {
+			return false
+		}
+		if at := slices.IndexFunc(attrs, func(a attribute) bool { return a.name == c.Name && a.num > newest }); at >= 0 {
+			c.Attnum = attrs[at].num
+			continue
+		}
+		c.Attnum = newest
+		for taken[c.Attnum] {
+			c.Attnum++
+		}
+		taken[c.Attnum] = true
 	}
 	return true
 }

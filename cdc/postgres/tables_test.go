@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"testing"
+
+	"github.com/weirstream/weir/cdc/postgres/pgoutput"
 )
 
 func shape(cols ...columnShape) *tableShape {
@@ -61,5 +63,35 @@ func TestAlign(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAlignByName: where the history cannot be told, names are taken for columns, but never in the key.
+func TestAlignByName(t *testing.T) {
+	const text, int4 = 25, 23
+	known := shape(col(1, "id", int4), col(2, "b", text), col(3, "c", text))
+	catalog := []attribute{attr(1, "id", int4), attr(3, "c", text), attr(5, "b", text)}
+	message := func(now *tableShape, key string) *pgoutput.RelationMsg {
+		m := &pgoutput.RelationMsg{}
+		for _, c := range now.Columns {
+			m.Columns = append(m.Columns, pgoutput.Column{Name: c.Name, Key: c.Name == key})
+		}
+		return m
+	}
+	now := shape(col(0, "id", int4), col(0, "c", text), col(0, "b", text), col(0, "gone", text))
+	if known.align(shape(now.Columns...), catalog) {
+		t.Fatal("this history can be told after all")
+	}
+	if !known.alignByName(now, catalog, message(now, "id")) {
+		t.Fatal("refused")
+	}
+	for i, want := range []int16{1, 3, 2, 4} {
+		if got := now.Columns[i].Attnum; got != want {
+			t.Errorf("column %q has number %d, want %d", now.Columns[i].Name, got, want)
+		}
+	}
+	now = shape(col(0, "uid", int4), col(0, "c", text), col(0, "b", text))
+	if known.alignByName(now, catalog, message(now, "uid")) {
+		t.Error("a key column was taken for a new one")
 	}
 }
