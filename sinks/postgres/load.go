@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -56,7 +57,11 @@ func (t *Target) load(ctx context.Context, lane int, r dataflow.Range, s dataflo
 	if s.Format() == "pgcopy-binary" {
 		sql += " (FORMAT binary)"
 	}
-	tag, err := conn.CopyFrom(ctx, &streamReader{ctx: ctx, s: s, progress: progress}, sql)
+	rows := &streamReader{ctx: ctx, s: s, progress: progress}
+	tag, err := conn.CopyFrom(ctx, rows, sql)
+	if failed := rows.failed.Load(); failed != nil {
+		return 0, *failed // the target's own error only repeats it, as a refusal
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -137,6 +142,7 @@ type streamReader struct {
 	s        dataflow.RangeStream
 	rest     []byte
 	progress func(int64)
+	failed   atomic.Pointer[error] // why the rows ended early; the copy may end before its reader does
 }
 
 func (r *streamReader) Read(p []byte) (int, error) {
@@ -146,6 +152,7 @@ func (r *streamReader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		if err != nil {
+			r.failed.Store(&err)
 			return 0, err
 		}
 		r.progress(int64(len(piece)))

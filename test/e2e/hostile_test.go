@@ -228,8 +228,9 @@ func (h *hostile) read() (stop func() int) {
 				n++
 				if sum != initialSum || count != accounts {
 					h.t.Errorf("a reader of the target saw %d accounts with %d, want %d with %d", count, sum, accounts, initialSum)
-					// What it sees now may tell which transaction it was.
-					h.t.Logf("at %s: accounts with their transactions %v\nledger %v", time.Now().UTC().Format("15:04:05.000"),
+					// What both sides have now may tell which transaction it was.
+					h.t.Logf("at %s: source %v\naccounts with their transactions %v\nledger %v", time.Now().UTC().Format("15:04:05.000"),
+						h.src.query(h.t, `SELECT sum(balance), count(*) FROM accounts`),
 						h.dst.query(h.t, `SELECT id, balance, note, xmin::text FROM accounts ORDER BY xmin::text::bigint, id`), h.dst.query(h.t, `SELECT xmin::text, l::text FROM _weir.ledger l`))
 					cancel()
 				}

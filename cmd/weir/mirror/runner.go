@@ -368,7 +368,11 @@ func Refusal(checks []api.Check) error {
 	if len(fatal) == 0 {
 		return nil
 	}
-	e := errs.New(errs.SourcePreflight, "%s", fatal[0].Message)
+	code := errs.SourcePreflight
+	if c := errs.Code(fatal[0].Code); c == errs.SourceUnreachable || c == errs.TargetUnreachable {
+		code = c // a server that is away now can be back at the next try
+	}
+	e := errs.New(code, "%s", fatal[0].Message)
 	if len(fatal) > 1 {
 		e.WithDetail("and %d more fatal findings", len(fatal)-1)
 	}

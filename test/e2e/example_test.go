@@ -1,0 +1,56 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestExampleMirror runs examples/mirror as its README says, and kills weir once.
+func TestExampleMirror(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	dir := filepath.Join("..", "..", "examples", "mirror")
+	shop, err := os.ReadFile(filepath.Join(dir, "shop.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.exec(t, string(shop))
+	m := newMirror(t, src, dst, "")
+	m.env = []string{"SHOP_URL=" + src.url, "COPY_URL=" + dst.url}
+	start := func() {
+		m.run("run", filepath.Join(dir, "mirror.sql"), "--state", m.state, "--http-addr", "127.0.0.1:0")
+	}
+	digest := func(d db, sql string) string {
+		return d.query(t, `SELECT count(*) || ' ' || coalesce(md5(string_agg(s::text, '|' ORDER BY s::text)), '') FROM (`+sql+`) s`)[0][0]
+	}
+	same := func(what string) {
+		t.Helper()
+		for _, x := range [][3]string{
+			{"product", `SELECT * FROM product`, `SELECT * FROM mirror.product`},
+			{"orders", `SELECT * FROM orders WHERE region = 'eu'`, `SELECT * FROM mirror.orders`},
+			{"line", `SELECT * FROM line`, `SELECT * FROM mirror.line`},
+			{"crm_person", `SELECT id, name FROM crm.person`, `SELECT * FROM mirror.crm_person`},
+		} {
+			eventually(t, 30*time.Second, what+": "+x[0], func() (bool, string) {
+				if len(dst.query(t, `SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'mirror' AND relname = '`+x[0]+`'`)) == 0 {
+					return false, "the target has no such table"
+				}
+				want, got := digest(src, x[1]), digest(dst, x[2])
+				return want == got, "source " + want + ", target " + got
+			})
+		}
+	}
+	start()
+	same("copied")
+	src.exec(t, `INSERT INTO orders(region) VALUES ('eu'), ('us')`, `UPDATE orders SET region = 'eu' WHERE id = 3`,
+		`UPDATE crm.person SET phone = NULL, name = upper(name) WHERE id < 10`)
+	same("followed")
+	m.kill()
+	src.exec(t, `UPDATE product SET price = price + 1`, `UPDATE orders SET state = 'paid' WHERE id % 7 = 0`, `DELETE FROM line WHERE n = 5`)
+	start()
+	same("after a crash")
+	if len(dst.query(t, `SELECT FROM pg_class WHERE relname = 'tmp_import'`)) > 0 {
+		t.Error("a table was mirrored that the file leaves out")
+	}
+}
