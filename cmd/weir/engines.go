@@ -43,7 +43,8 @@ func examineFor(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, ta
 		}
 		return append(checks, more...), nil
 	}
-	o := sinkdoctor.Options{Types: p.Types, Extensions: p.Extensions, Source: p.SourceIdentity, Selected: sel.Includes}
+	o := sinkdoctor.Options{Types: p.Types, Extensions: p.Extensions, Source: p.SourceIdentity, Selected: sel.Includes,
+		Copies: spec.Options["snapshot.mode"] != "never"}
 	for _, t := range p.Tables {
 		o.Tables = append(o.Tables, &t.Target)
 	}

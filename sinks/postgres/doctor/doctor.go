@@ -28,7 +28,8 @@ type Options struct {
 	Source pg.Identity
 	// Selected tells whether the mirror would take a table of the source. Default: the tables in Tables.
 	Selected    func(schema, table string) bool
-	Connections int // that the mirror opens. Default 4
+	Connections int  // that the mirror opens. Default 4
+	Copies      bool // the mirror begins with a copy of the tables
 }
 
 // Check runs all checks. A server that cannot be reached is a finding; an error means that the checks themselves could
@@ -81,7 +82,7 @@ func (d *doctor) run(ctx context.Context) (err error) {
 	}
 	defer func() { _ = d.conn.Close(context.WithoutCancel(ctx)) }()
 	for _, step := range []func(context.Context) error{
-		d.loadServer, d.checkServer, d.checkPooler, d.checkLoop, d.checkExtensions, d.checkEnums, d.checkCreate, d.loadTables, d.checkTables,
+		d.loadServer, d.checkServer, d.checkPooler, d.checkLoop, d.checkExtensions, d.checkEnums, d.checkCreate, d.loadTables, d.checkTables, d.checkEmpty,
 	} {
 		if err := step(ctx); err != nil {
 			return err

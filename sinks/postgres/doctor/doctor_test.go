@@ -172,6 +172,11 @@ func stories() []story {
 		{name: "no key", src: table, dst: []string{`CREATE TABLE "T t" (id int, a text, b numeric(10,2))`}, id: "tgt.pk", severity: api.SeverityFatal, words: `no unique index over the key "id"`},
 		{name: "another key", src: table, dst: []string{`CREATE TABLE "T t" (id int, a text PRIMARY KEY, b numeric(10,2))`}, id: "tgt.pk", severity: api.SeverityFatal, words: `no unique index`},
 		{name: "a deferrable key", src: table, dst: []string{`CREATE TABLE "T t" (id int PRIMARY KEY DEFERRABLE, a text, b numeric(10,2))`}, id: "tgt.pk", severity: api.SeverityFatal, words: `no unique index`},
+		{name: "rows in the way", src: table, dst: append(table, `INSERT INTO "T t" VALUES (1)`), id: "tgt.empty", severity: api.SeverityFatal, words: "already holds rows"},
+		{name: "rows, perhaps another mirror's", src: table, dst: append(table, `INSERT INTO "T t" VALUES (1)`, "CREATE SCHEMA _weir", "CREATE TABLE _weir.ledger AS SELECT 1"),
+			id: "tgt.empty", severity: api.SeverityWarning, words: "already holds rows"},
+		{name: "rows behind a mirror that is gone", src: table, dst: append(table, `INSERT INTO "T t" VALUES (1)`, "CREATE SCHEMA _weir", "CREATE TABLE _weir.ledger(pipeline text)"),
+			id: "tgt.empty", severity: api.SeverityFatal, words: "already holds rows"},
 		{name: "one more unique key", src: table, dst: append(table, `CREATE UNIQUE INDEX "u u" ON "T t" (a)`, `ALTER TABLE "T t" ADD CONSTRAINT uc UNIQUE (b)`), id: "tgt.unique", severity: api.SeverityWarning, words: "on the target only"},
 		{name: "a trigger for replicas", src: table, dst: append(table, "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
 			`CREATE TRIGGER "g g" BEFORE INSERT ON "T t" FOR EACH ROW EXECUTE FUNCTION f()`, `ALTER TABLE "T t" ENABLE ALWAYS TRIGGER "g g"`),
@@ -232,6 +237,7 @@ func (st story) run(t *testing.T, s *testenv.Server) {
 		to = s.URLFor("the writer", s.Addr(), db)
 	}
 	opts := planned(t, from, pg.TargetOptions{SoftDelete: st.soft})
+	opts.Copies = true
 	found := fails(t, check(t, to, opts), st.id, st.severity, st.words)
 	if st.hopeless {
 		return

@@ -2,10 +2,13 @@ package doctor
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/errs"
@@ -112,6 +115,67 @@ func (d *doctor) checkTables(context.Context) error {
 		d.out.Each(c.id, found, "%s", c.passed)
 	}
 	return nil
+}
+
+// tablesAtOnce bounds the length of a question about many tables.
+const tablesAtOnce = 200
+
+// checkEmpty looks for rows in tables that the first copy would fill: with a key they collide, without one they stay
+// beside the copy and nobody notices. Where mirrors are at work already the rows may be theirs.
+func (d *doctor) checkEmpty(ctx context.Context) error {
+	const id = "tgt.empty"
+	if !d.opts.Copies {
+		return nil
+	}
+	var asked []*table
+	for _, t := range d.tables {
+		if t.usage && !slices.Contains(t.lacks, "SELECT") { // else tgt.write says so
+			asked = append(asked, t)
+		}
+	}
+	severity := api.SeverityFatal
+	var mirrors bool
+	if err := d.conn.QueryRow(ctx, `SELECT to_regclass('_weir.ledger') IS NOT NULL`).Scan(&mirrors); err != nil {
+		return fmt.Errorf("look for other mirrors: %w", err)
+	}
+	if mirrors {
+		if err := d.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM _weir.ledger)`).Scan(&mirrors); err != nil && !denied(err) {
+			return fmt.Errorf("look for other mirrors: %w", err)
+		}
+	}
+	if mirrors {
+		severity = api.SeverityWarning
+	}
+	var found []api.Check
+	for some := range slices.Chunk(asked, tablesAtOnce) {
+		var sql strings.Builder
+		for i, t := range some {
+			if i > 0 {
+				sql.WriteString(" UNION ALL ")
+			}
+			// What an interrupted start of ours has left is filled again.
+			fmt.Fprintf(&sql, `SELECT %d WHERE EXISTS (SELECT FROM %s) AND coalesce(obj_description(%d, 'pg_class'), '') NOT LIKE 'weir: unfinished copy of %%'`, i, t.sql(), t.oid)
+		}
+		err := d.rows(ctx, "look for rows in the target's tables", sql.String(), func(r pgx.Rows) error {
+			var i int
+			if err := r.Scan(&i); err != nil {
+				return err
+			}
+			t := some[i]
+			found = append(found, finding(severity, errs.TargetTable, t.String(), "TRUNCATE "+t.sql()+";", "%s already holds rows, and the first copy would add its own", t))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	d.out.Each(id, found, "tables that exist are empty")
+	return nil
+}
+
+func denied(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "42501"
 }
 
 func (d *doctor) write(t *table) []api.Check {
