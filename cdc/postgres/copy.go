@@ -356,7 +356,7 @@ func (s *Source) laterSnapshot(ctx context.Context) error {
 		return err
 	}
 	c.view = &v
-	return nil
+	return s.sealView(ctx)
 }
 
 // currentSnapshot is the SQL for the session's view; 12 has it under an older name.

@@ -348,6 +348,25 @@ func (s *Source) listAnew(columns []listedColumn) error {
 	return nil
 }
 
+// sealView makes the transactions that a view holds as ended known to the log on disk. A server that crashes gives the
+// numbers of which its log knows nothing to others once more, and the view would take the new transactions for the old
+// ones, which were rolled back and whose end nobody had waited for.
+func (s *Source) sealView(ctx context.Context) error {
+	if s.standby {
+		return nil // its log is another server's
+	}
+	_, err := s.ctl.PgConn().Exec(ctx, `BEGIN; SET LOCAL synchronous_commit = local; SELECT pg_logical_emit_message(true, 'weir', ''); COMMIT`).ReadAll()
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		s.env.Log.Debug("the source's log was not flushed behind a view", "error", err)
+		_, err = s.ctl.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
+	}
+	if err != nil {
+		return s.lost(err)
+	}
+	return nil
+}
+
 // horizon is the number below which every transaction may have written without the publication's latest change.
 func (s *Source) horizon() (uint64, error) {
 	var view string
@@ -511,6 +530,9 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 	}
 	if view.Xmin < c.Floor || !s.delivered.Allows(view, s.standby) {
 		return false, nil // somebody who may have written unseen is still at work; asked again soon
+	}
+	if err := s.sealView(s.ctx); err != nil {
+		return false, err
 	}
 	specs, err := pg.LoadTables(s.ctx, conn, []uint32{oid})
 	if gone(err) || err == nil && len(specs) == 0 {

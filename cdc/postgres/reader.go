@@ -389,10 +389,13 @@ func (r *reader) pause() error {
 	return r.flush()
 }
 
+// between tells whether no transaction is unfinished.
+func (r *reader) between() bool { return !r.inTx && !r.inBlock && len(r.open) == 0 }
+
 // idle is told the server's position when nothing is unfinished. When nothing has moved ours for long, the position
 // goes on by itself, so that a quiet database does not keep a busy server's WAL.
 func (r *reader) idle(end pg.LSN) error {
-	if r.inTx || len(r.open) > 0 || end <= r.position {
+	if !r.between() || end <= r.position {
 		return nil
 	}
 	r.position = end

@@ -384,6 +384,9 @@ func (s *Source) startStreaming(ctx context.Context) error {
 
 // send hands a message to the worker; a full queue is the back-pressure that stops the socket from being read.
 func (s *Source) send(m dataflow.Message) error {
+	if m.Boundary && s.reader != nil && (s.reader.inTx || s.reader.inBlock) {
+		return errs.New(errs.EngineInternal, "a boundary inside of a transaction at %s", s.reader.position)
+	}
 	select {
 	case s.out <- m:
 		return nil
@@ -432,8 +435,7 @@ func (s *Source) receive() error {
 		}
 		if e.Kind == pgoutput.Keepalive {
 			idleEnd = pg.LSN(e.WALEnd)
-			s.progress.ServerEnd.Store(uint64(e.WALEnd))
-			if err := s.settle(idleEnd); err != nil {
+			if err := s.keepalive(idleEnd); err != nil {
 				return err
 			}
 			continue
@@ -464,6 +466,15 @@ func (s *Source) receive() error {
 			}
 		}
 	}
+}
+
+// keepalive is told the server's position. The server tells it in the middle of a transaction too.
+func (s *Source) keepalive(end pg.LSN) error {
+	s.progress.ServerEnd.Store(uint64(end))
+	if !s.reader.between() {
+		return nil // a mark would cut the transaction in two
+	}
+	return s.settle(end)
 }
 
 func (s *Source) failpoint(err error) error {

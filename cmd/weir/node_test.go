@@ -101,7 +101,7 @@ func TestLostSlot(t *testing.T) {
 	}
 
 	// What the first mirror copied is in the way of the second one's copy.
-	if _, err := mirror(); !errs.Is(err, errs.TargetRejected) {
+	if _, err := mirror(); !errs.Is(err, errs.SourcePreflight) {
 		t.Fatalf("a copy into tables that hold rows: %v", err)
 	}
 	if err := c.Delete(ctx, "shop", rest.DeleteOptions{Wait: true}); err != nil {
