@@ -22,7 +22,7 @@ import (
 // itself up.
 type gulpConn struct {
 	net.Conn
-	quiet quietSocket // nil: none to be had (another system, a simulator's connection); reads are plain
+	quiet env.QuietConn // nil: none to be had (another system, a simulator's connection); reads are plain
 	clock env.Clock
 
 	level   int           // of gulpPauses
@@ -30,13 +30,6 @@ type gulpConn struct {
 	pending int           // bytes read since then
 	drained bool          // the last read was a short one
 	fresh   time.Time     // when data came after an idle time
-}
-
-// A quietSocket does not wake anybody by arrivals that nobody waits for.
-type quietSocket interface {
-	net.Conn
-	// try reads without waiting; 0, nil means that nothing is there.
-	try(p []byte) (int, error)
 }
 
 const (
@@ -56,11 +49,8 @@ const (
 var gulpPauses = [...]time.Duration{time.Millisecond, 3 * time.Millisecond, 3 * time.Millisecond, 3 * time.Millisecond, 8 * time.Millisecond}
 
 func newGulpConn(c net.Conn, clock env.Clock) *gulpConn {
-	g := &gulpConn{Conn: c, clock: clock}
-	if g.quiet = newQuietSocket(c); g.quiet != nil {
-		g.Conn = g.quiet
-	}
-	return g
+	quiet, _ := c.(env.QuietConn)
+	return &gulpConn{Conn: c, quiet: quiet, clock: clock}
 }
 
 // Read returns what is there; when nothing is, it pauses if the connection was busy, and blocks if it was not.
@@ -69,7 +59,7 @@ func (g *gulpConn) Read(p []byte) (n int, err error) {
 		return g.Conn.Read(p)
 	}
 	if !g.drained {
-		n, err = g.quiet.try(p)
+		n, err = g.quiet.TryRead(p)
 	}
 	if n == 0 && err == nil {
 		if g.busy() {
@@ -77,7 +67,7 @@ func (g *gulpConn) Read(p []byte) (n int, err error) {
 			g.paused, g.pending = gulpPauses[g.level], 0
 			_ = g.clock.Sleep(context.Background(), g.paused)
 		}
-		n, err = g.quiet.try(p)
+		n, err = g.quiet.TryRead(p)
 	}
 	if n > 0 || err != nil {
 		g.pending += n

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -21,7 +22,8 @@ func socketPair(t *testing.T) (*gulpConn, net.Conn) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ours, err := net.Dial("tcp", l.Addr().String())
+	e := env.Real(slog.New(slog.DiscardHandler))
+	ours, err := e.Net.DialSmall(t.Context(), "tcp", l.Addr().String(), gulpReceiveBuffer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +31,10 @@ func socketPair(t *testing.T) (*gulpConn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := newGulpConn(ours, env.Real(slog.New(slog.DiscardHandler)).Clock)
+	g := newGulpConn(ours, e.Clock)
+	if g.quiet == nil && runtime.GOOS == "linux" {
+		t.Fatal("the socket is not a quiet one")
+	}
 	t.Cleanup(func() { _ = g.Close(); _ = theirs.Close() })
 	return g, theirs
 }
@@ -82,7 +87,7 @@ func TestGulpIsInterrupted(t *testing.T) {
 		results <- result{string(p[:n]), err}
 	}
 	go read()
-	time.Sleep(20 * time.Millisecond)
+	<-time.After(20 * time.Millisecond)
 	_ = g.SetReadDeadline(time.Unix(1, 0))
 	if r := <-results; !errors.Is(r.err, os.ErrDeadlineExceeded) {
 		t.Fatalf("a deadline in the past: %+v", r)
@@ -90,7 +95,7 @@ func TestGulpIsInterrupted(t *testing.T) {
 	_ = g.SetReadDeadline(time.Time{})
 	for _, text := range []string{"one", "two", "three"} {
 		go read()
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 		if _, err := server.Write([]byte(text)); err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +104,7 @@ func TestGulpIsInterrupted(t *testing.T) {
 		}
 	}
 	go read()
-	time.Sleep(20 * time.Millisecond)
+	<-time.After(20 * time.Millisecond)
 	_ = g.Close()
 	if r := <-results; r.err == nil {
 		t.Fatalf("read from a closed connection: %+v", r)

@@ -65,7 +65,7 @@ type Rand interface {
 type Net interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 	// DialSmall is DialContext with a receive buffer of the given size, set before the connection is made, because
-	// the window that TCP offers cannot shrink afterwards.
+	// the window that TCP offers cannot shrink afterwards. The connection is a QuietConn where the system allows it.
 	DialSmall(ctx context.Context, network, address string, receiveBuffer int) (net.Conn, error)
 	Listen(ctx context.Context, network, address string) (net.Listener, error)
 }
@@ -141,6 +141,14 @@ func (realRand) Stream(string) *mrand.Rand {
 	return mrand.New(mrand.NewPCG(mrand.Uint64(), mrand.Uint64()))
 }
 
+// QuietConn is a connection whose arrivals wake nobody who does not wait. Other sockets wake a thread of the runtime for
+// every segment, inside the sender's send() if that is on this machine, also while the reader sleeps on purpose.
+type QuietConn interface {
+	net.Conn
+	// TryRead reads without waiting; 0, nil means that nothing is there.
+	TryRead(p []byte) (int, error)
+}
+
 type realNet struct{}
 
 func (realNet) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -158,7 +166,14 @@ func (realNet) DialSmall(ctx context.Context, network, address string, receiveBu
 		}
 		return err
 	}}
-	return d.DialContext(ctx, network, address)
+	c, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if q := newQuiet(c); q != nil {
+		return q, nil
+	}
+	return c, nil
 }
 
 func (realNet) Listen(ctx context.Context, network, address string) (net.Listener, error) {

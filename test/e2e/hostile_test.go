@@ -54,7 +54,7 @@ func TestHostile(t *testing.T) {
 	h.src.exec(t, hostileSchema...)
 	sp, tp := testenv.NewProxy(t, h.source.Addr()), testenv.NewProxy(t, h.target.Addr())
 	h.proxies = []*testenv.Proxy{sp, tp}
-	h.m = newMirror(t, h.src.via(sp), h.dst.via(tp), "*.*", "--set", "snapshot.chunk.bytes=1MB")
+	h.m = newMirror(t, h.src.via(sp), h.dst.via(tp), "*.*", "--set", "snapshot.chunk.bytes=1MB", "--set", "on.missing.row=error")
 	h.m.start()
 	stopReader := h.read()
 	end := time.Now().Add(length)

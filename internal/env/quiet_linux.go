@@ -1,4 +1,4 @@
-package postgres
+package env
 
 import (
 	"errors"
@@ -30,8 +30,8 @@ type quietConn struct {
 // writeLook is how often a write that has to wait looks at its deadline. What we write is small and rarely waits.
 const writeLook = 20 * time.Millisecond
 
-// newQuietSocket takes the connection over. It returns nil if c is no socket of the runtime's; then c is as it was.
-func newQuietSocket(c net.Conn) quietSocket {
+// newQuiet takes the connection over. It returns nil if c is no socket of the runtime's; then c is as it was.
+func newQuiet(c net.Conn) net.Conn {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return nil
@@ -64,7 +64,7 @@ func newQuietSocket(c net.Conn) quietSocket {
 		}
 		return nil
 	}
-	q := &quietConn{local: c.LocalAddr(), remote: c.RemoteAddr(), file: os.NewFile(uintptr(fd), "walsender"), epoll: os.NewFile(uintptr(epfd), "epoll")}
+	q := &quietConn{local: c.LocalAddr(), remote: c.RemoteAddr(), file: os.NewFile(uintptr(fd), "socket"), epoll: os.NewFile(uintptr(epfd), "epoll")}
 	_ = unix.SetNonblock(fd, true)
 	q.socket, _ = q.file.SyscallConn()
 	q.waiter, _ = q.epoll.SyscallConn()
@@ -72,8 +72,8 @@ func newQuietSocket(c net.Conn) quietSocket {
 	return q
 }
 
-// try reads without waiting; 0, nil means that nothing is there.
-func (q *quietConn) try(p []byte) (n int, err error) {
+// TryRead implements QuietConn.
+func (q *quietConn) TryRead(p []byte) (n int, err error) {
 	// A deadline holds for reads that need not wait, too.
 	if err := q.waiter.Read(func(uintptr) bool { return true }); err != nil {
 		return 0, err
@@ -122,7 +122,7 @@ func (q *quietConn) arm(fd int) (err error) {
 
 func (q *quietConn) Read(p []byte) (int, error) {
 	for {
-		if n, err := q.try(p); n > 0 || err != nil || len(p) == 0 {
+		if n, err := q.TryRead(p); n > 0 || err != nil || len(p) == 0 {
 			return n, err
 		}
 		if err := q.wait(); err != nil {
