@@ -82,7 +82,7 @@ func newMirror(t testing.TB, src, dst db, tables string, args ...string) *mirror
 	t.Cleanup(func() {
 		m.kill()
 		if t.Failed() {
-			t.Logf("log of weir:\n%s", m.logTail(60))
+			t.Logf("log of weir:\n%s", m.logTail(400))
 		}
 	})
 	return m
