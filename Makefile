@@ -26,7 +26,7 @@ demo: build ## show weir at work
 
 test: lint unit race ## everything that has to pass
 
-# The hostile workload has an open finding (docs/limits.md): about one run in fifteen under load. Until it is understood
+# The hostile workload has an open finding (docs/limits.md): one run of about thirty, beside other load. Until it is understood
 # it runs by make chaos and make soak.
 unit: ## all tests but the hostile workload, with real servers and with the invariants checked; they also check that generated docs are current
 	$(GO) test -tags invariants -timeout 30m -skip '^TestHostile$$' ./...

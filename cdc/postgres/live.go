@@ -211,13 +211,9 @@ func (s *Source) follow(present []pg.TableName) error {
 	for _, t := range fresh {
 		oids = append(oids, t.OID)
 	}
-	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
-	if gone(err) {
-		s.lookAgain.Store(true)
-		return nil
-	}
-	if err != nil {
-		return s.lost(err)
+	specs, err := s.present(oids)
+	if specs == nil || err != nil {
+		return err
 	}
 	for _, t := range specs {
 		if s.binary {
@@ -229,7 +225,7 @@ func (s *Source) follow(present []pg.TableName) error {
 		}
 	}
 	if s.opts.Join != nil {
-		if err := s.opts.Join(s.ctx); err != nil {
+		if err := s.opts.Join(s.ctx, oids); err != nil {
 			return err
 		}
 	}
@@ -253,6 +249,19 @@ func (s *Source) follow(present []pg.TableName) error {
 	}
 	s.copying.Store(true)
 	return nil
+}
+
+// present describes tables as they are now. Nil: one was dropped at this moment, and the catalog is looked at again.
+func (s *Source) present(oids []uint32) ([]*pg.Table, error) {
+	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
+	if gone(err) {
+		s.lookAgain.Store(true)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	return specs, nil
 }
 
 // gone tells that a catalog changed while it was read: functions that print definitions see the present, and the query
@@ -315,13 +324,9 @@ func (s *Source) listAnew(columns []listedColumn) error {
 	if len(oids) == 0 {
 		return nil
 	}
-	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
-	if gone(err) {
-		s.lookAgain.Store(true)
-		return nil
-	}
-	if err != nil {
-		return s.lost(err)
+	specs, err := s.present(oids)
+	if specs == nil || err != nil {
+		return err
 	}
 	if err := s.reader.flush(); err != nil {
 		return err

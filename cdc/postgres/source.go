@@ -47,7 +47,7 @@ type Options struct {
 	CopyText func(schema, table string) bool
 	NoCopy   bool // snapshot.mode never: stream only
 	// Join makes at the target what tables that join need: schemas, extensions, types.
-	Join func(ctx context.Context) error
+	Join func(ctx context.Context, tables []uint32) error
 	// Prepare makes the target's tables before the first copy; snapshot shows them as the copy will read them. A table
 	// that is there and not among them joins later.
 	Prepare func(ctx context.Context, snapshot string, tables []uint32) error

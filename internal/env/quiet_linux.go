@@ -52,8 +52,9 @@ func newQuiet(c net.Conn) net.Conn {
 			return
 		}
 		// A descriptor that may block is not watched by the runtime; the socket becomes non-blocking again behind its back.
-		if err = unix.SetNonblock(fd, false); err == nil {
-			err = unix.SetNonblock(epfd, true)
+		// The flag is also c's: it changes last, when nothing else can fail.
+		if err = unix.SetNonblock(epfd, true); err == nil {
+			err = unix.SetNonblock(fd, false)
 		}
 	})
 	if err != nil || fd < 0 || epfd < 0 {

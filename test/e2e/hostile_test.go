@@ -61,7 +61,11 @@ func TestHostile(t *testing.T) {
 	end := time.Now().Add(length)
 	// On a slow machine servers take long to come back; then it takes longer until everything was tried.
 	for round := 1; time.Now().Before(end) || length >= hostileTime && h.untried() && round < 20; round++ {
-		h.round(round, roundTime)
+		left := time.Until(end)
+		if left <= 0 {
+			left = roundTime
+		}
+		h.round(round, min(roundTime, left))
 		if t.Failed() {
 			break
 		}
@@ -136,8 +140,6 @@ func (h *hostile) round(n int, length time.Duration) {
 		}
 	}
 	wg.Wait()
-	// A change of shape is told by the table's next row.
-	h.src.exec(h.t, `UPDATE shape SET grow = 0 WHERE id < 5`)
 	if !h.m.running() {
 		h.m.start()
 	}
@@ -354,8 +356,8 @@ func (h *hostile) transaction(w int, rng *rand.Rand) string {
 	}
 }
 
-// reshape changes a table's shape. What was renamed is never dropped: whether a column that is gone by now had been
-// renamed before cannot be told from the log, and weir refuses to guess.
+// reshape changes a table's shape. What was renamed is never dropped: such a history cannot be told from the log and makes
+// weir copy the table again, which would hide what this test is about.
 func (h *hostile) reshape(rng *rand.Rand) string {
 	n := rng.IntN
 	row := fmt.Sprintf(`UPDATE shape SET grow = %d WHERE id = %d;`, n(1000), 1+n(100))

@@ -83,8 +83,9 @@ func Resume(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 	return makePlan(ctx, e, source, target, &maker{spec: spec, resume: true})
 }
 
-// MakeAt plans for some tables of the source as an exported snapshot has them, so that what the copy brings fits into
-// the tables that the plan makes, whatever becomes of the source's tables meanwhile.
+// MakeAt plans for some tables of the source, nil for all, as an exported snapshot has them, so that what the copy brings
+// fits into the tables that the plan makes, whatever becomes of the source's tables meanwhile. Without a snapshot they
+// are taken as they are now.
 func MakeAt(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, snapshot string, tables []uint32) (*Plan, error) {
 	return makePlan(ctx, e, source, target, &maker{spec: spec, snapshot: snapshot, only: tables})
 }

@@ -293,8 +293,8 @@ func (r *running) run(ctx context.Context) error {
 			return step(p, ctx, conn)
 		}
 	}
-	supply := func(ctx context.Context) (labels bool, err error) {
-		now, err := plan.Make(ctx, r.env, spec, r.sourceCfg, r.targetCfg)
+	supply := func(ctx context.Context, tables []uint32) (labels bool, err error) {
+		now, err := plan.MakeAt(ctx, r.env, spec, r.sourceCfg, r.targetCfg, "", tables)
 		if err != nil {
 			return false, err
 		}
@@ -316,7 +316,7 @@ func (r *running) run(ctx context.Context) error {
 		Lanes: lanes, RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
 		Prepare: prepare,
-		Join:    func(ctx context.Context) error { _, err := supply(ctx); return err },
+		Join:    func(ctx context.Context, tables []uint32) error { _, err := supply(ctx, tables); return err },
 		NoCopy:  r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(),
 	})
 	dst := sink.New(r.env, sink.Options{
@@ -346,7 +346,7 @@ func (r *running) run(ctx context.Context) error {
 	// The log does not tell of a new label; its first value does.
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == "22P02" {
-		if labels, serr := supply(ctx); serr == nil && labels {
+		if labels, serr := supply(ctx, nil); serr == nil && labels {
 			return errs.New(errs.SourceStream, "an enum has new labels; the target has them now")
 		}
 	}
