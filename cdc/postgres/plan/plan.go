@@ -46,6 +46,8 @@ type Plan struct {
 	// SourceIdentity is empty when the role may not read it.
 	SourceIdentity pg.Identity
 
+	database string // the source's
+
 	setup  []pg.Statement // schemas, extensions, types
 	create []pg.Statement // tables
 	steps  []step         // After, with the sizes
@@ -95,7 +97,7 @@ func makePlan(ctx context.Context, e *env.Env, source, target *pg.Config, m *mak
 	if err != nil {
 		return nil, err
 	}
-	m.p = &Plan{Selection: sel, API: api.Plan{
+	m.p = &Plan{Selection: sel, database: source.Database(), API: api.Plan{
 		Pipeline: m.spec.Name, Slot: m.spec.Options["slot.name"], Publication: m.spec.Options["publication.name"],
 	}}
 	if err := m.readSource(ctx, e, source); err != nil {
@@ -279,7 +281,7 @@ func (m *maker) before() {
 			p.setup = append(p.setup, pg.CreateSchema(s))
 		}
 		st := t.Target.CreateTable()
-		st.SQL = append(st.SQL, "COMMENT ON TABLE "+t.Target.Name.String()+" IS "+pg.Literal(mark+t.Source.String()))
+		st.SQL = append(st.SQL, "COMMENT ON TABLE "+t.Target.Name.String()+" IS "+pg.Literal(m.p.markOf(t.Source.String())))
 		p.create = append(p.create, st)
 	}
 	p.Before = append(slices.Clone(p.setup), p.create...)
@@ -287,6 +289,13 @@ func (m *maker) before() {
 
 // mark begins the comment of a table that weir made and has not finished.
 const mark = "weir: unfinished copy of "
+
+// markOf is the comment of a source table's unfinished copy, and by its end that of this mirror's tables alone.
+func (p *Plan) markOf(source string) string { return mark + source + p.owner() }
+
+func (p *Plan) owner() string {
+	return fmt.Sprintf(" by mirror %s of %s/%s", p.API.Pipeline, p.SourceIdentity.System, p.database)
+}
 
 // after lists what is built over the copied rows, foreign keys last: they need the unique keys that they point to.
 func (m *maker) after() {

@@ -176,6 +176,24 @@ func TestMakePrepareFinish(t *testing.T) {
 	}
 }
 
+// What a start that did not get far left on the target goes, also tables that the source has dropped since; rows and
+// other mirrors' tables stay.
+func TestDiscard(t *testing.T) {
+	p := newPair(t, 15)
+	p.src("CREATE TABLE keep (id int PRIMARY KEY)", "CREATE TABLE gone (id int PRIMARY KEY)", "CREATE TABLE filled (id int PRIMARY KEY)", "CREATE TABLE other (id int PRIMARY KEY)")
+	p.prepare(p.make(api.MirrorSpec{Name: "mine", Except: []string{"public.other"}}))
+	p.prepare(p.make(api.MirrorSpec{Name: "other", Tables: []string{"public.other"}}))
+	p.dst("INSERT INTO filled VALUES (1)")
+	p.src("DROP TABLE gone", "DROP TABLE filled", "DROP TABLE other")
+	conn := p.conn(p.to)
+	if err := p.make(api.MirrorSpec{Name: "mine"}).Discard(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.query("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1"); got != "filled\nother" {
+		t.Errorf("the target has\n%s", got)
+	}
+}
+
 // Every kind of type, index and constraint that internal/pg knows goes through a plan.
 func TestEverything(t *testing.T) {
 	for _, v := range []testenv.Version{12, 15, 18} {

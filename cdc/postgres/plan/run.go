@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -62,21 +63,28 @@ func (p *Plan) Supply(ctx context.Context, conn *pgx.Conn) (labels bool, err err
 }
 
 // Discard drops the tables that an earlier start made and did not get to fill: nothing says that they still look like
-// the source's. It is for a mirror whose ledger is empty.
+// the source's, or that the source still has them. It is for a mirror whose ledger is empty.
 func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) error {
-	for _, t := range p.Tables {
-		if !t.Unfinished {
-			continue
-		}
+	rows, err := conn.Query(ctx, `SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r', 'p') AND starts_with(obj_description(c.oid, 'pg_class'), $1)
+		AND right(obj_description(c.oid, 'pg_class'), $2) = $3 ORDER BY c.oid`, mark, utf8.RuneCountInString(p.owner()), p.owner())
+	if err != nil {
+		return fmt.Errorf("look for unfinished tables: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[pg.TargetName])
+	if err != nil {
+		return fmt.Errorf("look for unfinished tables: %w", err)
+	}
+	for _, name := range names {
 		var filled bool
-		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.Target.Name.String()+")").Scan(&filled); err != nil {
-			return fmt.Errorf("look into %s: %w", t.Target.Name, err)
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name.String()+")").Scan(&filled); err != nil {
+			return fmt.Errorf("look into %s: %w", name, err)
 		}
 		if filled {
 			continue // somebody else's rows
 		}
-		if _, err := conn.Exec(ctx, "DROP TABLE "+t.Target.Name.String()); err != nil {
-			return errs.New(errs.TargetDDL, "drop the unfinished table %s: %w", t.Target.Name, err)
+		if _, err := conn.Exec(ctx, "DROP TABLE "+name.String()); err != nil {
+			return errs.New(errs.TargetDDL, "drop the unfinished table %s: %w", name, err)
 		}
 	}
 	return nil
