@@ -485,7 +485,8 @@ func (d *driver) tell(ctx context.Context, change Change) error {
 	return nil
 }
 
-// Command gives an order to a running pipeline. Orders that change the definition are recorded first.
+// Command gives an order to a pipeline. Orders that change the definition are recorded first; one that is paused or has
+// failed carries the others out when it is resumed.
 func (c *Coordinator) Command(ctx context.Context, name string, cmd api.Command) error {
 	switch cmd.Verb {
 	case "add-tables":
@@ -512,10 +513,13 @@ func (c *Coordinator) Command(ctx context.Context, name string, cmd api.Command)
 		return errs.New(errs.PipelineState, "pipeline %q is not running", p.Name)
 	}
 	r, err := d.now()
-	if err != nil {
-		return err
+	if err == nil {
+		return r.Command(ctx, cmd)
 	}
-	return r.Command(ctx, cmd)
+	if later, ok := c.runner.(LaterCommander); ok && d.resting() {
+		return later.CommandLater(ctx, p, cmd)
+	}
+	return err
 }
 
 // sourceLimit is how long one source has to answer for a listing.

@@ -29,6 +29,12 @@ type SourceProber interface {
 	ProbeSource(ctx context.Context, p api.Pipeline) (api.SourceStatus, error)
 }
 
+// LaterCommander is what a Runner may have besides: it takes orders for a pipeline that is paused or has failed, which its
+// next start carries out.
+type LaterCommander interface {
+	CommandLater(ctx context.Context, p api.Pipeline, c api.Command) error
+}
+
 // Running is a pipeline that was started. Its methods may be called from several goroutines at once, also after its end.
 type Running interface {
 	Status() api.PipelineStatus
@@ -258,6 +264,12 @@ func (d *driver) now() (Running, error) {
 			WithDetail("it is %s", d.mu.sup.state)
 	}
 	return d.mu.running, nil
+}
+
+// resting tells that nothing runs and nothing will before somebody asks for it.
+func (d *driver) resting() bool {
+	s, _, _ := d.heard()
+	return s.state == idle || s.state == failed
 }
 
 // heard is the supervisor as it will be when it has heard what waits in the inbox, and since when it is in that state.

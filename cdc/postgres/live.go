@@ -88,6 +88,42 @@ func (s *Source) Refresh(ctx context.Context, tables []string) error {
 	}
 }
 
+// RefreshLater is Refresh for a Source that does not run: changes of its stored state, by which the tables join anew at
+// its next start. Nothing of theirs is read before that, since one of their changes may be why it does not run.
+func RefreshLater(state dataflow.State, tables []string) ([]dataflow.StateChange, error) {
+	if state[liveKey] == nil {
+		return nil, errs.New(errs.PipelineState, "the first copy is not complete").WithHint("it goes on when the pipeline is resumed")
+	}
+	shapes, err := loadShapes(state)
+	if err != nil {
+		return nil, err
+	}
+	var forget []dataflow.StateChange
+	for _, name := range tables {
+		found := false
+		for oid, shape := range shapes {
+			if shape.Schema+"."+shape.Name != name {
+				continue
+			}
+			found = true
+			forget = append(forget, dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil))
+			for key := range state {
+				if strings.HasPrefix(key, fmt.Sprintf("%s%d/", doneKey, oid)) {
+					forget = append(forget, dataflow.StateChange{Key: key})
+				}
+			}
+		}
+		if !found {
+			return nil, unknownTable(name)
+		}
+	}
+	return forget, nil
+}
+
+func unknownTable(name string) error {
+	return errs.New(errs.TableUnknown, "table %q is not part of the mirror", name).WithHint("name it schema.table, as the source does")
+}
+
 func (s *Source) wake() {
 	if s.stream != nil {
 		s.stream.interrupt()
@@ -428,7 +464,7 @@ func (s *Source) beginRefresh(names []string) error {
 			}
 		}
 		if !found {
-			return errs.New(errs.TableUnknown, "table %q is not part of the mirror", name).WithHint("name it schema.table, as the source does")
+			return unknownTable(name)
 		}
 	}
 	return s.copyAgain(oids)
@@ -880,6 +916,7 @@ func (s *Source) restoreLive(state dataflow.State) error {
 		}
 		if !c.Done {
 			s.copying.Store(true)
+			s.tableProgress(uint32(oid), func(p *TableProgress) { p.Copying, p.Done = true, false })
 		}
 	}
 	return nil

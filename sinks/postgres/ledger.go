@@ -182,6 +182,36 @@ func (l *ledger) state(ctx context.Context) (dataflow.State, error) {
 	return state, err
 }
 
+// Note stores changes of the state of a pipeline that does not run, as make gives them for what is stored. The ledger's
+// row is locked meanwhile, so that a start that comes in between finds either nothing or all of it.
+func Note(ctx context.Context, conn *pgx.Conn, pipeline string, make func(dataflow.State) ([]dataflow.StateChange, error)) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		var one int
+		err := tx.QueryRow(ctx, `SELECT 1 FROM "_weir"."ledger" WHERE pipeline = $1 AND sink = $2 FOR UPDATE`, pipeline, defaultSink).Scan(&one)
+		var pgErr *pgconn.PgError
+		if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &pgErr) && (pgErr.Code == "42P01" || pgErr.Code == "3F000") {
+			return errs.New(errs.PipelineState, "the target knows nothing of the pipeline yet")
+		}
+		if err != nil {
+			return fmt.Errorf("lock the ledger: %w", err)
+		}
+		l := ledger{conn: tx.Conn(), pipeline: pipeline, sink: defaultSink}
+		state, err := l.state(ctx)
+		if err != nil {
+			return fmt.Errorf("read the ledger's state: %w", err)
+		}
+		changes, err := make(state)
+		if err != nil {
+			return err
+		}
+		keys, values := stateArrays(changes)
+		if _, err := tx.Exec(ctx, `SELECT "_weir"."put"($1, $2, $3::text::text[], $4::text::bytea[])`, pipeline, defaultSink, keys, values); err != nil {
+			return fmt.Errorf("store in the ledger: %w", err)
+		}
+		return nil
+	})
+}
+
 // Forget removes a deleted pipeline's ledger and state. It is idempotent.
 func Forget(ctx context.Context, conn *pgx.Conn, pipeline string) error {
 	for _, table := range []string{"state", "ledger"} {

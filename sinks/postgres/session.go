@@ -36,7 +36,7 @@ func (t *Target) newSession(ctx context.Context) (*session, error) {
 	}
 	s := &session{wire: w, tables: map[uint32]*table{}, byRel: map[*changelog.Relation]*table{}}
 	s.app = applier{w: w, limit: t.opts.BatchBytes}
-	w.parse("begin", "BEGIN")
+	w.parse("begin", "BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the role's default: what is written ahead builds on what commits meanwhile
 	w.parse("commit", "COMMIT")
 	w.parse("advance", `SELECT "_weir"."advance"($1, $2, $3, $4, $5, $6, $7)`, textOID, textOID, 20, 20, 20, 1009, 1001)
 	t.waits.Add(1)

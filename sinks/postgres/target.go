@@ -86,10 +86,13 @@ type Target struct {
 	unwritten map[[3]string]bool
 }
 
+// defaultSink is the sink's name in the ledger when none is given.
+const defaultSink = "target"
+
 // New returns a Target that Open connects.
 func New(e *env.Env, opts Options) *Target {
 	if opts.Sink == "" {
-		opts.Sink = "target"
+		opts.Sink = defaultSink
 	}
 	if opts.SyncCommit == "" {
 		opts.SyncCommit = "off"

@@ -48,7 +48,10 @@ func TestHostile(t *testing.T) {
 		all := testenv.Versions()[1:]
 		sv = all[seed%uint64(len(all))]
 	}
-	h := &hostile{t: t, rng: rand.New(rand.NewPCG(seed, 1)), seed: seed, faults: map[string]int{}}
+	h := &hostile{t: t, rng: rand.New(rand.NewPCG(seed, 1)), seed: seed, faults: map[string]int{}, reshapes: 6}
+	if seed%2 == 1 {
+		h.reshapes = 100 // a change of shape in an open transaction ends writing ahead until weir is started again
+	}
 	h.source = testenv.Postgres(t, sv, testenv.FsyncOff(), testenv.WithSetting("logical_decoding_work_mem", "64kB"))
 	h.target = testenv.Postgres(t, 15, testenv.FsyncOff())
 	h.src, h.dst = newDB(t, h.source, "src"), newDB(t, h.target, "dst")
@@ -121,6 +124,7 @@ type hostile struct {
 	done, lost     atomic.Int64
 	faults         map[string]int
 	copied         atomic.Bool
+	reshapes       int // writer 0 changes a shape once in so many transactions
 }
 
 // round writes and breaks for a while, rests, and compares.
@@ -300,7 +304,7 @@ func (h *hostile) transaction(w int, rng *rand.Rand) string {
 		return fmt.Sprintf(`UPDATE accounts SET balance = balance - %[3]d, note = '%[4]d' WHERE id = %[1]d; UPDATE accounts SET balance = balance + %[3]d WHERE id = %[2]d;`, min(a, b), max(a, b), x, n(1000))
 	}
 	event := func() string { return fmt.Sprintf(`INSERT INTO events VALUES (%d, %d);`, h.events.Add(1), w) }
-	if w == 0 && n(6) == 0 {
+	if w == 0 && n(h.reshapes) == 0 {
 		return h.reshape(rng)
 	}
 	kind := n(50)
@@ -319,9 +323,10 @@ func (h *hostile) transaction(w int, rng *rand.Rand) string {
 	case 5: // the large value stays as it is and is not sent
 		return fmt.Sprintf(`UPDATE shop.orders SET total = total + 1, state = 'sent, late' WHERE id %% 97 = %d`, n(97))
 	case 6:
-		return fmt.Sprintf(`UPDATE shop.orders SET big = NULL, doc = NULL WHERE id %% 101 = %d; UPDATE shop.orders SET big = repeat('y', 5000) WHERE id %% 89 = %d`, n(101), n(89))
+		// No two write the same: what is lost is not covered by a later one.
+		return fmt.Sprintf(`UPDATE shop.orders SET big = NULL, doc = NULL WHERE id %% 101 = %d; UPDATE shop.orders SET big = repeat('%08x', 700) WHERE id %% 89 = %d`, n(101), rng.Uint32(), n(89))
 	case 7:
-		return fmt.Sprintf(`BEGIN; DELETE FROM shop.lines WHERE order_id = %[1]d; INSERT INTO shop.lines SELECT %[1]d, i, 'again', i FROM generate_series(0, 3) i; COMMIT`, n(2000))
+		return fmt.Sprintf(`BEGIN; DELETE FROM shop.lines WHERE order_id = %[1]d; INSERT INTO shop.lines SELECT %[1]d, i, 'again', %[2]d FROM generate_series(0, 3) i; COMMIT`, n(2000), n(1000000))
 	case 8: // sent while it is open, with savepoints rolled back
 		return fmt.Sprintf(`BEGIN; %[1]s UPDATE shop.lines SET n = n + 1 WHERE order_id %% 7 = %[2]d; SAVEPOINT s; UPDATE shop.lines SET item = 'never'; DELETE FROM shop.lines WHERE line = 1; ROLLBACK TO s;
 			SAVEPOINT s2; INSERT INTO shop.lines SELECT 100000 + i, %[3]d, 'kept', 0 FROM generate_series(1, 300) i ON CONFLICT DO NOTHING; RELEASE s2; UPDATE shop.lines SET item = 'end' WHERE order_id %% 11 = 3; COMMIT`,

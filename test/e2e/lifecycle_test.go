@@ -94,6 +94,29 @@ func TestLifecycle(t *testing.T) {
 		requireEqual(t, m.src, m.dst)
 	})
 
+	t.Run("refresh repairs a table that a pipeline failed at", func(t *testing.T) {
+		m := live(t)
+		m.stop()
+		m.server()
+		m.caughtUp()
+		m.dst.exec(t, `INSERT INTO a VALUES (5000, 'not of the source')`, `DELETE FROM a WHERE id = 3`)
+		m.src.exec(t, `INSERT INTO a VALUES (5000, 'in the way')`, `UPDATE a SET id = 7000 WHERE id = 4`, `INSERT INTO b VALUES (5000, 'behind it')`)
+		m.failsWith("W4003")
+		if _, errOut, code := m.cli("sources", "refresh", "public.nowhere", "--yes"); code == 0 || !strings.Contains(errOut, "W1016") {
+			t.Fatalf("an unknown table: exit code %d\n%s", code, errOut)
+		}
+		m.mustCLI("sources", "refresh", "public.a", "--yes")
+		m.mustCLI("pipelines", "resume", m.name)
+		m.caughtUp()
+		eventually(t, waitLimit, "the refreshed table is repaired", func() (bool, string) {
+			got := m.dst.one(t, `SELECT count(*) || ' ' || count(*) FILTER (WHERE v = 'in the way') FROM a`)
+			return got == "1001 1", got
+		})
+		m.src.exec(t, `DELETE FROM a WHERE id < 10`)
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+	})
+
 	t.Run("a table added later is copied", func(t *testing.T) {
 		m := live(t)
 		d := startCounter(t, m.src, `UPDATE b SET v = v || 'x' WHERE id = 1`)

@@ -26,7 +26,9 @@ type publication struct {
 }
 
 type published struct {
-	columns []string // nil before 15
+	// columns are those of an explicit list, else nil. Without one the server names all that there are when it is asked,
+	// which may be more or fewer than a moment before.
+	columns []string
 	filter  string
 }
 
@@ -48,8 +50,11 @@ func (d *doctor) loadPublication(ctx context.Context) error {
 		return err
 	}
 	return d.rows(ctx, "read the publication's tables", `
-		SELECT t.schemaname::text, t.tablename::text, coalesce(to_jsonb(t) ->> 'attnames', ''), coalesce(to_jsonb(t) ->> 'rowfilter', '')
-		FROM pg_publication_tables t WHERE t.pubname = $1::text`,
+		SELECT t.schemaname::text, t.tablename::text, coalesce(CASE WHEN to_jsonb(r) ->> 'prattrs' IS NOT NULL THEN to_jsonb(t) ->> 'attnames' END, ''),
+		       coalesce(to_jsonb(t) ->> 'rowfilter', '')
+		FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname
+		JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+		LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid WHERE t.pubname = $1::text`,
 		func(r pgx.Rows) error {
 			var name [2]string
 			var columns string

@@ -249,20 +249,7 @@ func (r *running) run(ctx context.Context) error {
 		return err
 	}
 	if !known {
-		p, err := plan.Make(ctx, r.env, spec, r.sourceCfg, r.targetCfg)
-		if err == nil {
-			err = r.onTarget(ctx, p.Discard)
-		}
-		if err != nil && r.runner.opts.Doctor == nil {
-			return err // else the doctor says it better
-		}
-	}
-	if !known && r.runner.opts.Doctor != nil {
-		checks, err := r.runner.opts.Doctor(ctx, spec, r.sourceCfg, r.targetCfg)
-		if err != nil {
-			return err
-		}
-		if err := Refusal(checks); err != nil {
+		if err := r.prepare(ctx); err != nil {
 			return err
 		}
 	}
@@ -355,6 +342,35 @@ func (r *running) run(ctx context.Context) error {
 		return errs.New(errs.SourceStream, "an open transaction cannot be written ahead; reading on with whole transactions")
 	}
 	return err
+}
+
+// prepare clears the way for a first start, or tells what stands in it.
+func (r *running) prepare(ctx context.Context) error {
+	p, err := plan.Make(ctx, r.env, r.pipeline.Mirror, r.sourceCfg, r.targetCfg)
+	if err == nil {
+		err = r.onTarget(ctx, p.Discard)
+	}
+	if r.runner.opts.Doctor == nil || brokenOff(err) {
+		return err // the doctor would judge tables that should have gone
+	}
+	checks, derr := r.runner.opts.Doctor(ctx, r.pipeline.Mirror, r.sourceCfg, r.targetCfg)
+	if derr != nil {
+		return derr
+	}
+	if refused := Refusal(checks); refused != nil {
+		return refused // it says better than the plan what is wrong
+	}
+	return err
+}
+
+// brokenOff tells an error of a connection that ended from what a server or weir has to say about the databases.
+func brokenOff(err error) bool {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return sink.Retryable(pgErr)
+	}
+	_, coded := errs.As(err)
+	return err != nil && !coded
 }
 
 // Refusal is the error that fatal findings make.
@@ -454,6 +470,25 @@ func (r *running) Command(ctx context.Context, c api.Command) error {
 		return src.Refresh(ctx, c.Tables)
 	}
 	return errs.New(errs.BadFlag, "a running mirror does not know the command %q", c.Verb)
+}
+
+// CommandLater implements coordinator.LaterCommander.
+func (r *Runner) CommandLater(ctx context.Context, p api.Pipeline, c api.Command) error {
+	if c.Verb != "refresh" {
+		return errs.New(errs.PipelineState, "pipeline %s does not run", p.Name)
+	}
+	target, err := r.config(p.Mirror.Target)
+	if err != nil {
+		return err
+	}
+	conn, err := pg.ConnectPgx(ctx, r.env, target, pg.ConnectOptions{AppName: "weir refresh"})
+	if err != nil {
+		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", target.Server(), err).Because(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return sink.Note(ctx, conn, p.ID, func(state dataflow.State) ([]dataflow.StateChange, error) {
+		return cdc.RefreshLater(state, c.Tables)
+	})
 }
 
 // Status implements coordinator.Running.
