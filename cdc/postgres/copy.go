@@ -142,7 +142,7 @@ func (s *Source) settleSpecs(ctx context.Context, specs []*pg.Table) ([]*pg.Tabl
 		oids[i] = t.OID
 	}
 	clear(s.specs)
-	if specs, err = pg.LoadTables(ctx, conn, oids); err != nil {
+	if specs, err = pg.LoadShapes(ctx, conn, oids); err != nil {
 		return nil, s.lost(err)
 	}
 	if err := s.describe(specs); err != nil {

@@ -289,7 +289,7 @@ func (s *Source) follow(present []pg.TableName) error {
 
 // present describes tables as they are now. Nil: one was dropped at this moment, and the catalog is looked at again.
 func (s *Source) present(oids []uint32) ([]*pg.Table, error) {
-	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
+	specs, err := pg.LoadShapes(s.ctx, s.ctl, oids)
 	if gone(err) {
 		s.lookAgain.Store(true)
 		return nil, nil
@@ -472,7 +472,7 @@ func (s *Source) beginRefresh(names []string) error {
 
 // copyAgain begins a new copy of tables that the target has.
 func (s *Source) copyAgain(oids []uint32) error {
-	specs, err := pg.LoadTables(s.ctx, s.ctl, oids)
+	specs, err := pg.LoadShapes(s.ctx, s.ctl, oids)
 	if err != nil {
 		return s.lost(err)
 	}

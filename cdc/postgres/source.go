@@ -82,6 +82,8 @@ type Source struct {
 	ctl        *pgx.Conn // catalog; used by one goroutine at a time
 	version    int
 	standby    bool
+	identity   pg.Identity
+	names      []pg.TableName // selected when Prepare looked
 	binary     bool
 	types      map[uint32][2]string
 	tables     map[uint32]*tableShape
@@ -170,20 +172,8 @@ const (
 	consistentKey = "consistent"
 )
 
-// Open implements dataflow.Source.
-func (s *Source) Open(ctx context.Context, state dataflow.State) error {
-	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if err := s.open(ctx, state); err != nil {
-		s.stop()
-		if s.ctl != nil {
-			_ = s.ctl.Close(context.WithoutCancel(ctx))
-		}
-		return err
-	}
-	return nil
-}
-
-func (s *Source) open(ctx context.Context, state dataflow.State) error {
+// Prepare implements dataflow.Preparer.
+func (s *Source) Prepare(ctx context.Context) error {
 	var err error
 	if s.ctl, err = pg.ConnectPgx(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " control"}); err != nil {
 		return errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", s.opts.Config.Server(), err).Because(err)
@@ -194,32 +184,42 @@ func (s *Source) open(ctx context.Context, state dataflow.State) error {
 	if err := s.ctl.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&s.standby); err != nil {
 		return s.lost(err)
 	}
-	identity, err := pg.SystemIdentity(ctx, s.ctl)
-	if err != nil {
+	if s.identity, err = pg.SystemIdentity(ctx, s.ctl); err != nil {
 		return s.lost(err)
 	}
-	system := fmt.Sprintf("%s/%d", identity.System, identity.Timeline)
-	if stored := string(state[systemKey]); stored != "" {
-		if err := s.sameServer(stored, identity); err != nil {
+	if s.names, err = s.selected(ctx, s.ctl); err != nil {
+		return s.lost(err)
+	}
+	return nil
+}
+
+// Open implements dataflow.Source.
+func (s *Source) Open(ctx context.Context, state dataflow.State) error {
+	if s.ctl == nil {
+		if err := s.Prepare(ctx); err != nil {
 			return err
 		}
 	}
-	names, err := s.selected(ctx, s.ctl)
-	if err != nil {
-		return s.lost(err)
+	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	system := fmt.Sprintf("%s/%d", s.identity.System, s.identity.Timeline)
+	if stored := string(state[systemKey]); stored != "" {
+		if err := s.sameServer(stored, s.identity); err != nil {
+			return err
+		}
 	}
+	var err error
 	if s.tables, err = loadShapes(state); err != nil {
 		return err
 	}
 	s.live, s.consistent = state[liveKey] != nil, state[consistentKey] != nil
 	var oids []uint32
-	for _, n := range names {
+	for _, n := range s.names {
 		// Once live, a table that is not known yet joins by a copy of its own (see live.go).
 		if _, known := s.tables[n.OID]; known || len(state) == 0 {
 			oids = append(oids, n.OID)
 		}
 	}
-	specs, err := pg.LoadTables(ctx, s.ctl, oids)
+	specs, err := pg.LoadShapes(ctx, s.ctl, oids)
 	if err != nil {
 		return s.lost(err)
 	}
@@ -507,7 +507,9 @@ func (s *Source) Confirm(state []dataflow.StateChange) {
 
 // Close implements dataflow.Source.
 func (s *Source) Close(ctx context.Context) error {
-	s.stop()
+	if s.stop != nil {
+		s.stop()
+	}
 	s.copy.close(ctx)
 	if s.stream != nil {
 		s.stream.close()

@@ -53,7 +53,7 @@ func (c *cutting) run(ctx context.Context) error {
 		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", targetCfg.Server(), err)
 	}
 	defer func() { _ = c.target.Close(context.WithoutCancel(ctx)) }()
-	if c.plan, err = plan.Make(ctx, c.env, c.r.Pipeline.Mirror, sourceCfg, targetCfg); err != nil {
+	if c.plan, err = plan.Make(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg}); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context) error{c.writes, c.position, c.sequences, c.verify} {

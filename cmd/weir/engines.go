@@ -34,7 +34,7 @@ func examineFor(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, ta
 	if err != nil || target == nil {
 		return checks, err
 	}
-	p, err := plan.Make(ctx, e, spec, source, target)
+	p, err := plan.Make(ctx, e, plan.Request{Spec: spec, Source: source, Target: target})
 	if err != nil {
 		// A target that cannot be reached is a finding of its own doctor.
 		more, terr := sinkdoctor.Check(ctx, e, target, sinkdoctor.Options{})
@@ -80,7 +80,7 @@ func runPlan(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error) 
 
 // planOf says what a mirror would do.
 func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, installation string) (*api.Plan, error) {
-	p, err := plan.Make(ctx, e, spec, source, target)
+	p, err := plan.Make(ctx, e, plan.Request{Spec: spec, Source: source, Target: target})
 	if err != nil {
 		return nil, err
 	}

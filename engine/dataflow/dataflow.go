@@ -89,8 +89,14 @@ type Source interface {
 	// Confirm: every target has made the cut that stored state durable. A slot moves only here; moved earlier, a crash
 	// loses rows. It does not block on the network.
 	Confirm(state []StateChange)
-	// Close ends what Open started and returns after its goroutines have left.
+	// Close ends what Open started and returns after its goroutines have left. It follows an Open that failed, too.
 	Close(ctx context.Context) error
+}
+
+// Preparer is what a Source may have besides: the part of Open that needs no state, which the caller may let run while
+// it finds the state out. Close follows it also when Open does not.
+type Preparer interface {
+	Prepare(ctx context.Context) error
 }
 
 // Cut is the end of an epoch.

@@ -54,8 +54,11 @@ var ErrStopped = errors.New("stopped")
 // closed.
 func (p *Pipe) Run(ctx context.Context) (err error) {
 	p.status.set(func(s *Status) { s.Phase = PhasePrepare; s.Since = p.env.Clock.Now() })
+	prepared := p.prepare(ctx)
 	restored, err := p.opts.Target.Open(ctx, p.opts.Generation)
+	perr := <-prepared
 	if err != nil {
+		_ = p.opts.Source.Close(context.WithoutCancel(ctx))
 		return err
 	}
 	defer func() {
@@ -63,8 +66,12 @@ func (p *Pipe) Run(ctx context.Context) (err error) {
 			err = cerr
 		}
 	}()
-	if err := p.opts.Source.Open(ctx, restored.State); err != nil {
-		return err
+	if perr == nil {
+		perr = p.opts.Source.Open(ctx, restored.State)
+	}
+	if perr != nil {
+		_ = p.opts.Source.Close(context.WithoutCancel(ctx))
+		return perr
 	}
 	defer func() {
 		if cerr := p.opts.Source.Close(context.WithoutCancel(ctx)); err == nil {
@@ -77,6 +84,18 @@ func (p *Pipe) Run(ctx context.Context) (err error) {
 		return err
 	}
 	return r.stream(ctx)
+}
+
+// prepare lets the source connect while the target is opened.
+func (p *Pipe) prepare(ctx context.Context) <-chan error {
+	done := make(chan error, 1)
+	source, ok := p.opts.Source.(dataflow.Preparer)
+	if !ok {
+		done <- nil
+		return done
+	}
+	p.env.Go("worker-prepare", func() { done <- source.Prepare(ctx) })
+	return done
 }
 
 // run is a Pipe at work; one goroutine owns it.

@@ -381,7 +381,7 @@ func TestEnds(t *testing.T) {
 		if err := x.end(); !errors.Is(err, broken) {
 			t.Error(err)
 		}
-		x.want("target open generation 4", `source open at ""`, "target close")
+		x.want("target open generation 4", `source open at ""`, "source close", "target close")
 	})
 	bubble(t, "the target tells its error", func(t *testing.T) {
 		s := &story{}

@@ -2,6 +2,7 @@ package pg
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -78,6 +79,7 @@ func Connect(ctx context.Context, e *env.Env, c *Config, opts ConnectOptions) (*
 	if err != nil {
 		return nil, c.connectError(err)
 	}
+	c.learn(conn)
 	return conn, nil
 }
 
@@ -92,11 +94,26 @@ func ConnectPgx(ctx context.Context, e *env.Env, c *Config, opts ConnectOptions)
 	if err != nil {
 		return nil, c.connectError(err)
 	}
+	c.learn(conn.PgConn())
 	return conn, nil
+}
+
+// learn notes that the only server there is was reached without TLS although that was preferred.
+func (c *Config) learn(conn *pgconn.PgConn) {
+	f := c.pgx.Fallbacks
+	if c.pgx.TLSConfig == nil || len(f) != 1 || f[0].TLSConfig != nil || f[0].Host != c.pgx.Host || f[0].Port != c.pgx.Port {
+		return
+	}
+	if _, encrypted := conn.Conn().(*tls.Conn); !encrypted {
+		c.plain.Store(true)
+	}
 }
 
 func (c *Config) prepare(e *env.Env, opts ConnectOptions) *pgx.ConnConfig {
 	cfg := c.pgx.Copy()
+	if c.plain.Load() {
+		cfg.TLSConfig, cfg.Fallbacks = nil, nil
+	}
 	for name := range cfg.RuntimeParams {
 		// Names of settings are not case-sensitive and a startup packet with both spellings is decided by map order.
 		if _, fixed := sessionSettings[strings.ToLower(name)]; fixed {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,6 +19,8 @@ const masked = "xxxxx"
 // Config is a parsed connection string, completed from the environment (PGHOST, PGPASSFILE, ...) the way libpq does.
 type Config struct {
 	pgx *pgx.ConnConfig
+	// plain: sslmode=prefer has found the server without TLS. Asking again costs a connection each time.
+	plain atomic.Bool
 }
 
 // ParseURL reads a URL or libpq's key=value form. Its error names the part that is wrong and never holds any part of a

@@ -12,8 +12,23 @@ import (
 // number it runs a fixed handful of queries. They see one state of the catalog only inside a REPEATABLE READ
 // transaction, and even there the server's deparsing functions see the newest.
 func LoadTables(ctx context.Context, q Querier, oids []uint32) ([]*Table, error) {
-	l := &tableLoader{ctx: ctx, q: q, list: oidList(oids), byOID: map[uint32]*Table{}, pages: map[uint32]pageCount{}}
-	for _, step := range []func() error{l.tables, l.columns, l.sequences, l.indexes, l.constraints, l.needs} {
+	l := newTableLoader(ctx, q, oids)
+	return l.load(oids, l.tables, l.columns, l.sequences, l.indexes, l.constraints, l.needs)
+}
+
+// LoadShapes is LoadTables without what only matters to making the table elsewhere, which takes most of the time: its
+// sequences, check constraints and foreign keys, and what their expressions and the columns' need.
+func LoadShapes(ctx context.Context, q Querier, oids []uint32) ([]*Table, error) {
+	l := newTableLoader(ctx, q, oids)
+	return l.load(oids, l.tables, l.columns, l.indexes)
+}
+
+func newTableLoader(ctx context.Context, q Querier, oids []uint32) *tableLoader {
+	return &tableLoader{ctx: ctx, q: q, list: oidList(oids), byOID: map[uint32]*Table{}, pages: map[uint32]pageCount{}}
+}
+
+func (l *tableLoader) load(oids []uint32, steps ...func() error) ([]*Table, error) {
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
 		}

@@ -417,7 +417,7 @@ func (t *Target) loadTable(ctx context.Context, schema, name string) (*pg.Table,
 	if err != nil {
 		return nil, err
 	}
-	tables, err := pg.LoadTables(ctx, t.ctl, []uint32{oid})
+	tables, err := pg.LoadShapes(ctx, t.ctl, []uint32{oid})
 	if err != nil {
 		return nil, err
 	}

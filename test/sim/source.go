@@ -635,7 +635,9 @@ func (s *source) report() {
 func (s *source) Close(context.Context) error {
 	close(s.stop)
 	s.waits.Wait()
-	s.session.end()
+	if s.session != nil {
+		s.session.end()
+	}
 	for _, m := range s.queue {
 		m.Rows.Release()
 	}

@@ -46,7 +46,7 @@ type Plan struct {
 	// SourceIdentity is empty when the role may not read it.
 	SourceIdentity pg.Identity
 
-	database string // the source's
+	pipeline string // see Request
 
 	setup  []pg.Statement // schemas, extensions, types
 	create []pg.Statement // tables
@@ -74,36 +74,44 @@ type step struct {
 	small bool
 }
 
+// Request says what to plan.
+type Request struct {
+	Spec           api.MirrorSpec
+	Source, Target *pg.Config
+	// Pipeline is the pipeline's id, which tells the unfinished tables of this one from those of others.
+	Pipeline string
+}
+
 // Make plans. It reads both databases and writes to none.
-func Make(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config) (*Plan, error) {
-	return makePlan(ctx, e, source, target, &maker{spec: spec})
+func Make(ctx context.Context, e *env.Env, r Request) (*Plan, error) {
+	return makePlan(ctx, e, r, &maker{spec: r.Spec})
 }
 
 // Resume plans what is still owed to the tables that an interrupted start made. Tables that appeared since are not part
 // of its copy.
-func Resume(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config) (*Plan, error) {
-	return makePlan(ctx, e, source, target, &maker{spec: spec, resume: true})
+func Resume(ctx context.Context, e *env.Env, r Request) (*Plan, error) {
+	return makePlan(ctx, e, r, &maker{spec: r.Spec, resume: true})
 }
 
 // MakeAt plans for some tables of the source, nil for all, as an exported snapshot has them, so that what the copy brings
 // fits into the tables that the plan makes, whatever becomes of the source's tables meanwhile. Without a snapshot they
 // are taken as they are now.
-func MakeAt(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, snapshot string, tables []uint32) (*Plan, error) {
-	return makePlan(ctx, e, source, target, &maker{spec: spec, snapshot: snapshot, only: tables})
+func MakeAt(ctx context.Context, e *env.Env, r Request, snapshot string, tables []uint32) (*Plan, error) {
+	return makePlan(ctx, e, r, &maker{spec: r.Spec, snapshot: snapshot, only: tables})
 }
 
-func makePlan(ctx context.Context, e *env.Env, source, target *pg.Config, m *maker) (*Plan, error) {
+func makePlan(ctx context.Context, e *env.Env, r Request, m *maker) (*Plan, error) {
 	sel, err := selection.New(m.spec)
 	if err != nil {
 		return nil, err
 	}
-	m.p = &Plan{Selection: sel, database: source.Database(), API: api.Plan{
+	m.p = &Plan{Selection: sel, pipeline: r.Pipeline, API: api.Plan{
 		Pipeline: m.spec.Name, Slot: m.spec.Options["slot.name"], Publication: m.spec.Options["publication.name"],
 	}}
-	if err := m.readSource(ctx, e, source); err != nil {
+	if err := m.readSource(ctx, e, r.Source); err != nil {
 		return nil, err
 	}
-	if err := m.readTarget(ctx, e, target); err != nil {
+	if err := m.readTarget(ctx, e, r.Target); err != nil {
 		return nil, err
 	}
 	m.before()
@@ -290,12 +298,10 @@ func (m *maker) before() {
 // mark begins the comment of a table that weir made and has not finished.
 const mark = "weir: unfinished copy of "
 
-// markOf is the comment of a source table's unfinished copy, and by its end that of this mirror's tables alone.
+// markOf is the comment of a source table's unfinished copy, and by its end that of this pipeline's tables alone.
 func (p *Plan) markOf(source string) string { return mark + source + p.owner() }
 
-func (p *Plan) owner() string {
-	return fmt.Sprintf(" by mirror %s of %s/%s", p.API.Pipeline, p.SourceIdentity.System, p.database)
-}
+func (p *Plan) owner() string { return " by pipeline " + p.pipeline }
 
 // after lists what is built over the copied rows, foreign keys last: they need the unique keys that they point to.
 func (m *maker) after() {

@@ -72,7 +72,7 @@ func (p *pair) conn(url string) *pgx.Conn {
 }
 
 func (p *pair) try(spec api.MirrorSpec) (*plan.Plan, error) {
-	return plan.Make(p.t.Context(), env.Real(nil), spec, p.config(p.from), p.config(p.to))
+	return plan.Make(p.t.Context(), env.Real(nil), plan.Request{Spec: spec, Source: p.config(p.from), Target: p.config(p.to), Pipeline: spec.Name})
 }
 
 func (p *pair) make(spec api.MirrorSpec) *plan.Plan {
@@ -184,7 +184,7 @@ func TestDiscard(t *testing.T) {
 	p.prepare(p.make(api.MirrorSpec{Name: "mine", Except: []string{"public.other"}}))
 	p.prepare(p.make(api.MirrorSpec{Name: "other", Tables: []string{"public.other"}}))
 	p.dst("INSERT INTO filled VALUES (1)")
-	p.src("DROP TABLE gone", "DROP TABLE filled", "DROP TABLE other")
+	p.src("DROP TABLE gone", "DROP TABLE filled", "DROP TABLE other", "ALTER TABLE keep ADD COLUMN d int NOT NULL DEFAULT 1, ALTER id TYPE bigint")
 	conn := p.conn(p.to)
 	if err := p.make(api.MirrorSpec{Name: "mine"}).Discard(t.Context(), conn); err != nil {
 		t.Fatal(err)
@@ -283,10 +283,10 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%+v: %v, want %s %q", c.spec, err, c.code, c.want)
 		}
 	}
-	if _, err := plan.Make(t.Context(), env.Real(nil), api.MirrorSpec{}, p.config("postgres://x@127.0.0.1:1/x"), p.config(p.to)); !errs.Is(err, errs.SourceUnreachable) {
+	if _, err := plan.Make(t.Context(), env.Real(nil), plan.Request{Source: p.config("postgres://x@127.0.0.1:1/x"), Target: p.config(p.to)}); !errs.Is(err, errs.SourceUnreachable) {
 		t.Error(err)
 	}
-	if _, err := plan.Make(t.Context(), env.Real(nil), api.MirrorSpec{Except: []string{"b.*"}}, p.config(p.from), p.config("postgres://x@127.0.0.1:1/x")); !errs.Is(err, errs.TargetUnreachable) {
+	if _, err := plan.Make(t.Context(), env.Real(nil), plan.Request{Spec: api.MirrorSpec{Except: []string{"b.*"}}, Source: p.config(p.from), Target: p.config("postgres://x@127.0.0.1:1/x")}); !errs.Is(err, errs.TargetUnreachable) {
 		t.Error(err)
 	}
 }

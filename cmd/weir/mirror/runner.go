@@ -243,7 +243,6 @@ func (r *rate) add(now time.Time, rows, bytes int64) (rowsPerSec, bytesPerSec fl
 }
 
 func (r *running) run(ctx context.Context) error {
-	spec := r.pipeline.Mirror
 	known, copied, err := r.progress(ctx)
 	if err != nil {
 		return err
@@ -257,7 +256,7 @@ func (r *running) run(ctx context.Context) error {
 	var p *plan.Plan
 	var asText map[[2]string]bool
 	prepare := func(ctx context.Context, snapshot string, tables []uint32) (err error) {
-		if p, err = plan.MakeAt(ctx, r.env, spec, r.sourceCfg, r.targetCfg, snapshot, tables); err != nil {
+		if p, err = plan.MakeAt(ctx, r.env, r.request(), snapshot, tables); err != nil {
 			return err
 		}
 		return r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
@@ -268,7 +267,7 @@ func (r *running) run(ctx context.Context) error {
 		})
 	}
 	if known && !copied {
-		if p, err = plan.Resume(ctx, r.env, spec, r.sourceCfg, r.targetCfg); err != nil {
+		if p, err = plan.Resume(ctx, r.env, r.request()); err != nil {
 			return err
 		}
 	}
@@ -281,7 +280,10 @@ func (r *running) run(ctx context.Context) error {
 		}
 	}
 	supply := func(ctx context.Context, tables []uint32) (labels bool, err error) {
-		now, err := plan.MakeAt(ctx, r.env, spec, r.sourceCfg, r.targetCfg, "", tables)
+		now, err := plan.MakeAt(ctx, r.env, r.request(), "", tables)
+		if errs.Is(err, errs.NoTables) {
+			return false, nil // dropped again meanwhile
+		}
 		if err != nil {
 			return false, err
 		}
@@ -344,9 +346,13 @@ func (r *running) run(ctx context.Context) error {
 	return err
 }
 
+func (r *running) request() plan.Request {
+	return plan.Request{Spec: r.pipeline.Mirror, Source: r.sourceCfg, Target: r.targetCfg, Pipeline: r.pipeline.ID}
+}
+
 // prepare clears the way for a first start, or tells what stands in it.
 func (r *running) prepare(ctx context.Context) error {
-	p, err := plan.Make(ctx, r.env, r.pipeline.Mirror, r.sourceCfg, r.targetCfg)
+	p, err := plan.Make(ctx, r.env, r.request())
 	if err == nil {
 		err = r.onTarget(ctx, p.Discard)
 	}
