@@ -44,9 +44,8 @@ type reader struct {
 	inBlock    bool
 	open       map[uint32]bool
 
-	// stale holds descriptions that came with transactions that were passed over, or before our place in a shared
-	// stream. They say how later rows are to be read, but nothing about when a shape changed: a table's own is looked at
-	// when its next row comes.
+	// stale holds descriptions that came before our place in a shared stream. They say how later rows are to be read,
+	// but nothing about when a shape changed: each is looked at when its table's next row comes.
 	stale map[uint32]*pgoutput.RelationMsg
 	// changes counts those of the transaction at hand. When it is sent a second time, on another stream, repeat of them
 	// are passed over.
@@ -138,12 +137,8 @@ func (r *reader) step(payload []byte) error {
 			}
 		}
 	case pgoutput.Relation:
-		switch {
-		case r.repeat > 0:
+		if r.repeat > 0 {
 			return nil // heard the first time, and perhaps changed since within the transaction
-		case r.skip && r.inTx:
-			r.describe(m.Relation)
-			return nil
 		}
 		return r.relation(m.Relation)
 	case pgoutput.Truncate:

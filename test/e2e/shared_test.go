@@ -139,7 +139,14 @@ func (f *fleet) slots() []string {
 // shared is the name of the slot that mirrors share: what is common to all.
 func (f *fleet) shared() string {
 	f.t.Helper()
-	pub := f.src.query(f.t, `SELECT pubname FROM pg_publication ORDER BY 1 LIMIT 1`)[0][0]
+	var pub string
+	eventually(f.t, waitLimit, "a publication is there", func() (bool, string) {
+		rows := f.src.query(f.t, `SELECT pubname FROM pg_publication ORDER BY 1 LIMIT 1`)
+		if len(rows) > 0 {
+			pub = rows[0][0]
+		}
+		return len(rows) > 0, ""
+	})
 	return pub[:strings.LastIndex(pub, "_")]
 }
 
