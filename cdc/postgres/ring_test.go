@@ -31,7 +31,6 @@ type modelServer struct {
 	version   int
 	committed []*modelTx
 	open      []*modelTx // big ones
-	aborted   []*modelTx
 }
 
 func (s *modelServer) grow(t *rapid.T) {
@@ -51,15 +50,14 @@ func (s *modelServer) commit(tx *modelTx) {
 
 // modelStream is one START_REPLICATION.
 type modelStream struct {
-	srv     *modelServer
-	at      pg.LSN
-	ahead   bool
-	next    int
-	queue   []pgoutput.Message
-	sent    map[*modelTx]int // rows of big ones
-	told    map[uint32]int   // versions
-	enc     pgoutput.Encoder
-	waiting []*modelTx // whose abort has to be told
+	srv   *modelServer
+	at    pg.LSN
+	ahead bool
+	next  int
+	queue []pgoutput.Message
+	sent  map[*modelTx]int // rows of big ones
+	told  map[uint32]int   // versions
+	enc   pgoutput.Encoder
 }
 
 func (s *modelServer) stream(at pg.LSN, ahead bool) *modelStream {

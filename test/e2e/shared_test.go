@@ -248,14 +248,15 @@ func (f *fleet) watch(name string) (stop func()) {
 			return
 		}
 		defer func() { _ = conn.Close(context.Background()) }()
-		for ctx.Err() == nil {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for ; ctx.Err() == nil; <-tick.C {
 			var sum, entries int64
 			err := conn.QueryRow(context.Background(), `SELECT (SELECT coalesce(sum(balance), 0) FROM account)::int8, (SELECT coalesce(sum(amount), 0) FROM entry)::int8`).Scan(&sum, &entries)
 			if err != nil || sum != 0 || entries != 0 {
 				done <- fmt.Errorf("%s showed the sums %d and %d (%v)", name, sum, entries, err)
 				return
 			}
-			time.Sleep(5 * time.Millisecond)
 		}
 		done <- nil
 	}()
