@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -268,6 +270,48 @@ func (f *fleet) watch(name string) (stop func()) {
 	}
 }
 
+// freeze stops the target's backends that write for a mirror: nothing is refused, and nothing goes on. A lock would run into
+// the mirror's own time limit.
+func (f *fleet) freeze(name string) (thaw func()) {
+	f.t.Helper()
+	var stopped []int
+	thaw = func() {
+		for _, pid := range stopped {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+		stopped = nil
+	}
+	f.t.Cleanup(thaw)
+	for _, row := range f.targets[name].query(f.t, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'weir target%'`) {
+		pid, err := strconv.Atoi(row[0])
+		if err == nil {
+			err = syscall.Kill(pid, syscall.SIGSTOP)
+		}
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		stopped = append(stopped, pid)
+	}
+	if len(stopped) == 0 {
+		f.t.Fatalf("nobody writes into the target of %s", name)
+	}
+	return thaw
+}
+
+// untroubled checks that no pipeline was started again.
+func (f *fleet) untroubled(names ...string) {
+	f.t.Helper()
+	for _, name := range names {
+		v, err := f.look(name)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if v.Status.Restarts != 0 || v.Status.Error != nil {
+			f.t.Errorf("%s was started again: %s", name, describe(v.Status))
+		}
+	}
+}
+
 // TestSharedSlot lets several mirrors of a database share a slot, part and meet again.
 func TestSharedSlot(t *testing.T) {
 	t.Parallel()
@@ -290,14 +334,7 @@ func TestSharedSlot(t *testing.T) {
 	ownB, ownC := f.own("b"), f.own("c")
 
 	// The target of b hangs: the others go on, and their slot is not held back.
-	conn, err := pgx.Connect(context.Background(), f.targets["b"].url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	if _, err := conn.Exec(context.Background(), `BEGIN; LOCK TABLE account IN ACCESS EXCLUSIVE MODE`); err != nil {
-		t.Fatal(err)
-	}
+	thaw := f.freeze("b")
 	f.wantSlots("b reads a slot of its own again", f.shared(), ownB)
 	before := f.src.one(t, `SELECT pg_current_wal_lsn()`)
 	eventually(t, waitLimit, "the shared slot moves on", func() (bool, string) {
@@ -306,11 +343,10 @@ func TestSharedSlot(t *testing.T) {
 	})
 	f.level("a", "c")
 	f.safe()
-	if _, err := conn.Exec(context.Background(), `ROLLBACK`); err != nil {
-		t.Fatal(err)
-	}
+	thaw()
 	f.level("b")
 	f.together()
+	f.untroubled("a", "b", "c")
 
 	// Paused, and back.
 	f.mustCLI("pipelines", "pause", "c", "--wait")
@@ -343,15 +379,7 @@ func TestSharedSlot(t *testing.T) {
 	f.level("a", "b")
 	f.equal()
 	f.safe()
-	for _, name := range []string{"a", "b"} {
-		v, err := f.look(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if v.Status.Restarts != 0 || v.Status.Error != nil {
-			t.Errorf("%s was started again: %s", name, describe(v.Status))
-		}
-	}
+	f.untroubled("a", "b")
 	ownA := f.own("a")
 	f.mustCLI("pipelines", "delete", "b", "--yes", "--wait")
 	f.wantSlots("the last one has its own slot", ownA)
