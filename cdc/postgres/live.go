@@ -125,9 +125,7 @@ func unknownTable(name string) error {
 }
 
 func (s *Source) wake() {
-	if s.stream != nil {
-		s.stream.interrupt()
-	}
+	s.feed.interrupt()
 }
 
 // discover looks for new and dropped tables on a connection of its own.
@@ -185,14 +183,14 @@ func (s *Source) attend() error {
 	}
 	now := s.env.Clock.Now()
 	if wait := s.nextChunk.Sub(now); wait > 0 {
-		s.stream.interruptIn(wait)
+		s.feed.interruptIn(wait)
 		return nil
 	}
 	err := s.copyChunk()
 	end := s.env.Clock.Now()
 	s.nextChunk = end.Add(max(end.Sub(now), time.Millisecond))
 	if err == nil && s.copying.Load() {
-		s.stream.interruptIn(s.nextChunk.Sub(end))
+		s.feed.interruptIn(s.nextChunk.Sub(end))
 	}
 	return err
 }

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
@@ -41,6 +43,14 @@ type reader struct {
 	block, sub uint32
 	inBlock    bool
 	open       map[uint32]bool
+
+	// stale holds descriptions that came before our place in a shared stream. They say how later rows are to be read,
+	// but nothing about when a shape changed: each is looked at when its table's next row comes.
+	stale map[uint32]*pgoutput.RelationMsg
+	// changes counts those of the transaction at hand. When it is sent a second time, on another stream, repeat of them
+	// are passed over.
+	changes, repeat int
+	repeating       bool
 }
 
 // relationSource resolves relation messages against the catalog. change is not nil when rows of an earlier shape came
@@ -95,12 +105,23 @@ func (r *reader) step(payload []byte) error {
 	m := &r.msg
 	switch m.Kind {
 	case pgoutput.Insert, pgoutput.Update, pgoutput.Delete:
+		if r.repeat > 0 {
+			r.repeat--
+			return nil
+		}
+		r.changes++
 		return r.row(m)
 	case pgoutput.Begin:
-		r.inTx, r.xid = true, m.Xid
+		if r.repeating {
+			return r.beginAgain(m)
+		}
+		r.inTx, r.xid, r.changes = true, m.Xid, 0
 		// The commit record of the last transaction ends where ours may begin, so the comparison is strict.
 		r.skip = pg.LSN(m.LSN) < r.position
 	case pgoutput.Commit:
+		if r.repeat > 0 || r.repeating {
+			return errs.New(errs.SourceProtocol, "transaction %d came with fewer changes the second time", r.xid)
+		}
 		r.inTx = false
 		if end := pg.LSN(m.EndLSN); end > r.position {
 			r.position = end
@@ -116,11 +137,19 @@ func (r *reader) step(payload []byte) error {
 			}
 		}
 	case pgoutput.Relation:
+		if r.repeat > 0 {
+			return nil // heard the first time, and perhaps changed since within the transaction
+		}
 		return r.relation(m.Relation)
 	case pgoutput.Truncate:
 		if r.inBlock {
 			return ErrWriteAheadRefused
 		}
+		if r.repeat > 0 {
+			r.repeat--
+			return nil
+		}
+		r.changes++
 		return r.truncate(m)
 	case pgoutput.StreamStart:
 		if err := r.flush(); err != nil {
@@ -160,7 +189,11 @@ func (r *reader) row(m *pgoutput.Message) error {
 	}
 	rel := r.last
 	if rel == nil || rel.msg.ID != m.RelationID {
-		if rel = r.rels[m.RelationID]; rel == nil {
+		var err error
+		if rel, err = r.described(m.RelationID); err != nil {
+			return err
+		}
+		if rel == nil {
 			return errs.New(errs.SourceProtocol, "a row of relation %d came before its description", m.RelationID)
 		}
 		r.last = rel
@@ -289,7 +322,61 @@ func (r *reader) filtered(rel *relation, op changelog.Op, m *pgoutput.Message) e
 	return r.append(rel, op, m)
 }
 
+// describe notes how a table's later rows are to be read.
+func (r *reader) describe(m *pgoutput.RelationMsg) {
+	if rel := r.rels[m.ID]; rel != nil && rel.msg.Equal(m) {
+		delete(r.stale, m.ID)
+		return
+	}
+	if r.stale == nil {
+		r.stale = map[uint32]*pgoutput.RelationMsg{}
+	}
+	delete(r.rels, m.ID)
+	r.stale[m.ID], r.last = m, nil
+}
+
+// described is a table whose row came.
+func (r *reader) described(id uint32) (*relation, error) {
+	if rel := r.rels[id]; rel != nil || len(r.stale) == 0 || r.stale[id] == nil {
+		return rel, nil
+	}
+	err := r.relation(r.stale[id])
+	return r.rels[id], err
+}
+
+// repeatTx is told that the transaction at hand comes again from its beginning.
+func (r *reader) repeatTx() { r.repeating = true }
+
+func (r *reader) beginAgain(m *pgoutput.Message) error {
+	if m.Xid != r.xid {
+		return errs.New(errs.SourceProtocol, "transaction %d came where %d was to come again", m.Xid, r.xid)
+	}
+	r.repeating, r.repeat = false, r.changes
+	return nil
+}
+
+// restart is told that another stream begins behind our position. What was sent ahead of its commit is sent again.
+func (r *reader) restart() error {
+	if r.inBlock {
+		r.rows.Release()
+		r.rows, r.inBlock = nil, false
+	}
+	r.inTx, r.skip = false, false
+	r.dec.Reset()
+	if err := r.flush(); err != nil {
+		return err
+	}
+	for _, xid := range slices.Sorted(maps.Keys(r.open)) {
+		if err := r.emit(dataflow.Message{Kind: dataflow.KindOpenAbort, Tx: xid, Sub: xid}); err != nil {
+			return err
+		}
+	}
+	clear(r.open)
+	return nil
+}
+
 func (r *reader) relation(m *pgoutput.RelationMsg) error {
+	delete(r.stale, m.ID)
 	before := r.rels[m.ID]
 	if before != nil && before.msg.Equal(m) {
 		return nil // servers repeat descriptions freely
@@ -332,7 +419,10 @@ func (r *reader) truncate(m *pgoutput.Message) error {
 	}
 	var tr changelog.Truncate
 	for _, id := range m.Relations {
-		rel := r.rels[id]
+		rel, err := r.described(id)
+		if err != nil {
+			return err
+		}
 		if rel == nil || rel.rel == nil {
 			continue
 		}

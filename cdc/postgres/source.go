@@ -53,6 +53,14 @@ type Options struct {
 	Prepare func(ctx context.Context, snapshot string, tables []uint32) error
 	// WriteAhead: large transactions are sent while they are still open. From 14 on.
 	WriteAhead bool
+
+	// Shared is the slot that mirrors of this database may share; "": none of them does. Hubs are the process's shared
+	// streams. Without Share the source only takes its own slot back from a shared one that was left over.
+	Shared    string
+	Hubs      *Hubs
+	Share     bool
+	Pipeline  string // for those who look at who shares
+	RingBytes int64
 }
 
 const (
@@ -102,9 +110,14 @@ type Source struct {
 
 	copy copyState
 
-	stream    *stream
+	feed      feed
 	reader    *reader
 	delivered snapshot.Delivered
+	hub       *Hub
+	member    *member       // nil: not known to the hub
+	durable   atomic.Uint64 // newest position that the target has made durable
+	finishing bool          // reads the rest of a transaction that began in the ring
+	leftover  bool          // a shared slot was there at the start
 	commands  chan command
 	out       chan dataflow.Message
 	failed    chan error
@@ -240,6 +253,10 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 	if s.position, err = pg.ParseLSN(string(state[positionKey])); err != nil {
 		return errs.New(errs.StateCorrupt, "stored position: %w", err).Because(err)
 	}
+	s.durable.Store(uint64(s.position))
+	if err := s.recoverSlot(ctx); err != nil {
+		return err
+	}
 	if err := s.checkSlot(ctx, s.position); err != nil {
 		return err
 	}
@@ -337,31 +354,26 @@ func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
 }
 
 func (s *Source) startStreaming(ctx context.Context) error {
-	version := 1
-	if s.version >= 140000 {
-		version = 2
-	}
-	options := []string{fmt.Sprintf("proto_version '%d'", version), "publication_names " + pg.Literal(pg.Ident(s.opts.Publication))}
-	if s.binary {
-		options = append(options, "binary 'true'")
-	}
-	if s.opts.WriteAhead && version >= 2 {
-		options = append(options, "streaming 'on'")
-	}
 	// Other readers' changes that weir itself applied here come back only if somebody mirrors both ways; that is
 	// refused by doctor, not filtered here.
-	var err error
-	if s.stream, err = startStream(ctx, s.env, s.opts.Config, s.opts.Slot, s.position, options, s.opts.StatusPeriod); err != nil {
+	s.durable.CompareAndSwap(0, uint64(s.position))
+	options := append(s.streamOptions(s.opts.WriteAhead), publicationNames([]string{s.opts.Publication}))
+	st, err := startStream(ctx, s.env, s.opts.Config, s.opts.Slot, s.position, s.position, options, s.opts.StatusPeriod)
+	if err != nil {
 		return err
 	}
+	s.feed.set(st, nil)
 	s.started = true
 	s.progress.Streaming.Store(true)
 	if err := s.seedDelivered(ctx); err != nil {
 		return err
 	}
 	s.reader = &reader{
-		relations: s, emit: s.send, dec: pgoutput.NewDecoder(version), rels: map[uint32]*relation{}, open: map[uint32]bool{},
+		relations: s, emit: s.send, dec: pgoutput.NewDecoder(s.protocol()), rels: map[uint32]*relation{}, open: map[uint32]bool{},
 		position: s.position, emitted: s.position, delivered: s.delivered.Add,
+	}
+	if err := s.enterHub(ctx); err != nil {
+		return err
 	}
 	s.running.Add(1)
 	s.env.Go("source-receive", func() {
@@ -401,7 +413,7 @@ func (s *Source) receive() error {
 	var idleEnd pg.LSN
 	moved := true
 	for {
-		if !s.stream.buffered() {
+		if !s.feed.buffered() {
 			// Nothing more is waiting: what was gathered goes out at once.
 			if err := s.reader.pause(); err != nil {
 				return err
@@ -417,10 +429,19 @@ func (s *Source) receive() error {
 				if err := s.attend(); err != nil {
 					return err
 				}
+				if err := s.share(true); err != nil {
+					return err
+				}
 			}
 		}
-		e, err := s.stream.next()
+		e, err := s.feed.next()
 		if errors.Is(err, errInterrupted) {
+			continue
+		}
+		if errors.Is(err, errExpelled) {
+			if err := s.goOn(); err != nil {
+				return err
+			}
 			continue
 		}
 		if err != nil {
@@ -458,9 +479,19 @@ func (s *Source) receive() error {
 					return err
 				}
 			}
+			if s.finishing {
+				if err := s.alone(); err != nil {
+					return err
+				}
+			}
 			// Under steady load the socket is hardly ever empty between two transactions.
 			if len(s.commands) > 0 || len(s.again) > 0 || s.copying.Load() {
 				if err := s.attend(); err != nil {
+					return err
+				}
+			}
+			if s.member != nil && s.member.invited.Load() {
+				if err := s.share(false); err != nil {
 					return err
 				}
 			}
@@ -486,7 +517,7 @@ func (s *Source) failpoint(err error) error {
 
 // Confirm implements dataflow.Source.
 func (s *Source) Confirm(state []dataflow.StateChange) {
-	if s.stream == nil {
+	if !s.feed.started() {
 		return
 	}
 	for _, c := range state {
@@ -497,7 +528,7 @@ func (s *Source) Confirm(state []dataflow.StateChange) {
 			if s.env.Fail.Hit(FailConfirm) != nil {
 				s.env.Crash(failpoint.ErrKill)
 			}
-			s.stream.confirm(lsn)
+			s.confirm(lsn)
 			if s.env.Fail.Hit(FailConfirmed) != nil {
 				s.env.Crash(failpoint.ErrKill)
 			}
@@ -511,10 +542,11 @@ func (s *Source) Close(ctx context.Context) error {
 		s.stop()
 	}
 	s.copy.close(ctx)
-	if s.stream != nil {
-		s.stream.close()
-	}
+	s.feed.close()
 	s.running.Wait()
+	if s.member != nil {
+		s.hub.exit(ctx, s.member)
+	}
 	if s.ctl != nil {
 		return s.ctl.Close(ctx)
 	}

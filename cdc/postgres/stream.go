@@ -37,6 +37,7 @@ type stream struct {
 
 	confirmed atomic.Uint64 // what may be forgotten by the server
 	reply     chan struct{} // an answer is wanted now
+	ask       atomic.Bool   // and the server's answer to that
 	stop      chan struct{}
 	done      sync.WaitGroup
 	once      sync.Once
@@ -45,8 +46,9 @@ type stream struct {
 
 const streamBuffer = 256 << 10
 
-// startStream begins to stream from lsn. status is the longest silence towards the server.
-func startStream(ctx context.Context, e *env.Env, cfg *pg.Config, slot string, lsn pg.LSN, options []string, status time.Duration) (*stream, error) {
+// startStream begins to stream from lsn. confirmed is durable; it is the first position that the server is told, and lies
+// before lsn when more than that was read already. status is the longest silence towards the server.
+func startStream(ctx context.Context, e *env.Env, cfg *pg.Config, slot string, lsn, confirmed pg.LSN, options []string, status time.Duration) (*stream, error) {
 	conn, err := pg.Connect(ctx, e, cfg, pg.ConnectOptions{
 		AppName: appName, Replication: true,
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -71,7 +73,7 @@ func startStream(ctx context.Context, e *env.Env, cfg *pg.Config, slot string, l
 		env: e, conn: hijacked.Conn, buf: make([]byte, streamBuffer),
 		reply: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	s.confirmed.Store(uint64(lsn))
+	s.confirmed.Store(uint64(confirmed))
 	query := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (%s)", pg.Ident(slot), lsn, strings.Join(options, ", "))
 	msg, err := (&pgproto3.Query{String: query}).Encode(nil)
 	if err != nil {
@@ -233,16 +235,22 @@ func (s *stream) makeRoom(n int) {
 
 // next returns the next replication envelope; its payload is valid until the next call.
 func (s *stream) next() (pgoutput.Envelope, error) {
+	_, e, err := s.raw()
+	return e, err
+}
+
+// raw returns the next replication envelope also as it came.
+func (s *stream) raw() ([]byte, pgoutput.Envelope, error) {
 	for {
 		kind, body, err := s.message()
 		if err != nil {
-			return pgoutput.Envelope{}, err
+			return nil, pgoutput.Envelope{}, err
 		}
 		switch kind {
 		case 'd':
 			e, err := pgoutput.ParseCopyData(body)
 			if err != nil {
-				return e, errs.New(errs.SourceProtocol, "%w", err).Because(err)
+				return nil, e, errs.New(errs.SourceProtocol, "%w", err).Because(err)
 			}
 			if end := uint64(e.WALEnd); end > s.serverEnd.Load() {
 				s.serverEnd.Store(end)
@@ -254,10 +262,19 @@ func (s *stream) next() (pgoutput.Envelope, error) {
 				default:
 				}
 			}
-			return e, nil
+			return body, e, nil
 		case 'c':
-			return pgoutput.Envelope{}, errors.New("the server ended the stream")
+			return nil, pgoutput.Envelope{}, errors.New("the server ended the stream")
 		}
+	}
+}
+
+// solicit asks the server how far it has read. It answers with a keepalive.
+func (s *stream) solicit() {
+	s.ask.Store(true)
+	select {
+	case s.reply <- struct{}{}:
+	default:
 	}
 }
 
@@ -309,7 +326,7 @@ func (s *stream) report(status time.Duration) {
 func (s *stream) send(w *bufio.Writer, buf *[]byte) error {
 	at := pgoutput.LSN(s.confirmed.Load())
 	*buf = append((*buf)[:0], 'd', 0, 0, 0, 0)
-	*buf = pgoutput.AppendStatusUpdate(*buf, at, at, at, pgoutput.MicrosOf(s.env.Clock.Now()), false)
+	*buf = pgoutput.AppendStatusUpdate(*buf, at, at, at, pgoutput.MicrosOf(s.env.Clock.Now()), s.ask.Swap(false))
 	binary.BigEndian.PutUint32((*buf)[1:], uint32(len(*buf)-1))
 	if _, err := w.Write(*buf); err != nil {
 		return err

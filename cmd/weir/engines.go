@@ -29,7 +29,11 @@ func examineFor(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, ta
 		return nil, err
 	}
 	slot, publication, _ := mirror.Names(spec, source.Database(), installation)
-	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication,
+	shared := ""
+	if spec.Options["slot.name"] == "" {
+		shared = mirror.SlotName(source.Database(), installation)
+	}
+	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication, Shared: shared,
 		Running: itself && spec.Options["slot.name"] == ""})
 	if err != nil || target == nil {
 		return checks, err

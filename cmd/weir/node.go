@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirstream/weir/cmd/weir/mirror"
@@ -12,6 +13,7 @@ import (
 	rest "github.com/weirstream/weir/coordinator/http"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/metrics"
 	"github.com/weirstream/weir/internal/options"
 	"github.com/weirstream/weir/internal/pg"
@@ -58,7 +60,19 @@ func openNode(ctx context.Context, e *env.Env, o nodeOptions) (node, error) {
 }
 
 func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
+	var opened atomic.Pointer[coordinator.Coordinator] // pipelines start while it is still being opened
 	runner := mirror.NewRunner(e, mirror.Options{
+		Pipelines: func() ([]api.Pipeline, error) {
+			c := opened.Load()
+			if c == nil {
+				return nil, errs.New(errs.PipelineState, "the node is still starting")
+			}
+			var out []api.Pipeline
+			for _, v := range c.Pipelines() {
+				out = append(out, v.Pipeline)
+			}
+			return out, nil
+		},
 		Installation: n.state.Installation(),
 		Expand:       expander(o.Secrets),
 		Doctor: func(ctx context.Context, spec api.MirrorSpec, s, t *pg.Config) ([]api.Check, error) {
@@ -81,6 +95,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 	if err != nil {
 		return err
 	}
+	opened.Store(n.coord)
 	reg := metrics.New(o.Version)
 	reg.Pipelines(func() []metrics.Pipeline {
 		var out []metrics.Pipeline

@@ -44,6 +44,7 @@ func sourceList(c *cli.Call, sources []api.SourceStatus) cli.List[api.SourceStat
 			{Head: "SERVER", Cell: func(s source) string { return s.Server }},
 			{Head: "VERSION", Wide: true, Cell: func(s source) string { return s.ServerVersion }},
 			{Head: "SLOT", Cell: func(s source) string { return s.Slot }},
+			{Head: "SHARED BY", Cell: sharedBy, Raw: func(s source) string { return join(s.SharedWith) }},
 			{Head: "STATE", Cell: func(s source) string { return slotState(c, s) }, Raw: func(s source) string { return s.SlotState }},
 			{Head: "LAG", Right: true, Cell: func(s source) string { return cli.Millis(s.LagMS) }, Raw: func(s source) string { return fmt.Sprint(s.LagMS) }},
 			{Head: "LAG BYTES", Right: true, Cell: func(s source) string { return cli.Bytes(s.LagBytes) }, Raw: func(s source) string { return fmt.Sprint(s.LagBytes) }},
@@ -66,6 +67,13 @@ func slotState(c *cli.Call, s api.SourceStatus) string {
 		return c.Paint(cli.Warn, "idle")
 	}
 	return c.Paint(cli.Good, "active")
+}
+
+func sharedBy(s api.SourceStatus) string {
+	if len(s.SharedWith) == 0 {
+		return "nobody"
+	}
+	return join(s.SharedWith)
 }
 
 func walLimit(s api.SourceStatus) string {

@@ -136,6 +136,8 @@ type SourceStatus struct {
 	WALLimitBytes    int64     `json:"wal_limit_bytes"` // -1: no limit, the disk can fill
 	ConfirmedLSN     string    `json:"confirmed_lsn"`
 	CurrentLSN       string    `json:"current_lsn"`
+	SharedWith       []string  `json:"shared_with,omitempty"` // pipelines that read the slot together, this one included
+	RingBytes        int64     `json:"ring_bytes"`            // what is held in memory for them
 	UpdatedAt        time.Time `json:"updated_at"`
 }
 

@@ -97,6 +97,8 @@ func (r *Registry) Sources(read func() []api.SourceStatus) {
 		{"weir_source_lag_bytes", "gauge", by, "Bytes between the source's newest position and the confirmed one."},
 		{"weir_source_lag_seconds", "gauge", by, "Age of the oldest source commit that is not confirmed."},
 		{"weir_source_slot_active", "gauge", by, "1 while the slot has a reader."},
+		{"weir_source_shared_pipelines", "gauge", by, "Pipelines that read the slot together with this one, itself included; 0 while it reads its own."},
+		{"weir_source_ring_bytes", "gauge", by, "Bytes of a shared slot's stream that are held in memory for all who read it."},
 	}, func(emit func(int, float64, ...string)) {
 		for _, s := range read() {
 			for i, v := range []int64{s.WALRetainedBytes, s.WALLimitBytes, s.LagBytes} {
@@ -108,6 +110,8 @@ func (r *Registry) Sources(read func() []api.SourceStatus) {
 				emit(3, float64(s.LagMS)/1000, s.Name, s.Pipeline)
 			}
 			emit(4, oneIf(s.SlotActive), s.Name, s.Pipeline)
+			emit(5, float64(len(s.SharedWith)), s.Name, s.Pipeline)
+			emit(6, float64(s.RingBytes), s.Name, s.Pipeline)
 		}
 	})
 }

@@ -31,6 +31,8 @@ type Options struct {
 	// FullRows: the pipeline needs whole old rows. A mirror does not: it leaves alone what an update did not send.
 	FullRows bool
 	LongTx   time.Duration // how old a transaction may be. Default 5 min
+	// Shared is the slot that the database's mirrors may read together: a pipeline without its own reads that one.
+	Shared string
 	// SlotPrefix is what the names of weir's slots begin with. Default "weir_".
 	SlotPrefix string
 }

@@ -27,8 +27,41 @@ type slot struct {
 const position = `CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END`
 
 func (d *doctor) checkSlot(ctx context.Context) error {
-	var s *slot
-	err := d.rows(ctx, "read the slot", `
+	s, err := d.look(ctx, d.opts.Slot)
+	if err != nil {
+		return err
+	}
+	if s == nil && d.opts.Shared != "" {
+		if err := d.takeShared(ctx, &s); err != nil {
+			return err
+		}
+	}
+	d.checkSlotState(s)
+	if err := d.checkGap(s); err != nil {
+		return err
+	}
+	d.checkAge(s)
+	return d.checkFailover(ctx, s)
+}
+
+// takeShared looks at the shared slot in place of an own one that is not there. A pipeline that has never begun has no
+// publication either; its slot is still to be made.
+func (d *doctor) takeShared(ctx context.Context, s **slot) error {
+	var begun bool
+	err := d.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1::text)`, d.opts.Publication).Scan(&begun)
+	if err != nil {
+		return fmt.Errorf("look for the publication: %w", err)
+	}
+	shared, err := d.look(ctx, d.opts.Shared)
+	if err != nil || !begun || shared == nil || shared.plugin != "pgoutput" || shared.database != d.server.database {
+		return err
+	}
+	*s, d.opts.Slot, d.opts.Running = shared, d.opts.Shared, true
+	return nil
+}
+
+func (d *doctor) look(ctx context.Context, name string) (s *slot, err error) {
+	err = d.rows(ctx, "read the slot", `
 		SELECT coalesce(s.plugin::text, ''), s.slot_type, coalesce(s.database::text, ''), coalesce(s.active_pid, 0)::int8,
 		       coalesce(to_jsonb(s) ->> 'wal_status', ''),
 		       coalesce(to_jsonb(s) ->> 'invalidation_reason', CASE WHEN (to_jsonb(s) ->> 'conflicting')::bool THEN 'conflict' END, ''),
@@ -38,16 +71,8 @@ func (d *doctor) checkSlot(ctx context.Context) error {
 		func(r pgx.Rows) error {
 			s = &slot{}
 			return r.Scan(&s.plugin, &s.kind, &s.database, &s.active, &s.status, &s.reason, &s.confirmed, &s.retained, &s.temporary, &s.failover)
-		}, d.opts.Slot)
-	if err != nil {
-		return err
-	}
-	d.checkSlotState(s)
-	if err := d.checkGap(s); err != nil {
-		return err
-	}
-	d.checkAge(s)
-	return d.checkFailover(ctx, s)
+		}, name)
+	return s, err
 }
 
 func (d *doctor) checkSlotState(s *slot) {
@@ -154,7 +179,7 @@ func (d *doctor) checkOrphans(ctx context.Context) error {
 		SELECT s.slot_name::text, coalesce(pg_wal_lsn_diff(`+position+`, s.restart_lsn), 0)::int8
 		FROM pg_replication_slots s
 		WHERE s.slot_type = 'logical' AND NOT s.active AND s.database = current_database()
-		  AND starts_with(s.slot_name::text, $1::text) AND s.slot_name <> $2::text ORDER BY 1`,
+		  AND starts_with(s.slot_name::text, $1::text) AND s.slot_name <> $2::text AND s.slot_name <> $3::text ORDER BY 1`,
 		func(r pgx.Rows) error {
 			var name string
 			var retained int64
@@ -164,7 +189,7 @@ func (d *doctor) checkOrphans(ctx context.Context) error {
 			found = append(found, finding(api.SeverityWarning, errs.SourcePreflight, name, "SELECT pg_drop_replication_slot("+pg.Literal(name)+");",
 				"slot %s is one of weir's, nobody reads it, and it holds %d MB of log: drop it unless its pipeline is only paused", name, retained>>20))
 			return nil
-		}, d.opts.SlotPrefix, d.opts.Slot)
+		}, d.opts.SlotPrefix, d.opts.Slot, d.opts.Shared)
 	if err != nil {
 		return err
 	}

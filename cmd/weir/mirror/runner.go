@@ -36,6 +36,9 @@ type Options struct {
 	Expand func(url string) (string, error)
 	// Doctor looks for what would stop a mirror; its fatal findings do.
 	Doctor func(ctx context.Context, spec api.MirrorSpec, source, target *pg.Config) ([]api.Check, error)
+	// Pipelines lists all there are, those that do not run too. Before it can tell, a shared slot that an earlier process
+	// left stays as it is.
+	Pipelines func() ([]api.Pipeline, error)
 }
 
 // Runner implements coordinator.Runner for mirrors between Postgres databases.
@@ -45,6 +48,7 @@ type Runner struct {
 
 	mu     sync.Mutex
 	memory map[string]*memory // by pipeline id
+	hubs   *cdc.Hubs
 }
 
 // memory is what one start of a pipeline learned and the next should know.
@@ -55,7 +59,66 @@ type memory struct {
 
 // NewRunner returns a Runner.
 func NewRunner(e *env.Env, opts Options) *Runner {
-	return &Runner{env: e, opts: opts, memory: map[string]*memory{}}
+	r := &Runner{env: e, opts: opts, memory: map[string]*memory{}}
+	r.hubs = cdc.NewHubs(e, r.peers)
+	return r
+}
+
+// shares tells whether a mirror may read its database's slot together with others: not when somebody else named its slot
+// or publication, and not when its publication says what of a table is sent, which everybody would get.
+func shares(spec api.MirrorSpec, opts options.Set) bool {
+	return opts.Bool("slot.shared") && !opts.Bool("slot.failover") && spec.Options["slot.name"] == "" && spec.Options["publication.name"] == "" &&
+		len(spec.Exclude) == 0 && len(spec.Filters) == 0
+}
+
+// peers lists the mirrors of a database by their own slots.
+func (r *Runner) peers(ctx context.Context, source *pg.Config, identity pg.Identity) ([]cdc.Peer, error) {
+	if r.opts.Pipelines == nil {
+		return nil, errs.New(errs.EngineInternal, "it is not known which mirrors there are")
+	}
+	pipelines, err := r.opts.Pipelines()
+	if err != nil {
+		return nil, err
+	}
+	var peers []cdc.Peer
+	for _, p := range pipelines {
+		if p.Desired == api.WantDeleted || p.Mirror.Options["slot.name"] != "" {
+			continue
+		}
+		cfg, target, err := r.Configs(p.Mirror)
+		if err != nil {
+			return nil, err
+		}
+		if SlotName(cfg.Database(), r.opts.Installation) != SlotName(source.Database(), r.opts.Installation) {
+			continue
+		}
+		if cfg.Server() != source.Server() {
+			// Perhaps the same database under another address.
+			theirs, err := r.identity(ctx, cfg)
+			if err != nil {
+				return nil, err
+			}
+			if theirs.System != identity.System || theirs.Database != identity.Database {
+				continue
+			}
+		}
+		slot, _, _ := r.Names(p, cfg)
+		run := &running{runner: r, env: r.env, pipeline: p, targetCfg: target}
+		peers = append(peers, cdc.Peer{Slot: slot, Stands: func(ctx context.Context) bool {
+			known, _, err := run.progress(ctx)
+			return known || err != nil
+		}})
+	}
+	return peers, nil
+}
+
+func (r *Runner) identity(ctx context.Context, cfg *pg.Config) (pg.Identity, error) {
+	conn, err := pg.ConnectPgx(ctx, r.env, cfg, pg.ConnectOptions{AppName: "weir status"})
+	if err != nil {
+		return pg.Identity{}, errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", cfg.Server(), err).Because(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return pg.SystemIdentity(ctx, conn)
 }
 
 func (r *Runner) remember(id string) *memory {
@@ -181,8 +244,15 @@ func (r *Runner) Remove(ctx context.Context, p api.Pipeline) error {
 		return errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", source.Server(), err).Because(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	// Its own slot is not there when it shared until the process ended; the shared one is what others need.
+	if err := r.hubs.Forget(ctx, slot, publication); err != nil {
+		return err
+	}
 	if err := cdc.Drop(ctx, conn, slot, publication); err != nil {
 		return errs.New(errs.SourceUnreachable, "%w", err).Because(err)
+	}
+	if err := r.hubs.Sweep(ctx, conn, source, SlotName(source.Database(), r.opts.Installation)); err != nil {
+		r.env.Log.Warn("a shared slot may be left over", "pipeline", p.Name, "error", err)
 	}
 	tconn, err := pg.ConnectPgx(ctx, r.env, target, pg.ConnectOptions{AppName: "weir remove"})
 	if err != nil {
@@ -307,6 +377,7 @@ func (r *running) run(ctx context.Context) error {
 		Prepare: prepare,
 		Join:    func(ctx context.Context, tables []uint32) error { _, err := supply(ctx, tables); return err },
 		NoCopy:  r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(),
+		Hubs: r.runner.hubs, Shared: r.sharedSlot(), Share: shares(r.pipeline.Mirror, r.opts), Pipeline: r.pipeline.Name, RingBytes: r.opts.Size("slot.ring.bytes"),
 	})
 	dst := sink.New(r.env, sink.Options{
 		Config: r.targetCfg, Pipeline: r.pipeline.ID,
@@ -377,6 +448,15 @@ func brokenOff(err error) bool {
 	}
 	_, coded := errs.As(err)
 	return err != nil && !coded
+}
+
+// sharedSlot is the slot that mirrors of the database may share. One whose own slot the user named has nothing to do with
+// it.
+func (r *running) sharedSlot() string {
+	if r.pipeline.Mirror.Options["slot.name"] != "" {
+		return ""
+	}
+	return SlotName(r.sourceCfg.Database(), r.runner.opts.Installation)
 }
 
 // Refusal is the error that fatal findings make.
@@ -605,16 +685,30 @@ func (r *Runner) probe(ctx context.Context, p api.Pipeline, source *pg.Config) (
 	if standby {
 		current = "pg_last_wal_replay_lsn()"
 	}
-	err = conn.QueryRow(ctx, `SELECT active, `+status+`, coalesce(confirmed_flush_lsn::text, ''), `+current+`::text,
-		coalesce(pg_wal_lsn_diff(`+current+`, restart_lsn), 0)::int8, coalesce(pg_wal_lsn_diff(`+current+`, confirmed_flush_lsn), 0)::int8, `+limit+`
-		FROM pg_replication_slots WHERE slot_name = $1`, slot).
-		Scan(&st.SlotActive, &st.SlotState, &st.ConfirmedLSN, &st.CurrentLSN, &st.WALRetainedBytes, &st.LagBytes, &st.WALLimitBytes)
+	look := func(slot string) error {
+		return conn.QueryRow(ctx, `SELECT active, `+status+`, coalesce(confirmed_flush_lsn::text, ''), `+current+`::text,
+			coalesce(pg_wal_lsn_diff(`+current+`, restart_lsn), 0)::int8, coalesce(pg_wal_lsn_diff(`+current+`, confirmed_flush_lsn), 0)::int8, `+limit+`
+			FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()`, slot).
+			Scan(&st.SlotActive, &st.SlotState, &st.ConfirmedLSN, &st.CurrentLSN, &st.WALRetainedBytes, &st.LagBytes, &st.WALLimitBytes)
+	}
+	st.SharedWith, st.RingBytes = r.hubs.Sharing(slot)
+	if len(st.SharedWith) > 0 {
+		// Its own slot may still be there for a moment.
+		st.Slot = SlotName(source.Database(), r.opts.Installation)
+	}
+	err = look(st.Slot)
+	if errors.Is(err, pgx.ErrNoRows) && st.Slot == slot && p.Mirror.Options["slot.name"] == "" {
+		// It shared until its process ended: the shared slot keeps its log.
+		if err = look(SlotName(source.Database(), r.opts.Installation)); err == nil {
+			st.Slot = SlotName(source.Database(), r.opts.Installation)
+		}
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		st.SlotState = "missing"
 		return st, nil
 	}
 	if err != nil {
-		return st, fmt.Errorf("read slot %q: %w", slot, err)
+		return st, fmt.Errorf("read slot %q: %w", st.Slot, err)
 	}
 	if st.WALLimitBytes > 0 {
 		st.WALLimitBytes <<= 20 // the setting is in megabytes
