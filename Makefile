@@ -61,8 +61,12 @@ fuzz: ## every fuzz target for FUZZTIME
 	  done; \
 	done
 
-soak: ## the simulator and the crash tests, SOAK times
-	$(GO) test -tags invariants -count $(SOAK) -timeout 0 ./test/sim/... ./test/e2e/...
+soak: ## for hours: the simulator SOAK times, every version of Postgres under the hostile workload, the rest of the race detector
+	$(GO) test -tags invariants -count $(SOAK) -timeout 0 ./test/sim/...
+	$(GO) test -tags invariants -count 1 -timeout 0 ./test/e2e -args -soak
+	$(GO) test -race -tags invariants -count 1 -timeout 0 ./cdc/... ./sinks/... ./internal/... ./test/sim/... ./test/conform/...
+	$(GO) build -race -tags invariants -o build/weir-race ./cmd/weir
+	$(GO) test -tags invariants -count 1 -timeout 0 ./test/e2e -args -binary $(CURDIR)/build/weir-race
 
 clean: ## remove what was built
 	rm -rf bin build

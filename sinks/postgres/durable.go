@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
 )
 
@@ -67,6 +68,14 @@ func (d *durability) run(ctx context.Context, t *Target) error {
 	if d.conn, err = pg.ConnectPgx(ctx, t.env, t.opts.Config, pg.ConnectOptions{AppName: appName + " flush"}); err != nil {
 		return err
 	}
+	// A server that was started again since may have lost what was visible, and knows of nothing that is not on disk.
+	started, err := startOf(ctx, d.conn)
+	if err != nil {
+		return err
+	}
+	if started != t.started {
+		return errs.New(errs.TargetUnreachable, "target %s was started again", t.opts.Config.Server())
+	}
 	var done dataflow.Checkpoint
 	for {
 		select {
@@ -95,6 +104,14 @@ func (d *durability) run(ctx context.Context, t *Target) error {
 			t.ack(dataflow.Ack{Checkpoint: n, Durable: true})
 		}
 	}
+}
+
+func startOf(ctx context.Context, conn *pgx.Conn) (string, error) {
+	var at string
+	if err := conn.QueryRow(ctx, "SELECT pg_postmaster_start_time()::text").Scan(&at); err != nil {
+		return "", fmt.Errorf("read when the target was started: %w", err)
+	}
+	return at, nil
 }
 
 func (d *durability) positions(ctx context.Context) (insert, flush pg.LSN, err error) {

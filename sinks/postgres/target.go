@@ -69,6 +69,7 @@ type Target struct {
 	gen      dataflow.Generation
 	last     dataflow.Checkpoint // of the last Commit
 	ctl      *pgx.Conn           // control: catalog, flush position; never the data
+	started  string              // when the server was, as it says
 	ledger   ledger
 	*session                     // of the epochs
 	ahead    map[uint32]*session // of open source transactions, by their number
@@ -143,6 +144,9 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 	var err error
 	if t.ctl, err = pg.ConnectPgx(ctx, t.env, t.opts.Config, pg.ConnectOptions{AppName: appName}); err != nil {
 		return dataflow.Restored{}, errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", t.opts.Config.Server(), err).Because(err)
+	}
+	if t.started, err = startOf(ctx, t.ctl); err != nil {
+		return dataflow.Restored{}, err
 	}
 	t.ledger = ledger{conn: t.ctl, pipeline: t.opts.Pipeline, sink: t.opts.Sink}
 	if err := t.ledger.ensure(ctx); err != nil {
