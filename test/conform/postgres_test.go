@@ -98,6 +98,8 @@ func sourceHarness(t *testing.T, server *testenv.Server, ahead bool) conform.Sou
 		},
 		Passed: func(a, b string) bool { return lsn(a) >= lsn(b) },
 		MoveSlot: func(t testing.TB) {
+			// The reader has left; its walsender may not have noticed.
+			db.exec(t, "DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '"+slot+"' AND active) LOOP PERFORM pg_sleep(0.01); END LOOP; END $$")
 			db.one(t, "SELECT end_lsn::text FROM pg_replication_slot_advance('"+slot+"', pg_current_wal_lsn())")
 		},
 		// The reader reports every half second, and every status period without news.
