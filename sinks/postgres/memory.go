@@ -3,6 +3,7 @@ package postgres
 import (
 	"maps"
 	"sync"
+	"time"
 )
 
 // Memory is what a Target has learned about its tables and the next one of the same pipeline should know.
@@ -10,7 +11,7 @@ type Memory struct {
 	mu      sync.Mutex
 	careful map[string]bool
 	counts  map[string]*tableCount
-	whole   bool            // transactions must come whole
+	refused time.Time       // when an open transaction could not be written
 	ahead   map[uint32]bool // open transactions that are being written
 }
 
@@ -56,18 +57,22 @@ func (m *Memory) Counts() map[string]Counts {
 	return out
 }
 
-// WriteAhead tells whether open transactions may be written ahead of their commit.
-func (m *Memory) WriteAhead() bool {
+// refusedFor is how long transactions come whole after one could not be written ahead. What stood in its way is often a
+// passing thing, a lock or a change of shape.
+const refusedFor = 10 * time.Minute
+
+// WriteAhead tells whether a start now may have open transactions written ahead of their commit.
+func (m *Memory) WriteAhead(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.whole
+	return m.refused.IsZero() || now.Sub(m.refused) >= refusedFor
 }
 
 // RefuseWriteAhead makes transactions come whole from the next start on.
-func (m *Memory) RefuseWriteAhead() {
+func (m *Memory) RefuseWriteAhead(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.whole = true
+	m.refused = now
 }
 
 func (m *Memory) setAhead(xid uint32, open bool) {

@@ -91,7 +91,7 @@ func (t *Target) learn(s *session, err error) error {
 	switch {
 	case s.ahead && (pgErr.Code == "55P03" || pgErr.Code == "40P01" || pgErr.Code == "23505"):
 		// What was written ahead of its commit got in the way of what committed.
-		t.opts.Memory.RefuseWriteAhead()
+		t.opts.Memory.RefuseWriteAhead(t.env.Clock.Now())
 		return errs.New(errs.TargetConflict, "an open transaction cannot be written ahead: %w", err).Because(err)
 	case pgErr.Code == "23505":
 		name := pgErr.SchemaName + "." + pgErr.TableName
@@ -101,7 +101,7 @@ func (t *Target) learn(s *session, err error) error {
 		}
 	case pgErr.Code == "55P03", pgErr.Code == "40P01":
 		if len(t.opts.Memory.aheadNow()) > 0 {
-			t.opts.Memory.RefuseWriteAhead()
+			t.opts.Memory.RefuseWriteAhead(t.env.Clock.Now())
 		}
 	}
 	return err

@@ -376,7 +376,7 @@ func (r *running) run(ctx context.Context) error {
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
 		Prepare: prepare,
 		Join:    func(ctx context.Context, tables []uint32) error { _, err := supply(ctx, tables); return err },
-		NoCopy:  r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(),
+		NoCopy:  r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(r.env.Clock.Now()),
 		Hubs: r.runner.hubs, Shared: r.sharedSlot(), Share: shares(r.pipeline.Mirror, r.opts), Pipeline: r.pipeline.Name, RingBytes: r.opts.Size("slot.ring.bytes"),
 	})
 	dst := sink.New(r.env, sink.Options{
@@ -411,7 +411,7 @@ func (r *running) run(ctx context.Context) error {
 		}
 	}
 	if errors.Is(err, cdc.ErrWriteAheadRefused) {
-		r.memory.sink.RefuseWriteAhead()
+		r.memory.sink.RefuseWriteAhead(r.env.Clock.Now())
 		return errs.New(errs.SourceStream, "an open transaction cannot be written ahead; reading on with whole transactions")
 	}
 	return err
