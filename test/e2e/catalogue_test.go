@@ -382,7 +382,8 @@ func TestFailureCatalogue(t *testing.T) {
 				return fmt.Sprintf(`BEGIN; UPDATE a SET n = n + 1 WHERE id %% 997 = %d; UPDATE a SET id = -id WHERE id = %d; UPDATE a SET id = id + 100000 WHERE id = %d; DELETE FROM a WHERE id = %d; COMMIT`,
 					n%997, n*7%60000, n*11%3000, n*19%60000)
 			}, time.Millisecond)
-			m.dst.exec(t, `DELETE FROM a WHERE id % 2 = 0`)
+			// The lock first: else this and the mirror may wait for each other's rows.
+			m.dst.exec(t, `BEGIN; LOCK TABLE a IN EXCLUSIVE MODE; DELETE FROM a WHERE id % 2 = 0; COMMIT`)
 			m.mustCLI("sources", "refresh", "public.a", "--yes")
 			d.more(t, 100)
 			m.crash()
