@@ -260,6 +260,8 @@ type attribute struct {
 	def       *string
 	missing   *string // the value of rows that were there before the column; nil if they were rewritten
 	generated bool
+	rewritten bool // the table has been written anew at some time
+	root      bool // of a partitioned table
 }
 
 // diff explains how known became now, which is what a rename, a drop, an add or a change of type did to it.
@@ -277,11 +279,16 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 	case known.align(now, attrs):
 	case known.alignByName(now, attrs, m):
 		s.env.Log.Info("how a table changed its columns cannot be told any more; it is copied again", "table", namespace+"."+m.Name)
-		s.again = append(s.again, m.ID)
+		s.copyLater(m.ID)
 	default:
 		return nil, errs.New(errs.SourceSchemaChange,
 			"table %s.%s changed its columns, and how cannot be told any more, because it has changed again since", namespace, m.Name).
 			WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh %s.%s", namespace, m.Name)
+	}
+	sent := slices.DeleteFunc(slices.Clone(attrs), func(a attribute) bool { return a.generated || s.opts.Excluded(namespace, m.Name, a.name) })
+	if known.hides(now, sent) {
+		s.env.Log.Info("a new column has another name by now, and what its rows were given cannot be told; the table is copied again", "table", namespace+"."+m.Name)
+		s.copyLater(m.ID)
 	}
 	byNumber := map[int16]*attribute{}
 	for i := range attrs {
@@ -341,11 +348,14 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 			switch {
 			case a.missing != nil:
 				step.Default = pg.Literal(*a.missing) + "::" + typ
-			case a.def != nil && isLiteral(*a.def):
-				step.Default = *a.def
-			case a.def != nil:
-				// Each row got a value of its own, which only the rows can tell.
-				s.again = append(s.again, m.ID)
+			case a.def == nil:
+			case isLiteral(*a.def) && a.root:
+				step.Default = *a.def // its partitions know better; nobody asks them
+			case isLiteral(*a.def) && !a.rewritten:
+				// The default came after the column: rows that were there have none.
+			default:
+				// Each row got a value of its own, or the table was written anew since: only the rows can tell.
+				s.copyLater(m.ID)
 			}
 			if a.def != nil {
 				step.NewDefault = *a.def
@@ -354,6 +364,41 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 		steps = append(steps, step)
 	}
 	return steps, nil
+}
+
+// copyLater has the table copied again behind the transaction at hand.
+func (s *Source) copyLater(oid uint32) {
+	if !slices.Contains(s.again, oid) {
+		s.again = append(s.again, oid)
+	}
+}
+
+// hides tells whether a column that is new in now may be there today under another name, so that the catalog does not
+// tell what it gave to the rows that were there. now has its numbers; attrs are the columns that the log can show.
+func (t *tableShape) hides(now *tableShape, attrs []attribute) bool {
+	var newest, last int16
+	for _, k := range t.Columns {
+		newest = max(newest, k.Attnum)
+	}
+	found := map[int16]bool{}
+	unnamed := false
+	for _, c := range now.Columns {
+		if slices.ContainsFunc(t.Columns, func(k columnShape) bool { return k.Attnum == c.Attnum }) {
+			continue
+		}
+		if slices.ContainsFunc(attrs, func(a attribute) bool { return a.num == c.Attnum && a.name == c.Name }) {
+			found[c.Attnum], last = true, max(last, c.Attnum)
+		} else {
+			unnamed = true
+		}
+	}
+	for _, a := range attrs {
+		// One behind all that were found came later than this change, unless one is missing.
+		if a.num > newest && !found[a.num] && (unnamed || a.num < last) {
+			return true
+		}
+	}
+	return false
 }
 
 // align gives now's columns their numbers; false when there is more than one reading.
@@ -449,8 +494,8 @@ func isLiteral(expr string) bool { return literal.MatchString(expr) }
 func (s *Source) attributes(oid uint32) ([]attribute, error) {
 	rows, err := s.ctl.Query(s.ctx, `SELECT a.attnum, a.attname, a.atttypid::int8, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
 			pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '',
-			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
-		FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, c.relfilenode <> c.oid, c.relkind = 'p'
+		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, fmt.Sprint(oid))
 	if err != nil {
 		return nil, s.lost(err)
@@ -458,7 +503,7 @@ func (s *Source) attributes(oid uint32) ([]attribute, error) {
 	var attrs []attribute
 	var a attribute
 	var typ int64
-	_, err = pgx.ForEachRow(rows, []any{&a.num, &a.name, &typ, &a.mod, &a.formatted, &a.notNull, &a.def, &a.generated, &a.missing}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&a.num, &a.name, &typ, &a.mod, &a.formatted, &a.notNull, &a.def, &a.generated, &a.missing, &a.rewritten, &a.root}, func() error {
 		a.typ = uint32(typ)
 		attrs = append(attrs, a)
 		a.def, a.missing = nil, nil

@@ -95,3 +95,37 @@ func TestAlignByName(t *testing.T) {
 		t.Error("a key column was taken for a new one")
 	}
 }
+
+// TestHides: a column that has been renamed since it was added is noticed; one that was dropped, or others that came
+// later, are not taken for it.
+func TestHides(t *testing.T) {
+	const int4 = 23
+	known := shape(col(1, "id", int4), col(2, "v", int4))
+	for name, c := range map[string]struct {
+		log  []string // columns behind the known ones
+		now  []attribute
+		want bool
+	}{
+		"added":                      {[]string{"x"}, []attribute{attr(3, "x", int4)}, false},
+		"added, and another since":   {[]string{"x"}, []attribute{attr(3, "x", int4), attr(4, "z", int4)}, false},
+		"added, and dropped since":   {[]string{"x"}, nil, false},
+		"added, and renamed since":   {[]string{"x"}, []attribute{attr(3, "y", int4)}, true},
+		"its name given to another":  {[]string{"x"}, []attribute{attr(3, "y", int4), attr(4, "x", int4)}, true},
+		"one of two renamed":         {[]string{"x", "z"}, []attribute{attr(3, "y", int4), attr(4, "z", int4)}, true},
+		"dropped, and another added": {[]string{"x"}, []attribute{attr(4, "z", int4)}, true}, // or renamed: nobody knows
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := shape(known.Columns...)
+			for _, n := range c.log {
+				now.Columns = append(now.Columns[:len(now.Columns):len(now.Columns)], col(0, n, int4))
+			}
+			catalog := append([]attribute{attr(1, "id", int4), attr(2, "v", int4)}, c.now...)
+			if !known.align(now, catalog) {
+				t.Fatal("cannot be aligned")
+			}
+			if got := known.hides(now, catalog); got != c.want {
+				t.Errorf("hides: %t", got)
+			}
+		})
+	}
+}

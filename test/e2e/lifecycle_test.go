@@ -117,6 +117,21 @@ func TestLifecycle(t *testing.T) {
 		requireEqual(t, m.src, m.dst)
 	})
 
+	t.Run("columns that are something else before they are read", func(t *testing.T) {
+		m := live(t)
+		m.src.exec(t, `BEGIN; ALTER TABLE a ADD COLUMN x int DEFAULT 1; UPDATE a SET x = id WHERE id % 2 = 0; ALTER TABLE a RENAME COLUMN x TO y; INSERT INTO a VALUES (5000, 'n', 5); COMMIT`,
+			`CREATE TABLE c(id int PRIMARY KEY, v text); INSERT INTO c SELECT i, 'c' FROM generate_series(1, 100) i`)
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+		m.stop()
+		m.src.exec(t, `ALTER TABLE b ADD COLUMN x int DEFAULT 1; UPDATE b SET x = 2 WHERE id = 1`, `ALTER TABLE b RENAME x TO y; UPDATE b SET y = 3 WHERE id = 2`,
+			// The default that the catalog shows came behind the column.
+			`ALTER TABLE c ADD COLUMN late int`, `ALTER TABLE c ALTER late SET DEFAULT 5; INSERT INTO c(id) VALUES (1000)`)
+		m.start()
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+	})
+
 	t.Run("a table added later is copied", func(t *testing.T) {
 		m := live(t)
 		d := startCounter(t, m.src, `UPDATE b SET v = v || 'x' WHERE id = 1`)
