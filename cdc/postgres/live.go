@@ -249,6 +249,13 @@ func (s *Source) follow(present []pg.TableName) error {
 	if specs == nil || err != nil {
 		return err
 	}
+	if specs = s.identified(specs); len(specs) == 0 {
+		return nil
+	}
+	oids = oids[:0]
+	for _, t := range specs {
+		oids = append(oids, t.OID)
+	}
 	for _, t := range specs {
 		if s.binary {
 			for _, c := range t.Columns {
@@ -283,6 +290,25 @@ func (s *Source) follow(present []pg.TableName) error {
 	}
 	s.copying.Store(true)
 	return nil
+}
+
+// identified leaves out tables whose rows cannot be told apart: once such a table is published the server refuses every
+// UPDATE and DELETE of the application. They join when they have got an identity.
+func (s *Source) identified(specs []*pg.Table) []*pg.Table {
+	var out []*pg.Table
+	for _, t := range specs {
+		if t.Identity == 'f' || len(t.IdentityKey) > 0 {
+			out = append(out, t)
+			delete(s.nameless, t.OID)
+			continue
+		}
+		if !s.nameless[t.OID] {
+			s.nameless[t.OID] = true
+			s.env.Log.Warn("a new table does not join, because it has no primary key; it joins when it has one, or REPLICA IDENTITY FULL", "table", t.String())
+		}
+		s.lookAgain.Store(true)
+	}
+	return out
 }
 
 // present describes tables as they are now. Nil: one was dropped at this moment, and the catalog is looked at again.

@@ -100,8 +100,9 @@ type Source struct {
 	filters    map[uint32]*tableFilter
 	copies     map[uint32]*liveCopy // beside the stream
 	copying    atomic.Bool
-	lookAgain  atomic.Bool // the last look at the catalog could not be obeyed
-	resumed    bool        // a slot of ours exists; its publication must
+	lookAgain  atomic.Bool     // the last look at the catalog could not be obeyed
+	resumed    bool            // a slot of ours exists; its publication must
+	nameless   map[uint32]bool // new tables that do not join, as they have no identity
 	nextChunk  time.Time
 	again      []uint32 // tables whose rows changed without a word in the log: to be copied again
 	position   pg.LSN
@@ -170,7 +171,7 @@ func New(e *env.Env, opts Options) *Source {
 	}
 	s := &Source{
 		env: e.With("part", "source", "slot", opts.Slot), opts: opts,
-		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, copies: map[uint32]*liveCopy{},
+		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, copies: map[uint32]*liveCopy{}, nameless: map[uint32]bool{},
 		commands: make(chan command, 16), out: make(chan dataflow.Message, 8), failed: make(chan error, 1),
 	}
 	s.progress.tables = map[uint32]*TableProgress{}

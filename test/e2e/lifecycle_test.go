@@ -142,6 +142,31 @@ func TestLifecycle(t *testing.T) {
 		requireEqual(t, m.src, m.dst)
 	})
 
+	t.Run("a new table without a key does not join before it has one", func(t *testing.T) {
+		m := live(t)
+		m.src.exec(t, `CREATE TABLE nk(a int, b text)`, `INSERT INTO nk SELECT i, 'x' FROM generate_series(1, 100) i`)
+		eventually(t, waitLimit, "weir says so", func() (bool, string) {
+			return strings.Contains(m.log(), "no primary key"), m.logTail(5)
+		})
+		m.src.exec(t, `UPDATE nk SET b = 'y'`, `ALTER TABLE nk REPLICA IDENTITY FULL`, `DELETE FROM nk WHERE a = 3`)
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+	})
+
+	t.Run("the same mirror from another state directory is refused", func(t *testing.T) {
+		m := live(t)
+		m.src.exec(t, `CREATE TABLE f(a int)`, `ALTER TABLE f REPLICA IDENTITY FULL`, `INSERT INTO f VALUES (1)`)
+		m.caughtUp()
+		second := newMirror(t, m.src, m.dst, "public.*")
+		second.start()
+		if err := second.wait(waitLimit); err == nil || !strings.Contains(second.log(), "W1002") || !strings.Contains(second.log(), "already holds rows") {
+			t.Errorf("a second one: %v\n%s", err, second.logTail(10))
+		}
+		m.src.exec(t, `INSERT INTO f VALUES (2)`)
+		m.caughtUp()
+		requireEqual(t, m.src, m.dst)
+	})
+
 	t.Run("a target table dropped by hand is named", func(t *testing.T) {
 		m := live(t)
 		m.stop()

@@ -434,6 +434,13 @@ func (r *running) prepare(ctx context.Context) error {
 	if derr != nil {
 		return derr
 	}
+	for i := range checks {
+		// The doctor cannot know whose the rows are where mirrors are at work. They are not ours, who have copied nothing:
+		// another mirror of the same tables, perhaps, from another state directory.
+		if checks[i].ID == "tgt.empty" && checks[i].Severity == api.SeverityWarning {
+			checks[i].Severity = api.SeverityFatal
+		}
+	}
 	if refused := Refusal(checks); refused != nil {
 		return refused // it says better than the plan what is wrong
 	}
