@@ -63,6 +63,7 @@ func (p *program) app(io cli.IO) *cli.App {
 				{Name: "cutover", Short: "Make the target ready to take over from the source",
 					Long: "Waits until the target holds every change, sets sequences, enables what the mirror kept disabled and ends the mirror. Stop writes to the source first.",
 					Args: []cli.Arg{pipeline}, Uses: cli.UsesDryRun | cli.UsesYes | cli.UsesWait,
+					Flags:    []cli.Flag{{Name: "force", Kind: cli.BoolFlag, Help: "go on although sessions are connected to the source that may write"}},
 					Examples: []cli.Example{{Line: "weir mirror cutover mirror_shop --dry-run", Says: "list the steps"}},
 					Run:      p.cutover},
 			}},

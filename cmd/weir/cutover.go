@@ -32,7 +32,7 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		}
 		wait, cancel := c.Waiting(ctx)
 		defer cancel()
-		report, err := p.engines.Cutover(wait, e, cutoverRequest{Source: source, Target: target, Pipeline: v.Pipeline, DryRun: dry,
+		report, err := p.engines.Cutover(wait, e, cutoverRequest{Source: source, Target: target, Pipeline: v.Pipeline, DryRun: dry, Force: c.Bool("force"),
 			Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) }})
 		if err != nil {
 			return cli.Waited(wait, err)
@@ -57,7 +57,7 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			}
 		})
 		if err == nil && !report.Ready {
-			return cli.No("the target is not ready")
+			return cli.No("the target is not ready: see the warnings above; --force goes on although somebody may write")
 		}
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (c *cutting) run(ctx context.Context) error {
 	if c.plan, err = plan.Make(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg}); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{c.writes, c.position, c.sequences, c.verify} {
+	for _, step := range []func(context.Context) error{c.writes, c.position, c.sequences, c.verify, c.still} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -94,7 +95,8 @@ func (c *cutting) writes(ctx context.Context) error {
 		if x.Fix != "" {
 			fixes = append(fixes, x.Fix)
 		}
-		if x.Severity == api.SeverityFatal {
+		// Whoever is connected can write behind the last position, and nobody would copy it.
+		if x.Severity == api.SeverityFatal || !c.r.Force && slices.Contains([]string{"cut.writers", "cut.prepared", "cut.sessions"}, x.ID) {
 			c.report.Ready = false
 		}
 	}
@@ -104,6 +106,14 @@ func (c *cutting) writes(ctx context.Context) error {
 	}
 	c.step(s, began)
 	return nil
+}
+
+// still looks again: comparing may have taken long.
+func (c *cutting) still(ctx context.Context) error {
+	if c.r.DryRun {
+		return nil
+	}
+	return c.writes(ctx)
 }
 
 // position waits until the target holds everything that was committed up to now, flushed.

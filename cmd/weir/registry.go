@@ -48,6 +48,7 @@ type cutoverRequest struct {
 	Source, Target string
 	Pipeline       api.Pipeline
 	DryRun         bool
+	Force          bool              // although somebody may write
 	Progress       func(cutoverStep) // may be nil; called after each step
 }
 

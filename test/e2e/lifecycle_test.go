@@ -153,6 +153,36 @@ func TestLifecycle(t *testing.T) {
 		requireEqual(t, m.src, m.dst)
 	})
 
+	t.Run("a cut-over", func(t *testing.T) {
+		src, dst := pair(t, 15, 15)
+		src.exec(t, `CREATE TABLE a(id serial PRIMARY KEY, v text)`, `CREATE SEQUENCE own START 100`, `INSERT INTO a(v) SELECT 'v' FROM generate_series(1, 500)`, `SELECT nextval('own')`)
+		m := newMirror(t, src, dst, "public.*")
+		m.start()
+		m.caughtUp()
+		m.stop()
+		m.server()
+		m.caughtUp()
+		d := startCounter(t, src, `INSERT INTO a(v) VALUES ('w')`)
+		if out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes"); code != 10 || !strings.Contains(errOut, "is connected and may write") {
+			t.Errorf("while somebody writes: exit code %d\n%s%s", code, out, errOut)
+		}
+		d.stop(t)
+		m.caughtUp()
+		eventually(t, waitLimit, "the cut-over is done", func() (bool, string) {
+			out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes") // the writer's session may still be ending
+			return code == 0, out + errOut
+		})
+		requireEqual(t, src, dst)
+		for _, sql := range []string{`SELECT nextval('a_id_seq')`, `SELECT nextval('own')`} {
+			if want, got := src.one(t, sql), dst.one(t, sql); got != want {
+				t.Errorf("%s: %s, at the source %s", sql, got, want)
+			}
+		}
+		if got := src.one(t, `SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`); got != "0" {
+			t.Errorf("%s slots are left", got)
+		}
+	})
+
 	t.Run("the same mirror from another state directory is refused", func(t *testing.T) {
 		m := live(t)
 		m.src.exec(t, `CREATE TABLE f(a int)`, `ALTER TABLE f REPLICA IDENTITY FULL`, `INSERT INTO f VALUES (1)`)
