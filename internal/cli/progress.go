@@ -310,7 +310,7 @@ func (p Progress) Changes(prev *api.PipelineStatus) []string {
 		switch {
 		case t.Phase == api.PhaseCopy && t.RowsTotal >= 0:
 			line += fmt.Sprintf(", about %s rows, %s", Count(t.RowsTotal), Bytes(t.BytesTotal))
-		case t.Phase == api.PhaseLive || t.Phase == api.PhaseCatchUp:
+		case (t.Phase == api.PhaseLive || t.Phase == api.PhaseCatchUp) && t.Bytes > 0: // not those copied by an earlier process
 			line += fmt.Sprintf(", %s rows, %s copied", Count(t.Rows), Bytes(t.Bytes))
 		}
 		if t.Note != "" {
@@ -318,7 +318,7 @@ func (p Progress) Changes(prev *api.PipelineStatus) []string {
 		}
 		lines = append(lines, line)
 	}
-	if prev != nil {
+	if prev != nil && len(st.Tables) > 0 { // one that does not run lists none
 		now := map[string]bool{}
 		for _, t := range st.Tables {
 			now[t.Source] = true

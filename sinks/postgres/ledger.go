@@ -149,7 +149,7 @@ func (l *ledger) tryRaise(ctx context.Context, gen dataflow.Generation) (dataflo
 		return 0, err
 	}
 	if fence >= int64(gen) {
-		return 0, errs.New(errs.Fenced, "pipeline %s is held at its target by generation %d, newer than ours (%d)", l.pipeline, fence, gen).
+		return 0, errs.New(errs.Fenced, "pipeline %s is held at its target by generation %d, and ours is %d", l.pipeline, fence, gen).
 			WithHint("another weir runs this pipeline, or the state directory was restored from an old copy")
 	}
 	if _, err := tx.Exec(ctx, `UPDATE "_weir"."ledger" SET fence = $3, holder_pid = NULL, updated_at = now()
