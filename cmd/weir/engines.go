@@ -110,6 +110,6 @@ func runVerify(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyRep
 		return nil, err
 	}
 	return verify.Run(ctx, e, verify.Request{
-		Source: source, Target: target, Selection: sel, SoftDelete: r.Mirror.Options["soft.delete.column"], Parallel: r.Parallelism,
+		Source: source, Target: target, Selection: sel, Check: !r.Running, SoftDelete: r.Mirror.Options["soft.delete.column"], Parallel: r.Parallelism,
 	})
 }

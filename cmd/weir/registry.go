@@ -38,6 +38,7 @@ type planRequest struct {
 }
 
 type verifyRequest struct {
+	Running        bool // it is asked for a mirror that runs: its patterns are not new
 	Source, Target string
 	Mirror         api.MirrorSpec
 	Parallelism    int                                     // 0: the engine's default
