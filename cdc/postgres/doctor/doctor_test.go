@@ -148,6 +148,23 @@ func passes(t *testing.T, checks []api.Check, id string) {
 	fails(t, checks, id, api.SeverityOK, "")
 }
 
+// Where weir's own name for a publication is not known, the repair makes one that can be given.
+func TestPublicationWithoutName(t *testing.T) {
+	s := server(t, 15)
+	url := s.CreateDatabase(t, "src")
+	db := testenv.DatabaseOf(t, url)
+	s.Exec(t, db, "CREATE TABLE t (id int PRIMARY KEY)")
+	name, as := role(t, s, db, "REPLICATION")
+	s.Exec(t, db, "GRANT SELECT ON t TO "+pg.Ident(name))
+	plain := "weir_" + db
+	found := fails(t, check(t, as, doctor.Options{}), "pg.publication", api.SeverityFatal, "give --set publication.name="+plain)
+	if !strings.HasPrefix(found[0].Fix, "CREATE PUBLICATION "+pg.Ident(plain)+" FOR TABLE") {
+		t.Errorf("the repair is %s", found[0].Fix)
+	}
+	repair(t, s, db, found)
+	passes(t, check(t, as, doctor.Options{Publication: plain}), "pg.publication")
+}
+
 // story is one way to break a source: the check notices, and its own SQL repairs it.
 type story struct {
 	name     string
