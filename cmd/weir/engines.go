@@ -99,6 +99,28 @@ func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 	return &out, nil
 }
 
+// unmatched lists the globs that match no table of the source.
+func unmatched(ctx context.Context, e *env.Env, sourceURL string, globs []string) ([]string, error) {
+	source, err := pg.ParseURL(sourceURL)
+	if err != nil {
+		return nil, err
+	}
+	sel, err := selection.New(api.MirrorSpec{Tables: globs})
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pg.ConnectPgx(ctx, e, source, pg.ConnectOptions{AppName: "weir tables"})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	names, err := pg.ListTables(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	return sel.Unmatched(names), nil
+}
+
 func runVerify(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyReport, error) {
 	source, err := pg.ParseURL(r.Source)
 	if err != nil {

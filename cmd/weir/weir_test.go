@@ -631,6 +631,21 @@ func TestPipelineCommands(t *testing.T) {
 	}
 	golden(t, "pipelines", b.String())
 
+	f.views["plain"] = coordinator.PipelineView{Pipeline: api.Pipeline{ID: "3", Name: "plain", Mirror: api.MirrorSpec{Source: api.Connection{URL: "postgres://db/shop"}}}}
+	f.p.engines.Unmatched = func(_ context.Context, _ *env.Env, source string, globs []string) ([]string, error) {
+		if source != "postgres://db/shop" {
+			return nil, fmt.Errorf("asked for %s", source)
+		}
+		return globs[1:], nil
+	}
+	for _, args := range [][]string{{"add"}, {"remove", "--yes"}} {
+		f.want(t, 0, append([]string{"pl", "tables", args[0], "plain", "public.a", "nosuch.*"}, args[1:]...)...)
+		if s := f.err.String(); !strings.Contains(s, "note: nosuch.* matches no table of the source") || strings.Contains(s, "public.a m") {
+			t.Errorf("%s printed %q", args[0], s)
+		}
+	}
+
+	delete(f.views, "plain")
 	f.calls = nil
 	f.want(t, 2, "pl", "delete", "shop_copy")
 	f.want(t, 0, "pl", "delete", "shop_copy", "--dry-run")
