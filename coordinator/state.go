@@ -177,6 +177,9 @@ func ReadEndpoints(fsys vfs.FS, dir string) (Endpoints, error) {
 	return ep, nil
 }
 
+// NoInstallation stands for the id where there is none yet.
+const NoInstallation = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+
 // ReadInstallation is the id in a state directory that need not be open, for what only shows names. Without one it is
 // what the id will look like.
 func ReadInstallation(fsys vfs.FS, dir string) string {
@@ -184,5 +187,5 @@ func ReadInstallation(fsys vfs.FS, dir string) string {
 	if id := strings.TrimSpace(string(b)); err == nil && len(id) == 32 {
 		return id
 	}
-	return strings.Repeat("x", 32)
+	return NoInstallation
 }

@@ -44,7 +44,7 @@ func (p *program) app(io cli.IO) *cli.App {
 			Long: "Checks both sides, copies the tables and then follows every change until interrupted. Started again with the same arguments it goes on where it was. Passwords in URLs are moved to the secrets of the state directory before anything else happens. If a server runs on the state directory, the mirror is handed to it. With -o json or -o ndjson each change of its phase is a record on standard output.",
 			Args: []cli.Arg{source, target},
 			Flags: append(selectionFlags(), name, httpAddr,
-				cli.Flag{Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end when the target holds everything that the source had committed when the copy was done"}),
+				cli.Flag{Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end with exit code 0 when everything that the source had committed when the mirror went live, and so also all it had when this command began, is durable on the target"}),
 			Uses: cli.UsesSet | cli.UsesDryRun,
 			Examples: []cli.Example{
 				{Line: "weir mirror postgres://shop/shop postgres://copy/shop --tables 'public.*' --dry-run", Says: "see what would be done"},
@@ -69,7 +69,7 @@ func (p *program) app(io cli.IO) *cli.App {
 			}},
 		{Name: "run", Short: "Run the pipelines of an SQL file until interrupted",
 			Args:  []cli.Arg{{Name: "FILE", Help: "SQL: CREATE CONNECTION, CREATE MIRROR, SET"}},
-			Flags: []cli.Flag{httpAddr, {Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end when all its mirrors have caught up"}},
+			Flags: []cli.Flag{httpAddr, {Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end with exit code 0 when all its mirrors have caught up: what their sources had committed when each went live, and so also when this command began, is durable on the targets"}},
 			Uses:  cli.UsesSet | cli.UsesDryRun,
 			Examples: []cli.Example{{Line: "weir run mirror.sql"},
 				{Line: "weir run mirror.sql --dry-run", Says: "see what would be done"}},

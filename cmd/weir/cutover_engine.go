@@ -54,7 +54,8 @@ func (c *cutting) run(ctx context.Context) error {
 		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", targetCfg.Server(), err)
 	}
 	defer func() { _ = c.target.Close(context.WithoutCancel(ctx)) }()
-	if c.plan, err = plan.Make(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg}); err != nil {
+	// Tables that a pattern was about may have been dropped since the start.
+	if c.plan, err = plan.MakeAt(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg}, "", nil); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context) error{c.writes, c.position, c.sequences, c.verify, c.still} {
@@ -195,7 +196,7 @@ func (c *cutting) verify(ctx context.Context) error {
 		c.step(cutoverStep{Name: "verify", Says: "compare both databases row by row"}, began)
 		return nil
 	}
-	report, err := runVerify(ctx, c.env, verifyRequest{Source: c.r.Source, Target: c.r.Target, Mirror: c.r.Pipeline.Mirror})
+	report, err := runVerify(ctx, c.env, verifyRequest{Source: c.r.Source, Target: c.r.Target, Mirror: c.r.Pipeline.Mirror, Running: true})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"strings"
 
 	cdcdoctor "github.com/weirstream/weir/cdc/postgres/doctor"
 	"github.com/weirstream/weir/cdc/postgres/plan"
@@ -28,9 +27,13 @@ func examineFor(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, ta
 	if err != nil {
 		return nil, err
 	}
-	slot, publication, _ := mirror.Names(spec, source.Database(), installation)
+	slot, publication := spec.Options["slot.name"], spec.Options["publication.name"]
 	shared := ""
-	if spec.Options["slot.name"] == "" {
+	known := installation != coordinator.NoInstallation
+	if known && spec.Name != "" { // else nobody can say what they will be called
+		slot, publication, _ = mirror.Names(spec, source.Database(), installation)
+	}
+	if spec.Options["slot.name"] == "" && known {
 		shared = mirror.SlotName(source.Database(), installation)
 	}
 	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication, Shared: shared,
@@ -67,7 +70,7 @@ func runDoctor(ctx context.Context, e *env.Env, r doctorRequest) ([]api.Check, e
 			return nil, err
 		}
 	}
-	return examine(ctx, e, r.Mirror, source, target, strings.Repeat("x", 32))
+	return examine(ctx, e, r.Mirror, source, target, coordinator.NoInstallation)
 }
 
 func runPlan(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error) {
@@ -96,6 +99,28 @@ func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 	return &out, nil
 }
 
+// unmatched lists the globs that match no table of the source.
+func unmatched(ctx context.Context, e *env.Env, sourceURL string, globs []string) ([]string, error) {
+	source, err := pg.ParseURL(sourceURL)
+	if err != nil {
+		return nil, err
+	}
+	sel, err := selection.New(api.MirrorSpec{Tables: globs})
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pg.ConnectPgx(ctx, e, source, pg.ConnectOptions{AppName: "weir tables"})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	names, err := pg.ListTables(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	return sel.Unmatched(names), nil
+}
+
 func runVerify(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyReport, error) {
 	source, err := pg.ParseURL(r.Source)
 	if err != nil {
@@ -110,6 +135,6 @@ func runVerify(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyRep
 		return nil, err
 	}
 	return verify.Run(ctx, e, verify.Request{
-		Source: source, Target: target, Selection: sel, SoftDelete: r.Mirror.Options["soft.delete.column"], Parallel: r.Parallelism,
+		Source: source, Target: target, Selection: sel, Check: !r.Running, SoftDelete: r.Mirror.Options["soft.delete.column"], Parallel: r.Parallelism,
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -59,7 +60,10 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 	}
 	if server != nil {
 		c.Note("handed to the weir that runs at %s; it goes on when this command ends", server.Addr())
-		return p.follow(ctx, c, e, server, specs, nil)
+		if err = p.follow(ctx, c, e, server, specs, nil); errors.Is(err, errDeleted) {
+			return nil
+		}
+		return err
 	}
 	if p.engines.Node == nil {
 		return notBuilt(c)
@@ -69,7 +73,11 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 		return err
 	}
 	err = p.startIn(ctx, c, e, n, specs)
-	if cerr := p.close(c, e, n); err == nil {
+	more := err == nil || errors.Is(err, context.Canceled)
+	if errors.Is(err, errDeleted) {
+		err = nil
+	}
+	if cerr := p.close(c, e, n, more); err == nil {
 		err = cerr
 	}
 	return err
@@ -95,14 +103,22 @@ func (p *program) nodeOptions(c *cli.Call, store *secrets.Store, set options.Set
 // closeLimit bounds the last checkpoints. What was durable before stays so.
 const closeLimit = 30 * time.Second
 
-func (p *program) close(c *cli.Call, e *env.Env, n node) error {
+// errDeleted ends a look at mirrors that are all gone: it is how a cutover ends, and no failure.
+var errDeleted = errors.New("no mirror is left")
+
+// close ends the node; with more the mirrors go on where they are when they are started again.
+func (p *program) close(c *cli.Call, e *env.Env, n node, more bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
 	began := e.Clock.Now()
 	if err := n.Close(ctx); err != nil {
 		return err
 	}
-	c.Note("stopped in %s; the same command goes on from here", cli.Took(e.Clock.Now().Sub(began)))
+	says := ""
+	if more {
+		says = "; the same command goes on from here"
+	}
+	c.Note("stopped in %s%s", cli.Took(e.Clock.Now().Sub(began)), says)
 	return nil
 }
 
@@ -123,25 +139,37 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 	}
 	watch := newCatchUp(specs, e.Clock.Now)
 	show := p.displays(c, specs)
+	deleted := map[string]bool{}
 	for {
 		select {
 		case <-stopped:
 			return n.Err()
 		default:
 		}
-		views := make([]coordinator.PipelineView, len(specs))
-		for i, spec := range specs {
+		views := make([]coordinator.PipelineView, 0, len(specs))
+		for _, spec := range specs {
+			if deleted[spec.Name] {
+				continue
+			}
 			v, err := cl.Pipeline(ctx, spec.Name)
+			if errs.Is(err, errs.PipelineNotFound) && !c.Bool("until-caught-up") {
+				deleted[spec.Name] = true
+				c.Note("mirror %s was cut over or deleted and has ended; its tables on the target stay", spec.Name)
+				continue
+			}
 			if err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
 				return err
 			}
-			views[i] = v
-			if v.Status.Phase == api.PhaseFailed && v.Status.Error != nil {
+			views = append(views, v)
+			if v.Status.Phase == api.PhaseFailed && v.Status.Error != nil && v.Desired != api.WantDeleted {
 				return recordOf(v.Status.Error)
 			}
+		}
+		if len(deleted) == len(specs) {
+			return errDeleted
 		}
 		if err := show(views); err != nil {
 			return err
@@ -225,14 +253,14 @@ func (p *program) displays(c *cli.Call, specs []api.MirrorSpec) func([]coordinat
 		return func([]coordinator.PipelineView) error { return nil }
 	}
 	single := len(specs) == 1 && c.ErrTerminal
-	shown := make([]cli.Display, len(specs))
-	for i := range shown {
+	shown := make(map[string]*cli.Display, len(specs))
+	for _, spec := range specs {
 		// Several blocks cannot be redrawn over each other, so that several mirrors are told in lines.
-		shown[i] = cli.Display{Out: c.Err, Terminal: single, Colour: single && c.Colour(), Width: c.Width}
+		shown[spec.Name] = &cli.Display{Out: c.Err, Terminal: single, Colour: single && c.Colour(), Width: c.Width}
 	}
 	return func(views []coordinator.PipelineView) error {
-		for i, v := range views {
-			if err := shown[i].Show(v.Name, v.Status, c.Now()); err != nil {
+		for _, v := range views {
+			if err := shown[v.Name].Show(v.Name, v.Status, c.Now()); err != nil {
 				return err
 			}
 		}

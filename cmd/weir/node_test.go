@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,6 +54,9 @@ func TestLostSlot(t *testing.T) {
 	}
 	if _, err := mirror(); err != nil {
 		t.Fatal(err)
+	}
+	if none, err := unmatched(ctx, e, sourceURL, []string{"public.item", "public.zzz", "nosuch.*"}); err != nil || !slices.Equal(none, []string{"public.zzz", "nosuch.*"}) {
+		t.Errorf("unmatched: %q %v", none, err)
 	}
 	slot := func() api.SourceStatus {
 		s, err := c.Source(ctx, "shop")

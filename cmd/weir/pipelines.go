@@ -232,7 +232,11 @@ func (p *program) tablesAdd(ctx context.Context, c *cli.Call) error {
 		return err
 	}
 	return p.act(ctx, c, "adds "+join(tables), func(cl client) (coordinator.PipelineView, error) {
-		return cl.Update(ctx, c.Arg(0), coordinator.Change{AddTables: tables})
+		v, err := cl.Update(ctx, c.Arg(0), coordinator.Change{AddTables: tables})
+		if err == nil {
+			p.noteUnmatched(ctx, c, cl, v.Mirror, tables)
+		}
+		return v, err
 	})
 }
 
@@ -245,8 +249,34 @@ func (p *program) tablesRemove(ctx context.Context, c *cli.Call) error {
 		return err
 	}
 	return p.act(ctx, c, "removes "+join(tables), func(cl client) (coordinator.PipelineView, error) {
-		return cl.Update(ctx, c.Arg(0), coordinator.Change{RemoveTables: tables})
+		v, err := cl.Update(ctx, c.Arg(0), coordinator.Change{RemoveTables: tables})
+		if err == nil {
+			p.noteUnmatched(ctx, c, cl, v.Mirror, tables)
+		}
+		return v, err
 	})
+}
+
+// noteUnmatched tells which globs are about no table yet, as a misspelt one is. Without the source's answer it says
+// nothing: the change is made either way, and holds for tables that are made later.
+func (p *program) noteUnmatched(ctx context.Context, c *cli.Call, cl client, m api.MirrorSpec, globs []string) {
+	if p.engines.Unmatched == nil {
+		return
+	}
+	e := p.env(c)
+	source, err := complete(ctx, m.Source, p.store(c, e), cl)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	none, err := p.engines.Unmatched(ctx, e, source, globs)
+	if err != nil {
+		return
+	}
+	for _, glob := range none {
+		c.Note("note: %s matches no table of the source; it only holds for tables that are made later", glob)
+	}
 }
 
 func globsOf(args []string) ([]string, error) {

@@ -16,6 +16,8 @@ type engines struct {
 	Doctor func(ctx context.Context, e *env.Env, r doctorRequest) ([]api.Check, error)
 	// Plan says what a mirror would do, and changes nothing.
 	Plan func(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error)
+	// Unmatched lists the globs that match no table of a source.
+	Unmatched func(ctx context.Context, e *env.Env, source string, globs []string) ([]string, error)
 	// Verify compares source and target row by row.
 	Verify func(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyReport, error)
 	// Cutover makes the target ready to take over, or with DryRun lists the steps.
@@ -38,6 +40,7 @@ type planRequest struct {
 }
 
 type verifyRequest struct {
+	Running        bool // it is asked for a mirror that runs: its patterns are not new
 	Source, Target string
 	Mirror         api.MirrorSpec
 	Parallelism    int                                     // 0: the engine's default
@@ -102,5 +105,5 @@ type demoOptions struct {
 
 // registry lists what this binary is made of, by hand.
 func registry() engines {
-	return engines{Doctor: runDoctor, Plan: runPlan, Verify: runVerify, Cutover: runCutover, Node: openNode, Demo: runDemo}
+	return engines{Doctor: runDoctor, Plan: runPlan, Unmatched: unmatched, Verify: runVerify, Cutover: runCutover, Node: openNode, Demo: runDemo}
 }

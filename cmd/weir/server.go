@@ -30,7 +30,7 @@ func (p *program) server(ctx context.Context, c *cli.Call) error {
 	case <-n.Done():
 		err = n.Err()
 	}
-	if cerr := p.close(c, e, n); err == nil {
+	if cerr := p.close(c, e, n, err == nil); err == nil {
 		err = cerr
 	}
 	return err

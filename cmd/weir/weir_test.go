@@ -139,12 +139,16 @@ var testNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 type quick struct {
 	env.Clock
 	sleeps int
+	each   func()
 	until  int // sleeps before the context is cancelled; 0: never
 	cancel context.CancelFunc
 }
 
 func (q *quick) Sleep(ctx context.Context, _ time.Duration) error {
 	q.sleeps++
+	if q.each != nil {
+		q.each()
+	}
 	if q.until > 0 && q.sleeps >= q.until || q.sleeps > 10_000 { // a loop that never ends shall fail, not hang
 		q.cancel()
 	}
@@ -382,11 +386,21 @@ func TestMirrorEnds(t *testing.T) {
 	if s := f.err.String(); !strings.Contains(s, "error[W4003]: violates a constraint\n  fix:  ALTER TABLE x") {
 		t.Errorf("printed\n%s", s)
 	}
+	if s := f.err.String(); strings.Contains(s, "goes on from here") {
+		t.Errorf("after a failure it printed\n%s", s)
+	}
 	f.scripts["mirror_shop"] = []api.PipelineStatus{{Phase: api.PhaseLive}}
+	f.clock.each = func() { delete(f.views, "mirror_shop") } // what a cutover ends with
+	f.want(t, 0, mirror...)
+	if s := f.err.String(); !strings.Contains(s, "mirror mirror_shop was cut over or deleted") || strings.Contains(s, "goes on from here") || strings.Contains(s, "error") {
+		t.Errorf("after a cutover it printed\n%s", s)
+	}
+	f.want(t, 2, append(mirror, "--until-caught-up")...) // which it has not
+	f.clock.each = nil
 	close(n.done)
 	f.want(t, 1, mirror...)
-	if n.closed != 4 {
-		t.Errorf("the node was closed %d times in 4 runs", n.closed)
+	if n.closed != 6 {
+		t.Errorf("the node was closed %d times in 6 runs", n.closed)
 	}
 }
 
@@ -617,6 +631,21 @@ func TestPipelineCommands(t *testing.T) {
 	}
 	golden(t, "pipelines", b.String())
 
+	f.views["plain"] = coordinator.PipelineView{Pipeline: api.Pipeline{ID: "3", Name: "plain", Mirror: api.MirrorSpec{Source: api.Connection{URL: "postgres://db/shop"}}}}
+	f.p.engines.Unmatched = func(_ context.Context, _ *env.Env, source string, globs []string) ([]string, error) {
+		if source != "postgres://db/shop" {
+			return nil, fmt.Errorf("asked for %s", source)
+		}
+		return globs[1:], nil
+	}
+	for _, args := range [][]string{{"add"}, {"remove", "--yes"}} {
+		f.want(t, 0, append([]string{"pl", "tables", args[0], "plain", "public.a", "nosuch.*"}, args[1:]...)...)
+		if s := f.err.String(); !strings.Contains(s, "note: nosuch.* matches no table of the source") || strings.Contains(s, "public.a m") {
+			t.Errorf("%s printed %q", args[0], s)
+		}
+	}
+
+	delete(f.views, "plain")
 	f.calls = nil
 	f.want(t, 2, "pl", "delete", "shop_copy")
 	f.want(t, 0, "pl", "delete", "shop_copy", "--dry-run")

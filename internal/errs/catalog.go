@@ -221,7 +221,7 @@ func Catalog() []Entry {
 			"The design of weir has this, this release does not.",
 			"CHANGELOG.md says what each release brings."},
 		{BadPattern, "BadPattern", "a pattern cannot be used",
-			"A glob over tables or columns, or the pair of globs of a route, does not make sense: a missing schema, an empty part, or a route whose stars do not match up.",
+			"A glob over tables or columns, or the pair of globs of a route, does not make sense: a missing schema, an empty part, or a route whose stars do not match up. Or it is a pattern of --exclude-column or --filter that matches nothing the source has, so that what was to stay would be copied.",
 			"Tables are named schema.table and columns schema.table.column; * stands for any text within one part and ? for one character; the stars of a route's left side fill those of its right side in order. Quote patterns so that the shell leaves them alone."},
 	}
 }

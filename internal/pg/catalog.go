@@ -180,6 +180,27 @@ func ListTables(ctx context.Context, q Querier) ([]TableName, error) {
 	})
 }
 
+// ColumnName is a column of a relation of ListTables.
+type ColumnName struct {
+	Table uint32
+	Name  string
+}
+
+// ListColumns lists the columns of relations, ordered by the relation's OID.
+func ListColumns(ctx context.Context, q Querier, tables []TableName) ([]ColumnName, error) {
+	oids := make([]uint32, len(tables))
+	for i, t := range tables {
+		oids[i] = t.OID
+	}
+	rows, err := q.Query(ctx, `
+		SELECT attrelid, attname::text FROM pg_attribute
+		WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum`, oids)
+	return collect(rows, err, "list columns", func(scan func(...any) error) (c ColumnName, err error) {
+		err = scan(&c.Table, &c.Name)
+		return c, err
+	})
+}
+
 // ServerVersion gives 150018 and "15.18 (Debian ...)".
 func ServerVersion(ctx context.Context, q Querier) (num int, text string, err error) {
 	err = q.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('server_version')`).Scan(&num, &text)

@@ -148,6 +148,23 @@ func passes(t *testing.T, checks []api.Check, id string) {
 	fails(t, checks, id, api.SeverityOK, "")
 }
 
+// Where weir's own name for a publication is not known, the repair makes one that can be given.
+func TestPublicationWithoutName(t *testing.T) {
+	s := server(t, 15)
+	url := s.CreateDatabase(t, "src")
+	db := testenv.DatabaseOf(t, url)
+	s.Exec(t, db, "CREATE TABLE t (id int PRIMARY KEY)")
+	name, as := role(t, s, db, "REPLICATION")
+	s.Exec(t, db, "GRANT SELECT ON t TO "+pg.Ident(name))
+	plain := "weir_" + db
+	found := fails(t, check(t, as, doctor.Options{}), "pg.publication", api.SeverityFatal, "give --set publication.name="+plain)
+	if !strings.HasPrefix(found[0].Fix, "CREATE PUBLICATION "+pg.Ident(plain)+" FOR TABLE") {
+		t.Errorf("the repair is %s", found[0].Fix)
+	}
+	repair(t, s, db, found)
+	passes(t, check(t, as, doctor.Options{Publication: plain}), "pg.publication")
+}
+
 // story is one way to break a source: the check notices, and its own SQL repairs it.
 type story struct {
 	name     string
@@ -217,6 +234,10 @@ func stories() []story {
 			id: "pg.tables", severity: api.SeverityFatal, words: "take no table", hopeless: true},
 		{name: "a pattern without table", spec: api.MirrorSpec{Tables: []string{"public.orders,gone.*"}}, setup: []string{"CREATE TABLE orders (id int PRIMARY KEY)"},
 			id: "pg.tables", severity: api.SeverityWarning, words: "gone.*", hopeless: true},
+		{name: "a filter without table", spec: api.MirrorSpec{Filters: []api.Filter{{Table: "public.ordres", Where: "id > 0"}}}, setup: []string{"CREATE TABLE orders (id int PRIMARY KEY)"},
+			id: "pg.tables", severity: api.SeverityFatal, words: "did you mean public.orders?", hopeless: true},
+		{name: "an excluded column that is not there", spec: api.MirrorSpec{Exclude: []string{"public.orders.emial"}}, setup: []string{"CREATE TABLE orders (id int PRIMARY KEY, email text)"},
+			id: "pg.tables", severity: api.SeverityFatal, words: "did you mean public.orders.email?", hopeless: true},
 		{name: "nondeterministic key", setup: []string{"CREATE COLLATION ci (PROVIDER = icu, LOCALE = 'und-u-ks-level2', DETERMINISTIC = false)", "CREATE TABLE t (a text COLLATE ci PRIMARY KEY)"},
 			id: "pg.collation", severity: api.SeverityWarning, words: "different texts are equal", hopeless: true},
 		{name: "collation version", setup: []string{`CREATE COLLATION "de DE" (PROVIDER = icu, LOCALE = 'de')`, `CREATE TABLE t (a text COLLATE "de DE" PRIMARY KEY)`, "UPDATE pg_collation SET collversion = '0' WHERE collname = 'de DE'"},

@@ -175,9 +175,11 @@ func (d *doctor) checkMissingPublication(want []*table) {
 			foreign = append(foreign, t.String())
 		}
 	}
-	name := d.opts.Publication
+	// Weir's own name for it may not be known; then the user makes one under a plain name and gives it.
+	name, missing, given := d.opts.Publication, "publication "+d.opts.Publication+" does not exist", ""
 	if name == "" {
-		name = "weir"
+		name = pg.Shorten("weir_" + d.server.database)
+		missing, given = "there is no publication yet", "; make it and give --set publication.name="+name
 	}
 	sql := "CREATE PUBLICATION " + pg.Ident(name) + " FOR TABLE " + strings.Join(names, ", ")
 	if d.server.version >= 130000 {
@@ -189,11 +191,11 @@ func (d *doctor) checkMissingPublication(want []*table) {
 	case may && len(foreign) == 0:
 		d.out.OK(id, "the publication is created at the start")
 	case d.server.recovery:
-		d.out.Fatal(id, errs.PublicationMissing, sql+"; -- on the primary", "publication %s does not exist, and a standby cannot create it", name)
+		d.out.Fatal(id, errs.PublicationMissing, sql+"; -- on the primary", "%s, and a standby cannot create it%s", missing, given)
 	case !may:
-		d.out.Fatal(id, errs.PublicationMissing, sql+";", "publication %s does not exist, and role %s may not create it in database %s", name, d.server.role, d.server.database)
+		d.out.Fatal(id, errs.PublicationMissing, sql+";", "%s, and role %s may not create it in database %s%s", missing, d.server.role, d.server.database, given)
 	default:
-		d.out.Fatal(id, errs.PublicationMissing, sql+";", "publication %s does not exist, and role %s does not own %s and so may not publish it", name, d.server.role, listed(foreign))
+		d.out.Fatal(id, errs.PublicationMissing, sql+";", "%s, and role %s does not own %s and so may not publish it%s", missing, d.server.role, listed(foreign), given)
 	}
 }
 

@@ -113,7 +113,9 @@ func (d *doctor) loadTables(ctx context.Context) (err error) {
 }
 
 func (d *doctor) checkTables(ctx context.Context) error {
-	d.checkPicked()
+	if err := d.checkPicked(ctx); err != nil {
+		return err
+	}
 	d.checkKinds()
 	d.checkSelect()
 	d.checkRLS()
@@ -122,16 +124,26 @@ func (d *doctor) checkTables(ctx context.Context) error {
 	return d.checkCollations(ctx)
 }
 
-func (d *doctor) checkPicked() {
+func (d *doctor) checkPicked(ctx context.Context) error {
 	unmatched := d.opts.Selection.Unmatched(d.names)
+	err := d.opts.Selection.Check(d.names, func() ([]pg.ColumnName, error) { return pg.ListColumns(ctx, d.conn, d.names) })
+	bad, ok := errs.As(err)
+	if err != nil && !ok {
+		return err
+	}
 	switch {
 	case len(d.picked) == 0:
 		d.out.Fatal("pg.tables", errs.NoTables, "", "the patterns take no table that can be mirrored; database %s has %d tables", d.server.database, len(d.names))
+	case bad != nil && bad.Hint != "":
+		d.out.Fatal("pg.tables", bad.Code, "", "%s; %s", bad.Message, bad.Hint)
+	case bad != nil:
+		d.out.Fatal("pg.tables", bad.Code, "", "%s", bad.Message)
 	case len(unmatched) > 0:
 		d.out.Warn("pg.tables", errs.NoTables, "", "%d tables are taken, and nothing matches %s", len(d.picked), strings.Join(unmatched, ", "))
 	default:
 		d.out.OK("pg.tables", "%d tables are taken", len(d.picked))
 	}
+	return nil
 }
 
 func (d *doctor) checkKinds() {

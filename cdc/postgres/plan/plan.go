@@ -82,9 +82,10 @@ type Request struct {
 	Pipeline string
 }
 
-// Make plans. It reads both databases and writes to none.
+// Make plans what a user asks for now, so that patterns which would keep nothing back are refused. It reads both
+// databases and writes to none.
 func Make(ctx context.Context, e *env.Env, r Request) (*Plan, error) {
-	return makePlan(ctx, e, r, &maker{spec: r.Spec})
+	return makePlan(ctx, e, r, &maker{spec: r.Spec, asked: true})
 }
 
 // Resume plans what is still owed to the tables that an interrupted start made. Tables that appeared since are not part
@@ -95,7 +96,7 @@ func Resume(ctx context.Context, e *env.Env, r Request) (*Plan, error) {
 
 // MakeAt plans for some tables of the source, nil for all, as an exported snapshot has them, so that what the copy brings
 // fits into the tables that the plan makes, whatever becomes of the source's tables meanwhile. Without a snapshot they
-// are taken as they are now.
+// are taken as they are now. A pattern that matches nothing is no error: its table may have been dropped since.
 func MakeAt(ctx context.Context, e *env.Env, r Request, snapshot string, tables []uint32) (*Plan, error) {
 	return makePlan(ctx, e, r, &maker{spec: r.Spec, snapshot: snapshot, only: tables})
 }
@@ -139,11 +140,13 @@ type maker struct {
 	snapshot string
 	only     []uint32 // nil: every table that is selected
 	resume   bool
+	asked    bool // the patterns have just been written
 	p        *Plan
 
 	tables    []*pg.Table
 	left      []selection.Left
 	unmatched []string
+	idle      []string
 
 	opts      pg.TargetOptions
 	available map[string]bool // extensions that the target could install
@@ -188,7 +191,7 @@ func (m *maker) describeSource(ctx context.Context, q pg.Querier, cfg *pg.Config
 		names = slices.DeleteFunc(names, func(t pg.TableName) bool { return !slices.Contains(m.only, t.OID) })
 	}
 	picked, left := m.p.Selection.Pick(names)
-	m.left, m.unmatched = left, m.p.Selection.Unmatched(names)
+	m.left, m.unmatched, m.idle = left, m.p.Selection.Unmatched(names), m.p.Selection.Idle(names)
 	for _, l := range left {
 		if l.Named && !l.Part {
 			return errs.New(errs.TableUnsupported, "%s cannot be mirrored: %s", l.Table, l.Why)
@@ -196,6 +199,11 @@ func (m *maker) describeSource(ctx context.Context, q pg.Querier, cfg *pg.Config
 	}
 	if len(picked) == 0 {
 		return noTables(cfg, names, left)
+	}
+	if m.asked {
+		if err := m.p.Selection.Check(names, func() ([]pg.ColumnName, error) { return pg.ListColumns(ctx, q, names) }); err != nil {
+			return err
+		}
 	}
 	if err := m.p.Selection.Collisions(picked); err != nil {
 		return err
@@ -387,6 +395,9 @@ func (m *maker) describe() {
 	}
 	for _, text := range m.unmatched {
 		m.note("nothing matches %s", text)
+	}
+	for _, text := range m.idle {
+		m.note("%s matches no table", text)
 	}
 	p.API.EstSeconds = (p.API.Bytes + copyRate - 1) / copyRate
 	m.note("the estimate assumes %d MiB/s", copyRate>>20)

@@ -272,6 +272,8 @@ func TestRefusals(t *testing.T) {
 		want string
 	}{
 		{api.MirrorSpec{Tables: []string{"public.x"}}, errs.NoTables, "no table"},
+		{api.MirrorSpec{Exclude: []string{"public.a.gnoe"}}, errs.BadPattern, "public.a.gnoe of exclude matches no column"},
+		{api.MirrorSpec{Filters: []api.Filter{{Table: "publik.a", Where: "id > 0"}}}, errs.BadPattern, "publik.a of filters matches no table"},
 		{api.MirrorSpec{Tables: []string{"public.v"}}, errs.TableUnsupported, "view"},
 		{api.MirrorSpec{Routes: []api.Route{{From: "*.*", To: "c.*"}}}, errs.BadPattern, "would both go"},
 		{api.MirrorSpec{Exclude: []string{"public.a.id"}}, errs.BadPattern, "part of the key"},
@@ -288,6 +290,33 @@ func TestRefusals(t *testing.T) {
 	}
 	if _, err := plan.Make(t.Context(), env.Real(nil), plan.Request{Spec: api.MirrorSpec{Except: []string{"b.*"}}, Source: p.config(p.from), Target: p.config("postgres://x@127.0.0.1:1/x")}); !errs.Is(err, errs.TargetUnreachable) {
 		t.Error(err)
+	}
+}
+
+// A table may be gone by the time a mirror starts again: then nothing is said of patterns that were about it.
+func TestPatternsWithoutTable(t *testing.T) {
+	p := newPair(t, 15)
+	p.src("CREATE TABLE a (id int PRIMARY KEY, gone text)", "CREATE TABLE later (id int PRIMARY KEY)")
+	r := plan.Request{Spec: api.MirrorSpec{Exclude: []string{"public.b.x"}, Filters: []api.Filter{{Table: "public.b", Where: "x > 0"}}}, Source: p.config(p.from), Target: p.config(p.to)}
+	if _, err := plan.Make(t.Context(), env.Real(nil), r); !errs.Is(err, errs.BadPattern) {
+		t.Errorf("at first: %v", err)
+	}
+	if _, err := plan.Resume(t.Context(), env.Real(nil), r); err != nil {
+		t.Errorf("on a restart: %v", err)
+	}
+	var later uint32
+	if err := p.conn(p.from).QueryRow(t.Context(), "SELECT 'public.later'::regclass::oid").Scan(&later); err != nil {
+		t.Fatal(err)
+	}
+	for _, tables := range [][]uint32{nil, {later}} {
+		if _, err := plan.MakeAt(t.Context(), env.Real(nil), r, "", tables); err != nil {
+			t.Errorf("for %v: %v", tables, err)
+		}
+	}
+	made := p.make(api.MirrorSpec{Except: []string{"public.tmp_*"}, Routes: []api.Route{{From: "publik.*", To: "copy.*"}}})
+	notes := strings.Join(made.API.Notes, "\n")
+	if !strings.Contains(notes, "except public.tmp_* matches no table") || !strings.Contains(notes, "route publik.* matches no table") {
+		t.Errorf("notes:\n%s", notes)
 	}
 }
 

@@ -187,6 +187,51 @@ func TestPick(t *testing.T) {
 	}
 }
 
+func TestCheck(t *testing.T) {
+	tables := []pg.TableName{
+		{OID: 1, Schema: "public", Name: "Users", Kind: 'r', Persistence: 'p'},
+		{OID: 2, Schema: "public", Name: "root", Kind: 'p', Persistence: 'p'},
+		{OID: 3, Schema: "public", Name: "leaf", Kind: 'r', Persistence: 'p', Parent: 2},
+		{OID: 4, Schema: "app", Name: "a.b", Kind: 'r', Persistence: 'p'},
+	}
+	columns := func() ([]pg.ColumnName, error) {
+		return []pg.ColumnName{{Table: 1, Name: "id"}, {Table: 1, Name: "email"}, {Table: 2, Name: "id"}, {Table: 3, Name: "id"}, {Table: 4, Name: "x y"}}, nil
+	}
+	exclude := func(p string) api.MirrorSpec {
+		return api.MirrorSpec{Tables: []string{"public.*"}, Exclude: []string{p}}
+	}
+	filter := func(p string) api.MirrorSpec {
+		return api.MirrorSpec{Tables: []string{"public.*"}, Filters: []api.Filter{{Table: p, Where: "true"}}}
+	}
+	for _, c := range []struct {
+		spec  api.MirrorSpec
+		wrong bool
+		hint  string
+	}{
+		{spec: exclude("public.Users.email")},
+		{spec: exclude("*.*.*mail")},
+		{spec: exclude(`app."a.b"."x y"`)}, // not mirrored, but there
+		{spec: exclude("public.Users.emial"), wrong: true, hint: "did you mean public.Users.email?"},
+		{spec: exclude("public.users.email"), wrong: true, hint: "did you mean public.Users.email?"},
+		{spec: exclude(`app."a.b"."xy"`), wrong: true, hint: `did you mean app."a.b"."x y"?`},
+		{spec: exclude("*.*.secret"), wrong: true},
+		{spec: exclude("public.leaf.id"), wrong: true},
+		{spec: filter("public.Users")},
+		{spec: filter("publi.Users"), wrong: true, hint: "did you mean public.Users?"},
+		{spec: filter("public.leaf"), wrong: true}, // its rows come under the name of its root
+	} {
+		err := compile(t, c.spec).Check(tables, columns)
+		e, _ := errs.As(err)
+		if c.wrong != errs.Is(err, errs.BadPattern) || e != nil && c.hint != "" && e.Hint != c.hint {
+			t.Errorf("%v %v: %v", c.spec.Exclude, c.spec.Filters, err)
+		}
+	}
+	s := compile(t, api.MirrorSpec{Except: []string{"public.root,public.tmp_*"}, Routes: []api.Route{{From: "app.*", To: "b.*"}, {From: "ap.*", To: "b.*"}}})
+	if got := s.Idle(tables); !slices.Equal(got, []string{"except public.tmp_*", "route ap.*"}) {
+		t.Errorf("idle: %q", got)
+	}
+}
+
 func TestCollisions(t *testing.T) {
 	tables := []pg.TableName{{Schema: "a", Name: "t"}, {Schema: "b", Name: "t"}}
 	if err := compile(t, api.MirrorSpec{}).Collisions(tables); err != nil {

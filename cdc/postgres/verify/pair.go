@@ -27,6 +27,11 @@ func (v *verifier) pair(ctx context.Context, conns *connections) error {
 	if len(picked) == 0 {
 		return errs.New(errs.NoTables, "no table of %s matches", v.r.Source.Server()).Because(errNoTables)
 	}
+	if v.r.Check {
+		if err := v.r.Selection.Check(names, func() ([]pg.ColumnName, error) { return pg.ListColumns(ctx, conns.source, names) }); err != nil {
+			return err
+		}
+	}
 	var oids []uint32
 	for _, n := range picked {
 		oids = append(oids, n.OID)

@@ -29,6 +29,7 @@ import (
 type Request struct {
 	Source, Target *pg.Config
 	Selection      *selection.Selection // default: every table, under its own name
+	Check          bool                 // refuse patterns that keep nothing back: the user has just written them
 	SoftDelete     string               // column that marks rows the source has deleted
 	MaxDiffRows    int                  // per table: differences reported before it is given up. Default 100
 	Parallel       int                  // ranges compared at once. Default 2
