@@ -154,7 +154,7 @@ func (s *Source) discover() {
 			continue
 		}
 		pending := s.copying.Load()
-		if slices.Equal(names, last) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
+		if slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
 			continue
 		}
 		select {
@@ -416,7 +416,13 @@ func (s *Source) horizon() (uint64, error) {
 	return v.Xmax, err
 }
 
-// letGo ends the mirroring of a table that was dropped, or that was renamed out of the selection.
+// sameTable ignores the columns, whose changes the stream tells.
+func sameTable(a, b pg.TableName) bool {
+	return a.OID == b.OID && a.Schema == b.Schema && a.Name == b.Name && a.Kind == b.Kind && a.Persistence == b.Persistence && a.Parent == b.Parent
+}
+
+// letGo ends the mirroring of a table that was dropped, that was renamed out of the selection, or that lost its last
+// column: the target keeps the rows then, and when the table has a column again it joins anew.
 func (s *Source) letGo(oid uint32, shape *tableShape) error {
 	var exists bool
 	if err := s.ctl.QueryRow(s.ctx, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::oid)`, fmt.Sprint(oid)).Scan(&exists); err != nil {
@@ -581,6 +587,11 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 		return false, s.lost(err)
 	}
 	t, shape := specs[0], s.shapeOf(specs[0])
+	if len(shape.Columns) == 0 {
+		delete(s.copies, oid) // it lost its last column meanwhile; the next look lets it go
+		s.lookAgain.Store(true)
+		return true, nil
+	}
 	if known := s.tables[oid]; known != nil && !sameColumns(known, shape) {
 		// Catching up asks the catalog on another connection, which may have to queue for the table behind somebody who
 		// waits for this one.

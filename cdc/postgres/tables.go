@@ -86,6 +86,13 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if namespace == "" {
 		namespace = "pg_catalog"
 	}
+	if len(m.Columns) == 0 {
+		// Rows without values cannot be written, and the next look at the catalog lets the table go. Should it have
+		// columns again by then, the rows passed over here are missing, so it is copied again.
+		s.again = append(s.again, m.ID)
+		s.lookAgain.Store(true)
+		return &relation{msg: m}, nil, nil, nil
+	}
 	if err := s.nameTypes(m); err != nil {
 		return nil, nil, nil, err
 	}
@@ -500,6 +507,9 @@ func (s *Source) selected(ctx context.Context, conn *pgx.Conn) ([]pg.TableName, 
 	}
 	var out []pg.TableName
 	for _, t := range names {
+		if !slices.ContainsFunc(t.Columns, func(c string) bool { return !s.opts.Excluded(t.Schema, t.Name, c) }) {
+			continue // there is nothing to write; it joins when it gets a column
+		}
 		if s.version < 130000 {
 			if t.Kind == 'r' && t.Persistence == 'p' && s.opts.Includes(t.Schema, t.Name) {
 				out = append(out, t)

@@ -303,7 +303,7 @@ func TestPartitionsRoutesAndColumns(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	p := newPair(t, 15)
-	p.src("CREATE TABLE a (id int PRIMARY KEY, gone text)", "CREATE SCHEMA b", "CREATE TABLE b.a (id int PRIMARY KEY)", "CREATE VIEW v AS SELECT 1")
+	p.src("CREATE TABLE a (id int PRIMARY KEY, gone text)", "CREATE SCHEMA b", "CREATE TABLE b.a (id int PRIMARY KEY)", "CREATE VIEW v AS SELECT 1", "CREATE TABLE bare ()", "INSERT INTO bare DEFAULT VALUES")
 	p.dst("CREATE VIEW taken AS SELECT 1")
 	for _, c := range []struct {
 		spec api.MirrorSpec
@@ -312,6 +312,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		{api.MirrorSpec{Tables: []string{"public.x"}}, errs.NoTables, "no table"},
 		{api.MirrorSpec{Tables: []string{"public.v"}}, errs.TableUnsupported, "view"},
+		{api.MirrorSpec{Tables: []string{"public.bare"}}, errs.TableUnsupported, "no columns"},
+		{api.MirrorSpec{Tables: []string{"b.a"}, Exclude: []string{"b.a.*"}}, errs.TableUnsupported, "all its columns"},
 		{api.MirrorSpec{Routes: []api.Route{{From: "*.*", To: "c.*"}}}, errs.BadPattern, "would both go"},
 		{api.MirrorSpec{Exclude: []string{"public.a.id"}}, errs.BadPattern, "part of the key"},
 		{api.MirrorSpec{Tables: []string{"public.a"}, Routes: []api.Route{{From: "public.a", To: "public.taken"}}}, errs.TargetTable, "is not a table"},
@@ -321,6 +323,9 @@ func TestRefusals(t *testing.T) {
 		if _, err := p.try(c.spec); !errs.Is(err, c.code) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %s %q", c.spec, err, c.code, c.want)
 		}
+	}
+	if made := p.make(api.MirrorSpec{Except: []string{"b.*"}}); len(made.Tables) != 1 || !slices.Contains(made.API.Notes, "public.bare is left out: it has no columns whose values are in the log") {
+		t.Errorf("%d tables; notes %q", len(made.Tables), made.API.Notes)
 	}
 	if _, err := plan.Make(t.Context(), env.Real(nil), plan.Request{Source: p.config("postgres://x@127.0.0.1:1/x"), Target: p.config(p.to)}); !errs.Is(err, errs.SourceUnreachable) {
 		t.Error(err)
