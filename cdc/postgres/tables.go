@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/errs"
@@ -288,7 +289,7 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 	default:
 		return nil, errs.New(errs.SourceSchemaChange,
 			"table %s.%s changed its columns, and how cannot be told any more, because it has changed again since", namespace, m.Name).
-			WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh %s.%s", namespace, m.Name)
+			WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh '%s'", selection.Quote(pg.TargetName{Schema: namespace, Name: m.Name}))
 	}
 	byNumber := map[int16]*attribute{}
 	for i := range attrs {

@@ -628,9 +628,11 @@ func TestPipelineCommands(t *testing.T) {
 	f.want(t, 0, "pl", "delete", "shop_copy", "--yes", "--wait", "--force")
 	f.want(t, 0, "pl", "tables", "rm", "shop_copy", "public.old", "-y")
 	f.want(t, 0, "src", "refresh", "public.orders", "public.b", "-y")
+	f.want(t, 0, "src", "refresh", `"sch.dot"."a.b*,?[x]",public.*`, "-y")
 	f.tty, f.in = true, "n\n"
 	f.want(t, 10, "pl", "delete", "shop_copy")
-	if want := []string{"delete 1 {Force:true Wait:true}", "update shop_copy +[] -[public.old]", "refresh shop [public.orders public.b]"}; !slices.Equal(f.calls, want) {
+	if want := []string{"delete 1 {Force:true Wait:true}", "update shop_copy +[] -[public.old]", "refresh shop [public.orders public.b]",
+		`refresh shop ["sch.dot"."a.b*,?[x]" public.*]`}; !slices.Equal(f.calls, want) {
 		t.Errorf("calls %v, want %v", f.calls, want)
 	}
 	f.scripts["shop_copy"] = []api.PipelineStatus{{Phase: api.PhaseLive}, {Phase: api.PhaseLive}, {Phase: api.PhasePaused}}
