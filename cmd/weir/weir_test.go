@@ -509,7 +509,8 @@ func TestVerify(t *testing.T) {
 	f := newFixture(t)
 	a, b := "1", "2"
 	report := &api.VerifyReport{Equal: true, StartedAt: testNow, FinishedAt: testNow.Add(2 * time.Second), Rows: 1_200_000, Ranges: 12,
-		Tables: []api.VerifyTable{{Source: "public.orders", Target: "mirror.orders", Equal: true, SourceRows: 1_200_000, TargetRows: 1_200_000}}}
+		Tables: []api.VerifyTable{{Source: "public.orders", Target: "mirror.orders", Equal: true, SourceRows: 1_200_000, TargetRows: 1_200_000,
+			Notes: []string{`generated column "total" is on the source only`}}}}
 	f.p.engines.Verify = func(_ context.Context, _ *env.Env, r verifyRequest) (*api.VerifyReport, error) {
 		if r.Parallelism != 2 || !slices.Equal(r.Mirror.Tables, []string{"public.*"}) {
 			return nil, fmt.Errorf("asked with %+v", r)
