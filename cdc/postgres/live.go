@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/cdc/snapshot"
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
@@ -63,13 +65,13 @@ func liveCopyState(oid uint32, c *liveCopy) dataflow.StateChange {
 type command struct {
 	present []pg.TableName // the selected tables that exist now
 	columns []listedColumn // of tables that are published with a list of columns
-	refresh []string       // schema.table
+	refresh []string       // patterns; none: every table
 	done    chan error     // of refresh; buffered
 }
 
-// Refresh copies tables again while everything streams. It returns when the copies are under way.
-func (s *Source) Refresh(ctx context.Context, tables []string) error {
-	c := command{refresh: tables, done: make(chan error, 1)}
+// Refresh copies tables again while everything streams: those that match the patterns, all without any. It returns when the copies are under way.
+func (s *Source) Refresh(ctx context.Context, patterns []string) error {
+	c := command{refresh: patterns, done: make(chan error, 1)}
 	select {
 	case s.commands <- c:
 	case <-ctx.Done():
@@ -90,7 +92,7 @@ func (s *Source) Refresh(ctx context.Context, tables []string) error {
 
 // RefreshLater is Refresh for a Source that does not run: changes of its stored state, by which the tables join anew at
 // its next start. Nothing of theirs is read before that, since one of their changes may be why it does not run.
-func RefreshLater(state dataflow.State, tables []string) ([]dataflow.StateChange, error) {
+func RefreshLater(state dataflow.State, patterns []string) ([]dataflow.StateChange, error) {
 	if state[liveKey] == nil {
 		return nil, errs.New(errs.PipelineState, "the first copy is not complete").WithHint("it goes on when the pipeline is resumed")
 	}
@@ -98,30 +100,39 @@ func RefreshLater(state dataflow.State, tables []string) ([]dataflow.StateChange
 	if err != nil {
 		return nil, err
 	}
+	oids, err := meant(shapes, patterns)
+	if err != nil {
+		return nil, err
+	}
 	var forget []dataflow.StateChange
-	for _, name := range tables {
-		found := false
-		for oid, shape := range shapes {
-			if shape.Schema+"."+shape.Name != name {
-				continue
+	for _, oid := range oids {
+		forget = append(forget, dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil))
+		for key := range state {
+			if strings.HasPrefix(key, fmt.Sprintf("%s%d/", doneKey, oid)) {
+				forget = append(forget, dataflow.StateChange{Key: key})
 			}
-			found = true
-			forget = append(forget, dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil))
-			for key := range state {
-				if strings.HasPrefix(key, fmt.Sprintf("%s%d/", doneKey, oid)) {
-					forget = append(forget, dataflow.StateChange{Key: key})
-				}
-			}
-		}
-		if !found {
-			return nil, unknownTable(name)
 		}
 	}
 	return forget, nil
 }
 
-func unknownTable(name string) error {
-	return errs.New(errs.TableUnknown, "table %q is not part of the mirror", name).WithHint("name it schema.table, as the source does")
+// meant are the tables that a user names by patterns; without any, all.
+func meant(shapes map[uint32]*tableShape, patterns []string) ([]uint32, error) {
+	oids := slices.Sorted(maps.Keys(shapes))
+	if len(patterns) == 0 {
+		return oids, nil
+	}
+	names := make([]pg.TargetName, len(oids))
+	for i, oid := range oids {
+		names[i] = pg.TargetName{Schema: shapes[oid].Schema, Name: shapes[oid].Name}
+	}
+	found, err := selection.Find(patterns, names)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(oids, func(oid uint32) bool {
+		return !slices.Contains(found, pg.TargetName{Schema: shapes[oid].Schema, Name: shapes[oid].Name})
+	}), nil
 }
 
 func (s *Source) wake() {
@@ -154,7 +165,7 @@ func (s *Source) discover() {
 			continue
 		}
 		pending := s.copying.Load()
-		if slices.Equal(names, last) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
+		if slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
 			continue
 		}
 		select {
@@ -200,7 +211,7 @@ func (s *Source) obey() error {
 		select {
 		case c := <-s.commands:
 			var err error
-			if c.refresh != nil {
+			if c.done != nil {
 				err = s.beginRefresh(c.refresh)
 				c.done <- err
 				if _, isRecord := errs.As(err); isRecord && !errs.Is(err, errs.SourceUnreachable) {
@@ -442,7 +453,13 @@ func (s *Source) horizon() (uint64, error) {
 	return v.Xmax, err
 }
 
-// letGo ends the mirroring of a table that was dropped, or that was renamed out of the selection.
+// sameTable ignores the columns, whose changes the stream tells.
+func sameTable(a, b pg.TableName) bool {
+	return a.OID == b.OID && a.Schema == b.Schema && a.Name == b.Name && a.Kind == b.Kind && a.Persistence == b.Persistence && a.Parent == b.Parent
+}
+
+// letGo ends the mirroring of a table that was dropped, that was renamed out of the selection, or that lost its last
+// column: the target keeps the rows then, and when the table has a column again it joins anew.
 func (s *Source) letGo(oid uint32, shape *tableShape) error {
 	var exists bool
 	if err := s.ctl.QueryRow(s.ctx, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::oid)`, fmt.Sprint(oid)).Scan(&exists); err != nil {
@@ -478,18 +495,10 @@ func (s *Source) letGo(oid uint32, shape *tableShape) error {
 	return s.send(m)
 }
 
-func (s *Source) beginRefresh(names []string) error {
-	var oids []uint32
-	for _, name := range names {
-		found := false
-		for oid, shape := range s.tables {
-			if shape.Schema+"."+shape.Name == name {
-				oids, found = append(oids, oid), true
-			}
-		}
-		if !found {
-			return unknownTable(name)
-		}
+func (s *Source) beginRefresh(patterns []string) error {
+	oids, err := meant(s.tables, patterns)
+	if err != nil {
+		return err
 	}
 	return s.copyAgain(oids)
 }
@@ -607,6 +616,11 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 		return false, s.lost(err)
 	}
 	t, shape := specs[0], s.shapeOf(specs[0])
+	if len(shape.Columns) == 0 {
+		delete(s.copies, oid) // it lost its last column meanwhile; the next look lets it go
+		s.lookAgain.Store(true)
+		return true, nil
+	}
 	if known := s.tables[oid]; known != nil && !sameColumns(known, shape) {
 		// Catching up asks the catalog on another connection, which may have to queue for the table behind somebody who
 		// waits for this one.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/errs"
@@ -309,7 +310,7 @@ func (r *reader) filtered(rel *relation, op changelog.Op, m *pgoutput.Message) e
 			// The copy no longer held the old row, or does not hold it yet, and does not know the new one.
 			if changelog.Image(m.New).HasUnsent() && m.OldKind != 'O' {
 				return errs.New(errs.SourceStream, "a row of %s moved between ranges of its copy without its large values", rel.rel).
-					WithHint("copy the table again: weir sources refresh %s", rel.rel)
+					WithHint("copy the table again: weir sources refresh '%s'", selection.Quote(pg.TargetName{Schema: rel.rel.Schema, Name: rel.rel.Name}))
 			}
 			ins := *m
 			if ins.OldKind == 'O' {

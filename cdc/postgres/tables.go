@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/errs"
@@ -85,6 +86,13 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	namespace := m.Namespace
 	if namespace == "" {
 		namespace = "pg_catalog"
+	}
+	if len(m.Columns) == 0 {
+		// Rows without values cannot be written, and the next look at the catalog lets the table go. Should it have
+		// columns again by then, the rows passed over here are missing, so it is copied again.
+		s.again = append(s.again, m.ID)
+		s.lookAgain.Store(true)
+		return &relation{msg: m}, nil, nil, nil
 	}
 	if err := s.nameTypes(m); err != nil {
 		return nil, nil, nil, err
@@ -283,7 +291,7 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 	default:
 		return nil, errs.New(errs.SourceSchemaChange,
 			"table %s.%s changed its columns, and how cannot be told any more, because it has changed again since", namespace, m.Name).
-			WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh %s.%s", namespace, m.Name)
+			WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh '%s'", selection.Quote(pg.TargetName{Schema: namespace, Name: m.Name}))
 	}
 	sent := slices.DeleteFunc(slices.Clone(attrs), func(a attribute) bool { return a.generated || s.opts.Excluded(namespace, m.Name, a.name) })
 	if known.hides(now, sent) {
@@ -545,6 +553,9 @@ func (s *Source) selected(ctx context.Context, conn *pgx.Conn) ([]pg.TableName, 
 	}
 	var out []pg.TableName
 	for _, t := range names {
+		if !slices.ContainsFunc(t.Columns, func(c string) bool { return !s.opts.Excluded(t.Schema, t.Name, c) }) {
+			continue // there is nothing to write; it joins when it gets a column
+		}
 		if s.version < 130000 {
 			if t.Kind == 'r' && t.Persistence == 'p' && s.opts.Includes(t.Schema, t.Name) {
 				out = append(out, t)

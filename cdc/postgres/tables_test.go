@@ -1,9 +1,12 @@
 package postgres
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/internal/errs"
 )
 
 func shape(cols ...columnShape) *tableShape {
@@ -127,5 +130,42 @@ func TestHides(t *testing.T) {
 				t.Errorf("hides: %t", got)
 			}
 		})
+	}
+}
+
+// TestMeant: a refresh names tables as the selection does, quotes included.
+func TestMeant(t *testing.T) {
+	shapes := map[uint32]*tableShape{
+		1: {Schema: "public", Name: "orders"}, 2: {Schema: "public", Name: "order_lines"}, 3: {Schema: "sch.dot", Name: "a.b*?[x]"},
+		4: {Schema: "public", Name: "a*"}, 5: {Schema: "public", Name: "ab"}, 6: {Schema: "sch", Name: "dot.x"}, 7: {Schema: "sch.dot", Name: "x"}, 8: {Schema: "public", Name: "x[y"},
+	}
+	for _, c := range []struct {
+		patterns []string
+		want     []uint32
+		code     errs.Code // of the error
+		words    string    // in it or its hint
+	}{
+		{nil, []uint32{1, 2, 3, 4, 5, 6, 7, 8}, "", ""},
+		{[]string{"public.orders"}, []uint32{1}, "", ""},
+		{[]string{`"sch.dot"."a.b*?[x]"`}, []uint32{3}, "", ""},
+		{[]string{"sch.dot.a.b*?[x]"}, []uint32{3}, "", ""},
+		{[]string{"public.order*", "public.orders"}, []uint32{1, 2}, "", ""},
+		{[]string{"public.a*"}, []uint32{4, 5}, "", ""},
+		{[]string{`"public"."a*"`}, []uint32{4}, "", ""},
+		{[]string{`public.orders, sch."dot.x"`}, []uint32{1, 6}, "", ""},
+		{[]string{"public.x[y"}, []uint32{8}, "", ""},
+		{[]string{"sch.dot.x"}, nil, errs.TableUnknown, `sch."dot.x"`},
+		{[]string{"public.ordres"}, nil, errs.TableUnknown, "did you mean public.orders?"},
+		{[]string{`"sch.dot"."a.b*?[y]"`}, nil, errs.TableUnknown, `did you mean "sch.dot"."a.b*?[x]"?`},
+		{[]string{"public.orders", "gone.*"}, nil, errs.TableUnknown, "gone.*"},
+		{[]string{"orders"}, nil, errs.BadPattern, "public.orders"},
+	} {
+		got, err := meant(shapes, c.patterns)
+		if e, ok := errs.As(err); c.code != "" && (!ok || e.Code != c.code || !strings.Contains(e.Message+e.Hint, c.words)) || c.code == "" && err != nil {
+			t.Errorf("%q: %v, want %s %q", c.patterns, err, c.code, c.words)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%q means %v, want %v", c.patterns, got, c.want)
+		}
 	}
 }

@@ -94,7 +94,7 @@ func (p *program) app(io cli.IO) *cli.App {
 		{Name: "sources", Aliases: []string{"source", "src"}, Short: "Source databases as their servers see them", Subs: []cli.Command{
 			{Name: "list", Aliases: []string{"ls"}, Short: "List sources with slot, lag and retained log", Uses: cli.UsesWatch, Run: p.sourcesList},
 			{Name: "get", Short: "Show one source", Args: []cli.Arg{{Name: "SOURCE", Help: "a source or its pipeline", Complete: p.sourceNames}}, Uses: cli.UsesWatch, Run: p.sourcesGet},
-			{Name: "refresh", Short: "Copy tables anew while the others keep running", Long: "A pipeline that is paused or has failed copies them when it is resumed, and passes over what the log holds of them until then.",
+			{Name: "refresh", Short: "Copy tables anew while the others keep running", Long: "Tables are named by globs as in --tables, with names that hold a dot or a star in quotes. A pipeline that is paused or has failed copies them when it is resumed, and passes over what the log holds of them until then.",
 				Args:  []cli.Arg{{Name: "TABLE", Help: "schema.table", Many: true}},
 				Flags: []cli.Flag{{Name: "source", Value: "SOURCE", Help: "the source, if there are several", Complete: p.sourceNames}},
 				Uses:  cli.UsesYes, Run: p.sourcesRefresh},

@@ -179,14 +179,22 @@ func readLimited(path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// split takes comma-separated lists apart. Commas inside braces would belong to a pattern, but globs have no braces.
+// split takes comma-separated lists apart. A comma inside quotes belongs to a name; globs have no braces that could hold one.
 func split(lists []string) []string {
 	var out []string
 	for _, l := range lists {
-		for _, s := range strings.Split(l, ",") {
-			if s = strings.TrimSpace(s); s != "" {
+		quoted, start := false, 0
+		for i := 0; i <= len(l); i++ {
+			if i < len(l) {
+				quoted = quoted != (l[i] == '"') // a doubled quote inside quotes changes nothing
+				if quoted || l[i] != ',' {
+					continue
+				}
+			}
+			if s := strings.TrimSpace(l[start:i]); s != "" {
 				out = append(out, s)
 			}
+			start = i + 1
 		}
 	}
 	return out

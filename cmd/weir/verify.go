@@ -88,6 +88,11 @@ func printVerify(c *cli.Call, r *api.VerifyReport) error {
 		}
 		fmt.Fprintf(w, "%s: %s, %s rows, %s compared in %s\n", answer, cli.Plural(len(r.Tables), "table"), cli.Count(r.Rows),
 			cli.Plural(int(r.Ranges), "range"), cli.Took(r.FinishedAt.Sub(r.StartedAt)))
+		for _, tab := range r.Tables {
+			for _, n := range tab.Notes {
+				fmt.Fprintf(w, "note: %s: %s\n", tab.Source, n)
+			}
+		}
 		for _, n := range r.Notes {
 			fmt.Fprintf(w, "note: %s\n", n)
 		}

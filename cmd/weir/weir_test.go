@@ -523,7 +523,8 @@ func TestVerify(t *testing.T) {
 	f := newFixture(t)
 	a, b := "1", "2"
 	report := &api.VerifyReport{Equal: true, StartedAt: testNow, FinishedAt: testNow.Add(2 * time.Second), Rows: 1_200_000, Ranges: 12,
-		Tables: []api.VerifyTable{{Source: "public.orders", Target: "mirror.orders", Equal: true, SourceRows: 1_200_000, TargetRows: 1_200_000}}}
+		Tables: []api.VerifyTable{{Source: "public.orders", Target: "mirror.orders", Equal: true, SourceRows: 1_200_000, TargetRows: 1_200_000,
+			Notes: []string{`generated column "total" is on the source only`}}}}
 	f.p.engines.Verify = func(_ context.Context, _ *env.Env, r verifyRequest) (*api.VerifyReport, error) {
 		if r.Parallelism != 2 || !slices.Equal(r.Mirror.Tables, []string{"public.*"}) {
 			return nil, fmt.Errorf("asked with %+v", r)
@@ -657,9 +658,11 @@ func TestPipelineCommands(t *testing.T) {
 	f.want(t, 0, "pl", "delete", "shop_copy", "--yes", "--wait", "--force")
 	f.want(t, 0, "pl", "tables", "rm", "shop_copy", "public.old", "-y")
 	f.want(t, 0, "src", "refresh", "public.orders", "public.b", "-y")
+	f.want(t, 0, "src", "refresh", `"sch.dot"."a.b*,?[x]",public.*`, "-y")
 	f.tty, f.in = true, "n\n"
 	f.want(t, 10, "pl", "delete", "shop_copy")
-	if want := []string{"delete 1 {Force:true Wait:true}", "update shop_copy +[] -[public.old]", "refresh shop [public.orders public.b]"}; !slices.Equal(f.calls, want) {
+	if want := []string{"delete 1 {Force:true Wait:true}", "update shop_copy +[] -[public.old]", "refresh shop [public.orders public.b]",
+		`refresh shop ["sch.dot"."a.b*,?[x]" public.*]`}; !slices.Equal(f.calls, want) {
 		t.Errorf("calls %v, want %v", f.calls, want)
 	}
 	f.scripts["shop_copy"] = []api.PipelineStatus{{Phase: api.PhaseLive}, {Phase: api.PhaseLive}, {Phase: api.PhasePaused}}

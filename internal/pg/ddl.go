@@ -221,19 +221,14 @@ func (t *Target) column(c *Column) string {
 	return b.String()
 }
 
-// moved puts the target's schema of an extension in place of the source's in front of a type.
+// moved puts the target's schema of an extension in place of the source's in front of a type. A user's domain over an
+// extension's type stays in its own schema.
 func (o *TargetOptions) moved(typ *Type, formatted string) string {
-	ext := typ.extension()
-	to := o.Extensions[ext]
-	if ext == "" || to == "" {
+	member := typ.named()
+	from, to := member.Schema, o.Extensions[member.Extension]
+	if member.Extension == "" || to == "" {
 		return formatted
 	}
-	from := ""
-	typ.reach(func(x *Type) {
-		if x.Extension == ext {
-			from = x.Schema
-		}
-	})
 	for _, prefix := range []string{Ident(from) + ".", from + "."} {
 		if rest, ok := strings.CutPrefix(formatted, prefix); ok && from != to {
 			if to == "pg_catalog" {
@@ -254,17 +249,25 @@ func (t *Target) whyNotDefault(c *Column) string {
 	for _, n := range c.DefaultNeeds {
 		exts = append(exts, n.Extension)
 	}
-	for _, ext := range exts {
-		to, known := t.Options.Extensions[ext]
-		inPlace := strings.Contains(c.Default, to+".") || strings.Contains(c.Default, Ident(to)+".")
-		if known && strings.Contains(c.Default, ".") && !inPlace {
-			return "extension " + ext + " is in another schema on the target"
-		}
+	if why := t.misplaced(exts, c.Default); why != "" {
+		return why
 	}
 	if c.UsesSequence && !strings.Contains(c.Default, c.Sequence.inDefault()) {
 		return "its sequence is named in an unknown way"
 	}
 	return t.olderThan(c.Default)
+}
+
+// misplaced tells when an expression names something by a schema in which the target does not have these extensions.
+func (t *Target) misplaced(exts []string, expr string) string {
+	for _, ext := range exts {
+		to, known := t.Options.Extensions[ext]
+		inPlace := strings.Contains(expr, to+".") || strings.Contains(expr, Ident(to)+".")
+		if known && strings.Contains(expr, ".") && !inPlace {
+			return "extension " + ext + " is in another schema on the target"
+		}
+	}
+	return ""
 }
 
 // inDefault is how the server writes a sequence inside an expression, with standard_conforming_strings on.

@@ -74,21 +74,40 @@ func (t *Target) domain(name string, d *TypeDef) string {
 	if d.Collate != "" && !t.Options.MissingCollations[d.Collate] {
 		sql += " COLLATE " + d.Collate
 	}
-	if d.Default != "" && t.missing(d.Needs) == "" && t.olderThan(d.Default) == "" {
+	if d.Default != "" && t.whyNotDomainDefault(d) == "" {
 		sql += " DEFAULT " + d.Default
 	}
 	if d.NotNull {
 		sql += " NOT NULL"
 	}
 	for _, k := range d.Checks {
-		if t.whyNotDomainCheck(&k) == "" {
+		if t.whyNotDomainCheck(d, &k) == "" {
 			sql += " CONSTRAINT " + Ident(k.Name) + " " + k.Def
 		}
 	}
 	return sql
 }
 
-func (t *Target) whyNotDomainCheck(k *DomainDef) string {
+func (t *Target) whyNotDomainDefault(d *TypeDef) string {
+	if missing := t.missing(d.Needs); missing != "" {
+		return "it needs " + missing
+	}
+	if why := t.misplaced(d.extensions(d.Needs), d.Default); why != "" {
+		return why
+	}
+	return t.olderThan(d.Default)
+}
+
+// extensions are those that an expression of the domain may name: its own type's and what else it needs.
+func (d *TypeDef) extensions(needs []Need) []string {
+	exts := []string{d.extension()}
+	for _, n := range needs {
+		exts = append(exts, n.Extension)
+	}
+	return exts
+}
+
+func (t *Target) whyNotDomainCheck(d *TypeDef, k *DomainDef) string {
 	switch missing := t.missing(k.Needs); {
 	case !k.Validated:
 		return "it was never validated: old rows may break it"
@@ -96,6 +115,9 @@ func (t *Target) whyNotDomainCheck(k *DomainDef) string {
 		return "its answer can differ from one day, setting or server to another"
 	case missing != "":
 		return "it needs " + missing
+	}
+	if why := t.misplaced(d.extensions(k.Needs), k.Def); why != "" {
+		return why
 	}
 	return t.olderThan(k.Def)
 }
@@ -141,18 +163,16 @@ func (c *Collation) create(name string) string {
 }
 
 func (t *Target) typeNotes(d *TypeDef) (notes []string) {
-	if missing := t.missing(d.Needs); missing != "" {
-		switch d.Kind {
-		case 'd':
-			notes = append(notes, "its default is not created: it needs "+missing)
-		case 'r':
-			notes = append(notes, missing+" is not created; values keep the form they have at the source")
+	switch missing := t.missing(d.Needs); {
+	case d.Kind == 'd':
+		if why := t.whyNotDomainDefault(d); why != "" {
+			notes = append(notes, "its default is not created: "+why)
 		}
-	} else if why := t.olderThan(d.Default); why != "" {
-		notes = append(notes, "its default is not created: "+why)
+	case d.Kind == 'r' && missing != "":
+		notes = append(notes, missing+" is not created; values keep the form they have at the source")
 	}
 	for i := range d.Checks {
-		if why := t.whyNotDomainCheck(&d.Checks[i]); why != "" {
+		if why := t.whyNotDomainCheck(d, &d.Checks[i]); why != "" {
 			notes = append(notes, fmt.Sprintf("check %s is not created: %s", Ident(d.Checks[i].Name), why))
 		}
 	}

@@ -142,7 +142,8 @@ func (l *typeLoader) load(oids []uint32) error {
 			}
 			l.types[oid] = t
 			l.collations[t.Collation] = true
-			if !t.Builtin() && t.extension() == "" && !t.Array && t.Kind != 'm' {
+			// What a user made over an extension's type is the user's to make; only the members come with the extension.
+			if !t.Builtin() && t.Extension == "" && !t.Array && t.Kind != 'm' {
 				l.defs[oid] = &TypeDef{Type: *t}
 				fresh = append(fresh, oid)
 			}
@@ -167,6 +168,8 @@ func (l *typeLoader) definitions(oids []uint32) error {
 		return nil
 	}
 	list := oidList(oids)
+	// typdefault is the text as it was printed when the domain was made, under the search_path of that day; only the
+	// expression itself is printed with schemas.
 	rows, err := l.q.Query(l.ctx, `
 		SELECT t.oid,
 		       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder),
@@ -177,7 +180,7 @@ func (l *typeLoader) definitions(oids []uint32) error {
 		                 WHERE k.oid = CASE t.typtype WHEN 'd' THEN t.typcollation ELSE r.rngcollation END
 		                   AND k.oid <> b.typcollation), ''),
 		       coalesce(CASE t.typtype WHEN 'd' THEN t.typcollation ELSE r.rngcollation END, 0::oid),
-		       t.typnotnull, coalesce(t.typdefault, ''),
+		       t.typnotnull, coalesce(pg_get_expr(t.typdefaultbin, 'pg_type'::regclass), t.typdefault, ''),
 		       coalesce((SELECT quote_ident(n.nspname) || '.' || quote_ident(o.opcname)
 		                 FROM pg_opclass o JOIN pg_namespace n ON n.oid = o.opcnamespace
 		                 WHERE o.oid = r.rngsubopc AND NOT o.opcdefault), ''),

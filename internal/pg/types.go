@@ -92,8 +92,16 @@ func (t *Type) reach(fn func(*Type)) {
 	}
 }
 
-// extension is the extension that t or its elements belong to. An array of an extension's type is not a member of the
-// extension itself.
+// named is the type whose schema stands before t when it is written in SQL: an array goes by its element.
+func (t *Type) named() *Type {
+	if t.Array && t.ElemType != nil {
+		return t.ElemType
+	}
+	return t
+}
+
+// extension is the extension that t or what it is made of belongs to: what has to be installed before t can be used. An
+// array of an extension's type, or a domain over one, is not a member of the extension itself.
 func (t *Type) extension() string {
 	name := ""
 	t.reach(func(x *Type) {

@@ -197,6 +197,37 @@ func TestLifecycle(t *testing.T) {
 		requireEqual(t, m.src, m.dst)
 	})
 
+	t.Run("a table without columns breaks nothing", func(t *testing.T) {
+		src, dst := pair(t, 15, 15)
+		src.exec(t, twoTables, `CREATE TABLE bare()`, `ALTER TABLE bare REPLICA IDENTITY FULL`, `INSERT INTO bare DEFAULT VALUES`)
+		m := newMirror(t, src, dst, "public.*")
+		m.start()
+		m.caughtUp()
+		// Also one that loses its last column: it leaves, and joins again with its next one.
+		m.src.exec(t, `CREATE TABLE lost(v text)`, `ALTER TABLE lost REPLICA IDENTITY FULL`, `INSERT INTO lost VALUES ('x')`)
+		rows := func(want string) {
+			eventually(t, waitLimit, "the rows of lost are "+want, func() (bool, string) {
+				if m.dst.one(t, `SELECT to_regclass('lost') IS NULL`) == "t" {
+					return false, "no table"
+				}
+				got := m.dst.one(t, `SELECT count(*) || ' ' || count(v) FROM lost`)
+				return got == want, got
+			})
+		}
+		rows("1 1")
+		m.src.exec(t, `ALTER TABLE lost DROP COLUMN v`, `INSERT INTO lost DEFAULT VALUES`, `INSERT INTO bare DEFAULT VALUES`, `INSERT INTO a VALUES (5000, 'behind them')`)
+		eventually(t, waitLimit, "the table leaves", func() (bool, string) {
+			got := m.src.one(t, `SELECT count(*) FROM pg_publication_tables WHERE tablename = 'lost'`)
+			return got == "0", got
+		})
+		m.src.exec(t, `ALTER TABLE lost ADD COLUMN v text DEFAULT 'y'`, `INSERT INTO b VALUES (5000, 'behind them')`)
+		rows("2 2")
+		m.caughtUp()
+		for _, table := range []string{"a", "b", "lost"} {
+			requireTableEqual(t, src, dst, table, table)
+		}
+	})
+
 	t.Run("a target table dropped by hand is named", func(t *testing.T) {
 		m := live(t)
 		m.stop()

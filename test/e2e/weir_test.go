@@ -426,7 +426,8 @@ func (m *mirror) expected() []string {
 			where = "n.nspname = '" + strings.Trim(schema, `"`) + "'"
 		}
 		for _, row := range m.src.query(m.t, `SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-			WHERE c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition AND `+where) {
+			WHERE c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition
+			  AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AND `+where) {
 			out = append(out, row[0])
 		}
 	}

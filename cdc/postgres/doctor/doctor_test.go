@@ -228,6 +228,7 @@ func stories() []story {
 		{name: "large values", setup: []string{"CREATE TABLE t (a int PRIMARY KEY, b text)"}, opts: func(o *doctor.Options, _ string) { o.FullRows = true },
 			id: "pg.toast", severity: api.SeverityWarning, words: "large values"},
 		{name: "unlogged", setup: []string{"CREATE UNLOGGED TABLE t (a int PRIMARY KEY)", "CREATE TABLE u (a int PRIMARY KEY)"}, id: "pg.kind", severity: api.SeverityWarning, words: "unlogged"},
+		{name: "no columns", setup: []string{"CREATE TABLE t ()", "CREATE TABLE u (a int PRIMARY KEY)"}, id: "pg.kind", severity: api.SeverityWarning, words: "no columns", hopeless: true},
 		{name: "a named view", setup: []string{"CREATE VIEW v AS SELECT 1", "CREATE TABLE u (a int PRIMARY KEY)"}, spec: api.MirrorSpec{Tables: []string{"public.v,public.u"}},
 			id: "pg.kind", severity: api.SeverityFatal, words: "it is a view", hopeless: true},
 		{name: "no table", spec: api.MirrorSpec{Tables: []string{"public.ordres"}}, setup: []string{"CREATE TABLE orders (id int PRIMARY KEY)"},

@@ -231,6 +231,45 @@ func TestEverything(t *testing.T) {
 	}
 }
 
+// A user's type over an extension's is made after the extension, and stays in its own schema wherever the target has the
+// extension.
+func TestTypesOverExtensions(t *testing.T) {
+	source := []string{
+		"CREATE EXTENSION citext", "CREATE SCHEMA app",
+		"CREATE DOMAIN em AS citext NOT NULL DEFAULT 'x@y' CHECK (VALUE ~ '@')", "CREATE DOMAIN ems AS citext[]", "CREATE DOMAIN app.em2 AS em",
+		"CREATE TYPE mood AS ENUM ('sad', 'glad')",
+		"CREATE TYPE app.pair AS (e em, l citext, m mood[])", "CREATE TYPE app.low AS RANGE (SUBTYPE = citext)",
+		"CREATE TABLE tt (id int PRIMARY KEY, e em, a em[], b ems, c app.em2, p app.pair, pp app.pair[], m mood[], r app.low, x citext[])",
+		"INSERT INTO tt VALUES (1, 'A@b', '{a@b}', '{q,r}', 'c@d', ROW('e@f', 'g', '{sad}'), ARRAY[ROW('e@f', 'g', '{glad}')::app.pair], '{sad}', '[a,b]', '{k}')",
+	}
+	columns := `SELECT string_agg(format_type(atttypid, atttypmod), ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'tt'::regclass AND attnum > 0`
+	for name, c := range map[string]struct{ target, want string }{
+		"made by the plan": {"", "integer,em,em[],ems,app.em2,app.pair,app.pair[],mood[],app.low,citext[]"},
+		"had in another schema": {"CREATE SCHEMA ext; CREATE EXTENSION citext WITH SCHEMA ext",
+			"integer,em,em[],ems,app.em2,app.pair,app.pair[],mood[],app.low,ext.citext[]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, 15)
+			p.src(source...)
+			if c.target != "" {
+				p.dst(c.target)
+			}
+			made := p.make(api.MirrorSpec{})
+			p.prepare(made)
+			p.finish(made)
+			if got := p.query(columns); got != c.want {
+				t.Errorf("columns %s, want %s", got, c.want)
+			}
+			if got := p.query("SELECT count(*) FROM pg_constraint WHERE contypid = 'em'::regtype AND contype = 'c'"); (got == "1") != (c.target == "") {
+				t.Errorf("%s checks of the domain", got)
+			}
+			if noted := strings.Contains(strings.Join(made.API.Notes, "\n"), `check "em_check" is not created: extension citext is in another schema`); noted != (c.target != "") {
+				t.Errorf("notes: %q", made.API.Notes)
+			}
+		})
+	}
+}
+
 func TestPartitionsRoutesAndColumns(t *testing.T) {
 	p := newPair(t, 15)
 	p.src("CREATE TABLE events (at date NOT NULL, id int NOT NULL, v text, secret text, PRIMARY KEY (at, id)) PARTITION BY RANGE (at)",
@@ -264,7 +303,7 @@ func TestPartitionsRoutesAndColumns(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	p := newPair(t, 15)
-	p.src("CREATE TABLE a (id int PRIMARY KEY, gone text)", "CREATE SCHEMA b", "CREATE TABLE b.a (id int PRIMARY KEY)", "CREATE VIEW v AS SELECT 1")
+	p.src("CREATE TABLE a (id int PRIMARY KEY, gone text)", "CREATE SCHEMA b", "CREATE TABLE b.a (id int PRIMARY KEY)", "CREATE VIEW v AS SELECT 1", "CREATE TABLE bare ()", "INSERT INTO bare DEFAULT VALUES")
 	p.dst("CREATE VIEW taken AS SELECT 1")
 	for _, c := range []struct {
 		spec api.MirrorSpec
@@ -275,6 +314,8 @@ func TestRefusals(t *testing.T) {
 		{api.MirrorSpec{Exclude: []string{"public.a.gnoe"}}, errs.BadPattern, "public.a.gnoe of exclude matches no column"},
 		{api.MirrorSpec{Filters: []api.Filter{{Table: "publik.a", Where: "id > 0"}}}, errs.BadPattern, "publik.a of filters matches no table"},
 		{api.MirrorSpec{Tables: []string{"public.v"}}, errs.TableUnsupported, "view"},
+		{api.MirrorSpec{Tables: []string{"public.bare"}}, errs.TableUnsupported, "no columns"},
+		{api.MirrorSpec{Tables: []string{"b.a"}, Exclude: []string{"b.a.*"}}, errs.TableUnsupported, "all its columns"},
 		{api.MirrorSpec{Routes: []api.Route{{From: "*.*", To: "c.*"}}}, errs.BadPattern, "would both go"},
 		{api.MirrorSpec{Exclude: []string{"public.a.id"}}, errs.BadPattern, "part of the key"},
 		{api.MirrorSpec{Tables: []string{"public.a"}, Routes: []api.Route{{From: "public.a", To: "public.taken"}}}, errs.TargetTable, "is not a table"},
@@ -284,6 +325,9 @@ func TestRefusals(t *testing.T) {
 		if _, err := p.try(c.spec); !errs.Is(err, c.code) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %s %q", c.spec, err, c.code, c.want)
 		}
+	}
+	if made := p.make(api.MirrorSpec{Except: []string{"b.*"}}); len(made.Tables) != 1 || !slices.Contains(made.API.Notes, "public.bare is left out: it has no columns whose values are in the log") {
+		t.Errorf("%d tables; notes %q", len(made.Tables), made.API.Notes)
 	}
 	if _, err := plan.Make(t.Context(), env.Real(nil), plan.Request{Source: p.config("postgres://x@127.0.0.1:1/x"), Target: p.config(p.to)}); !errs.Is(err, errs.SourceUnreachable) {
 		t.Error(err)

@@ -165,6 +165,10 @@ func (s *Selection) Pick(tables []pg.TableName) (picked []pg.TableName, left []L
 			} else {
 				l.Why = fmt.Sprintf("it is a partition: mirror %s, whose changes are published as a whole", root)
 			}
+		case len(t.Columns) == 0:
+			l.Why = "it has no columns whose values are in the log"
+		case s.allExcluded(t):
+			l.Why = "all its columns are left out"
 		default:
 			picked = append(picked, t)
 			continue
@@ -172,6 +176,10 @@ func (s *Selection) Pick(tables []pg.TableName) (picked []pg.TableName, left []L
 		left = append(left, l)
 	}
 	return picked, left
+}
+
+func (s *Selection) allExcluded(t pg.TableName) bool {
+	return !slices.ContainsFunc(t.Columns, func(c string) bool { return !s.Excluded(t.Schema, t.Name, c) })
 }
 
 // Unmatched lists the patterns of Tables that take nothing, which is how a misspelt name looks.

@@ -164,8 +164,13 @@ func TestPick(t *testing.T) {
 		{OID: 6, Schema: "public", Name: "view", Kind: 'v', Persistence: 'p'},
 		{OID: 7, Schema: "public", Name: "unlogged", Kind: 'r', Persistence: 'u'},
 		{OID: 8, Schema: "_weir", Name: "ledger", Kind: 'r', Persistence: 'p'},
+		{OID: 9, Schema: "public", Name: "hidden", Kind: 'r', Persistence: 'p'},
 	}
-	s := compile(t, api.MirrorSpec{Tables: []string{"public.*,app.lone_leaf,gone.*"}})
+	for i := range all {
+		all[i].Columns = []string{"id"}
+	}
+	all = append(all, pg.TableName{OID: 10, Schema: "public", Name: "bare", Kind: 'r', Persistence: 'p'})
+	s := compile(t, api.MirrorSpec{Tables: []string{"public.*,app.lone_leaf,gone.*"}, Exclude: []string{"public.hidden.*"}})
 	picked, left := s.Pick(all)
 	var names []string
 	for _, p := range picked {
@@ -178,8 +183,9 @@ func TestPick(t *testing.T) {
 	for _, l := range left {
 		why[l.Table.Name] = l
 	}
-	if len(why) != 4 || !why["leaf"].Part || why["lone_leaf"].Part || !why["lone_leaf"].Named ||
-		!strings.Contains(why["lone_leaf"].Why, "other.root") || why["view"].Named || !strings.Contains(why["unlogged"].Why, "unlogged") {
+	if len(why) != 6 || !why["leaf"].Part || why["lone_leaf"].Part || !why["lone_leaf"].Named ||
+		!strings.Contains(why["lone_leaf"].Why, "other.root") || why["view"].Named || !strings.Contains(why["unlogged"].Why, "unlogged") ||
+		!strings.Contains(why["hidden"].Why, "all its columns") || !strings.Contains(why["bare"].Why, "no columns") {
 		t.Errorf("left out: %+v", left)
 	}
 	if got := s.Unmatched(all); !slices.Equal(got, []string{"gone.*"}) {

@@ -143,6 +143,11 @@ func (v *verifier) match(t *table, s, x *pg.Table, from, to database) string {
 		t.source.names, t.target.names = append(t.source.names, c.Name), append(t.target.names, c.Name)
 		t.source.columns, t.target.columns = append(t.source.columns, a), append(t.target.columns, b)
 	}
+	for i := range x.Columns {
+		if name := x.Columns[i].Name; s.Column(name) == nil && name != v.r.SoftDelete {
+			t.report.Notes = append(t.report.Notes, fmt.Sprintf("column %s is on the target only", pg.Ident(name)))
+		}
+	}
 	key := keyOf(s)
 	for _, name := range key {
 		i := slices.Index(t.source.names, name)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -212,7 +213,7 @@ public.t changed "B4711Y" v="4711"/"-1"
 
 func TestSelectionIsRespected(t *testing.T) {
 	p := newPair(t, 15, 15)
-	p.src("CREATE TABLE users (id int PRIMARY KEY, name text, password text, region text)", "CREATE TABLE skipped (id int PRIMARY KEY)",
+	p.src("CREATE TABLE users (id int PRIMARY KEY, name text, password text, region text, loud text GENERATED ALWAYS AS (upper(name)) STORED)", "CREATE TABLE skipped (id int PRIMARY KEY)",
 		"INSERT INTO users SELECT g, 'n' || g, 'secret', CASE WHEN g % 2 = 0 THEN 'eu' ELSE 'us' END FROM generate_series(1, 1000) g", "CREATE VIEW v AS SELECT 1")
 	p.dst("CREATE SCHEMA copy", "CREATE TABLE copy.m_users (id bigint PRIMARY KEY, name varchar, region text, extra int DEFAULT 5, gone timestamptz)",
 		"INSERT INTO copy.m_users SELECT g, 'n' || g, 'eu' FROM generate_series(2, 1000, 2) g",
@@ -223,6 +224,9 @@ func TestSelectionIsRespected(t *testing.T) {
 	p.want(r, "")
 	if r.Rows != 500 || r.Tables[0].Target != "copy.m_users" || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "public.v is not compared") {
 		t.Errorf("%+v", r)
+	}
+	if want := []string{`generated column "loud" is on the source only`, `column "extra" is on the target only`}; !slices.Equal(r.Tables[0].Notes, want) {
+		t.Errorf("notes of the table: %q, want %q", r.Tables[0].Notes, want)
 	}
 	p.dst("UPDATE copy.m_users SET gone = now() WHERE id = 500")
 	p.want(p.run(verify.Request{Selection: select_(t, spec), SoftDelete: "gone", RangeRows: 100}), `
