@@ -131,7 +131,7 @@ func (p *program) app(io cli.IO) *cli.App {
 			Examples: []cli.Example{{Line: "weir help W1003"}, {Line: "weir help pipelines delete"}},
 			Run:      func(_ context.Context, c *cli.Call) error { return c.App.PrintHelp(c.Args) }},
 		{Name: "version", Short: "Show the version of this binary and of the server", Run: p.showVersion},
-		{Name: "docs", Short: "Write the generated documentation", Hidden: true, Subs: []cli.Command{
+		{Name: "docs", Short: "Write the manual pages and the generated documentation", Subs: []cli.Command{
 			{Name: "markdown", Short: "docs/cli.md, docs/options.md and docs/errors below DIR", Args: []cli.Arg{{Name: "DIR"}}, Run: p.docsMarkdown},
 			{Name: "man", Short: "Manual pages", Args: []cli.Arg{{Name: "DIR"}}, Run: p.docsMan},
 		}},

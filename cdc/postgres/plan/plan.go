@@ -148,6 +148,7 @@ type maker struct {
 	unmatched []string
 	idle      []string
 
+	there     map[string]bool // what Before passes over: the target has these schemas
 	opts      pg.TargetOptions
 	available map[string]bool // extensions that the target could install
 	mirrored  map[uint32]*pg.Target
@@ -383,6 +384,9 @@ func (m *maker) describe() {
 		p.API.Bytes += t.EstBytes
 	}
 	for _, st := range p.Before {
+		if m.there[st.What] {
+			continue
+		}
 		p.API.DDL = append(p.API.DDL, st.SQL...)
 	}
 	for _, st := range p.After {

@@ -126,6 +126,9 @@ func TestMakePrepareFinish(t *testing.T) {
 			if made.Tables[1].Source.Name != "log" || made.Tables[1].Key != nil || !slices.Equal(made.Tables[0].Key, []string{"id"}) {
 				t.Errorf("keys: %v of %s, %v", made.Tables[1].Key, made.Tables[1].Source, made.Tables[0].Key)
 			}
+			if ddl := strings.Join(made.API.DDL, "\n"); strings.Contains(ddl, "CREATE SCHEMA") || !strings.Contains(ddl, "CREATE TABLE") {
+				t.Errorf("the target has its schema, and the plan shows\n%s", ddl)
+			}
 			if made.SourceIdentity.System == "" {
 				t.Error("the source's identity is unknown")
 			}

@@ -43,11 +43,15 @@ func (m *maker) describeTarget(ctx context.Context, conn *pgx.Conn) error {
 		m.opts.Extensions[name] = x.Schema
 	}
 	var replica bool
-	var available []string
-	err = conn.QueryRow(ctx, `SELECT ARRAY(SELECT name::text FROM pg_available_extensions),
-		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`).Scan(&available, &replica)
+	var available, schemas []string
+	err = conn.QueryRow(ctx, `SELECT ARRAY(SELECT name::text FROM pg_available_extensions), ARRAY(SELECT nspname::text FROM pg_namespace),
+		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`).Scan(&available, &schemas, &replica)
 	if err != nil {
 		return fmt.Errorf("read what the target offers: %w", err)
+	}
+	m.there = map[string]bool{}
+	for _, name := range schemas {
+		m.there[pg.CreateSchema(name).What] = true
 	}
 	m.available = map[string]bool{}
 	for _, name := range available {

@@ -432,3 +432,17 @@ public.t changed "6" a="1"/"0"
 		t.Errorf("%d waits in %s", calls, time.Since(begin))
 	}
 }
+
+// What a user has just written is checked; what a mirror was started with may be about a table that is gone.
+func TestPatternsWithoutTable(t *testing.T) {
+	p := newPair(t, 15, 15)
+	p.both("CREATE TABLE a (id int PRIMARY KEY, v text)")
+	r := verify.Request{Source: config(t, p.from), Target: config(t, p.to), Settle: settle, Selection: select_(t, api.MirrorSpec{Exclude: []string{"public.a.w"}})}
+	if _, err := verify.Run(t.Context(), env.Real(nil), r); err != nil {
+		t.Error(err)
+	}
+	r.Check = true
+	if _, err := verify.Run(t.Context(), env.Real(nil), r); !errs.Is(err, errs.BadPattern) {
+		t.Error(err)
+	}
+}
