@@ -338,7 +338,7 @@ func TestSharedSlot(t *testing.T) {
 	f.wantSlots("b reads a slot of its own again", f.shared(), ownB)
 	before := f.src.one(t, `SELECT pg_current_wal_lsn()`)
 	eventually(t, waitLimit, "the shared slot moves on", func() (bool, string) {
-		got := f.src.one(t, fmt.Sprintf(`SELECT confirmed_flush_lsn > '%s' FROM pg_replication_slots WHERE slot_name = '%s'`, before, f.shared()))
+		got := f.src.one(t, fmt.Sprintf(`SELECT count(*) = 1 FROM pg_replication_slots WHERE confirmed_flush_lsn > '%s' AND slot_name = '%s'`, before, f.shared()))
 		return got == "t", got
 	})
 	f.level("a", "c")
