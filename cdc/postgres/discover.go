@@ -1,0 +1,360 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// What happens to the catalog while the log is read: tables that come and go, and orders from outside, obeyed between two
+// transactions.
+
+// command is an order to the receiving goroutine, obeyed between two transactions.
+type command struct {
+	present []pg.TableName // the selected tables that exist now
+	columns []listedColumn // of tables that are published with a list of columns
+	refresh []string       // patterns; none: every table
+	done    chan error     // of refresh; buffered
+}
+
+func (s *Source) wake() {
+	s.feed.interrupt()
+}
+
+// discover looks for new and dropped tables on a connection of its own.
+func (s *Source) discover() {
+	var conn *pgx.Conn
+	defer func() {
+		if conn != nil {
+			_ = conn.Close(context.Background())
+		}
+	}()
+	var last []pg.TableName
+	var lastColumns []listedColumn
+	for s.env.Clock.Sleep(s.ctx, s.opts.DiscoveryPeriod) == nil {
+		if conn == nil || conn.IsClosed() {
+			var err error
+			if conn, err = pg.ConnectPgx(s.ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " discovery"}); err != nil {
+				continue // the stream will say what is wrong with the server
+			}
+		}
+		names, err := s.selected(s.ctx, conn)
+		if err != nil {
+			continue
+		}
+		columns, err := s.listedColumns(s.ctx, conn)
+		if err != nil {
+			continue
+		}
+		pending := s.copying.Load()
+		if slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
+			continue
+		}
+		select {
+		case s.commands <- command{present: names, columns: columns}:
+			last, lastColumns = names, columns
+			s.wake()
+		default: // the last one has not been obeyed yet
+		}
+	}
+}
+
+// attend runs the orders that came, and one chunk of a copy that is under way. A chunk makes the stream wait, so the
+// stream gets as long to itself afterwards.
+func (s *Source) attend() error {
+	if err := s.obey(); err != nil {
+		return err
+	}
+	if len(s.again) > 0 {
+		if err := s.copyAgain(s.again); err != nil {
+			return err
+		}
+		s.again = nil
+	}
+	if !s.copying.Load() {
+		return nil
+	}
+	now := s.env.Clock.Now()
+	if wait := s.nextChunk.Sub(now); wait > 0 {
+		s.feed.interruptIn(wait)
+		return nil
+	}
+	err := s.copyChunk()
+	end := s.env.Clock.Now()
+	s.nextChunk = end.Add(max(end.Sub(now), time.Millisecond))
+	if err == nil && s.copying.Load() {
+		s.feed.interruptIn(s.nextChunk.Sub(end))
+	}
+	return err
+}
+
+func (s *Source) obey() error {
+	for {
+		select {
+		case c := <-s.commands:
+			var err error
+			if c.done != nil {
+				err = s.beginRefresh(c.refresh)
+				c.done <- err
+				if _, isRecord := errs.As(err); isRecord && !errs.Is(err, errs.SourceUnreachable) {
+					err = nil // the asker was told
+				}
+			} else {
+				if err = s.follow(c.present); err == nil {
+					err = s.listAnew(c.columns)
+				}
+			}
+			if err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// follow takes up tables that appeared and lets go of those that are gone.
+func (s *Source) follow(present []pg.TableName) error {
+	var fresh []pg.TableName
+	have := map[uint32]bool{}
+	for _, t := range present {
+		have[t.OID] = true
+		if s.tables[t.OID] == nil && s.copies[t.OID] == nil {
+			fresh = append(fresh, t)
+		}
+	}
+	for oid, shape := range s.tables {
+		if have[oid] {
+			continue
+		}
+		if err := s.letGo(oid, shape); err != nil {
+			return err
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	var oids []uint32
+	for _, t := range fresh {
+		oids = append(oids, t.OID)
+	}
+	specs, err := s.present(oids)
+	if specs == nil || err != nil {
+		return err
+	}
+	if specs = s.identified(specs); len(specs) == 0 {
+		return nil
+	}
+	oids = oids[:0]
+	for _, t := range specs {
+		oids = append(oids, t.OID)
+	}
+	for _, t := range specs {
+		if s.binary {
+			for _, c := range t.Columns {
+				if c.Generated == 0 && !streamBinary(c.Type) {
+					return ErrTextNeeded
+				}
+			}
+		}
+	}
+	if s.opts.Join != nil {
+		if err := s.opts.Join(s.ctx, oids); err != nil {
+			return err
+		}
+	}
+	if err := s.publish(s.ctx, specs); err == errTableGone {
+		s.lookAgain.Store(true)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	floor, err := s.horizon()
+	if err != nil {
+		return err
+	}
+	for _, t := range specs {
+		s.env.Log.Info("table joins", "table", t.String())
+		s.specs[t.OID] = t
+		s.copies[t.OID] = &liveCopy{First: true, Floor: floor}
+		s.progress.mu.Lock()
+		s.progress.tables[t.OID] = &TableProgress{Schema: t.Schema, Name: t.Name, EstRows: t.RelTuples, EstBytes: t.Bytes, Copying: true}
+		s.progress.mu.Unlock()
+	}
+	s.copying.Store(true)
+	return nil
+}
+
+// identified leaves out tables whose rows cannot be told apart: once such a table is published the server refuses every
+// UPDATE and DELETE of the application. They join when they have got an identity.
+func (s *Source) identified(specs []*pg.Table) []*pg.Table {
+	var out []*pg.Table
+	for _, t := range specs {
+		if t.Identity == 'f' || len(t.IdentityKey) > 0 {
+			out = append(out, t)
+			delete(s.nameless, t.OID)
+			continue
+		}
+		if !s.nameless[t.OID] {
+			s.nameless[t.OID] = true
+			s.env.Log.Warn("a new table does not join, because it has no primary key; it joins when it has one, or REPLICA IDENTITY FULL", "table", t.String())
+		}
+		s.lookAgain.Store(true)
+	}
+	return out
+}
+
+// present describes tables as they are now. Nil: one was dropped at this moment, and the catalog is looked at again.
+func (s *Source) present(oids []uint32) ([]*pg.Table, error) {
+	specs, err := pg.LoadShapes(s.ctx, s.ctl, oids)
+	if gone(err) {
+		s.lookAgain.Store(true)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	return specs, nil
+}
+
+// gone tells that a catalog changed while it was read: functions that print definitions see the present, and the query
+// around them a moment before.
+func gone(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "XX000" && strings.HasPrefix(e.Message, "cache lookup failed")
+}
+
+// listedColumn is a column of a table that is published with a list of columns.
+type listedColumn struct {
+	table  uint32
+	name   string
+	listed bool
+}
+
+// listedColumns reads them. A list does not grow with its table: values of a column that is added later would stay
+// behind without a word.
+func (s *Source) listedColumns(ctx context.Context, conn *pgx.Conn) ([]listedColumn, error) {
+	if s.version < 150000 || s.opts.KeepPublication {
+		return nil, nil
+	}
+	rows, err := conn.Query(ctx, `SELECT r.prrelid::int8, a.attname, a.attnum = ANY (r.prattrs::int2[])
+		FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_attribute a ON a.attrelid = r.prrelid
+		WHERE p.pubname = $1 AND r.prattrs IS NOT NULL AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+		ORDER BY 1, a.attnum`, s.opts.Publication)
+	if err != nil {
+		return nil, err
+	}
+	var out []listedColumn
+	var oid int64
+	var c listedColumn
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.name, &c.listed}, func() error {
+		c.table = uint32(oid)
+		out = append(out, c)
+		return nil
+	})
+	return out, err
+}
+
+// listAnew publishes columns that were added to tables with a list, and copies these tables again, because rows written
+// meanwhile came without them.
+//
+// The copy is noted before the list changes: a new column can be described only behind that, so that a crash finds
+// either the note, or a column that is not known yet and the same way open again.
+func (s *Source) listAnew(columns []listedColumn) error {
+	var oids []uint32
+	for _, c := range columns {
+		known := s.tables[c.table]
+		if known == nil || s.opts.Excluded(known.Schema, known.Name, c.name) || slices.Contains(oids, c.table) ||
+			c.listed && slices.ContainsFunc(known.Columns, func(k columnShape) bool { return k.Name == c.name }) {
+			continue
+		}
+		if s.copies[c.table] != nil {
+			s.lookAgain.Store(true) // its copy may be of the old list; when that is done
+			continue
+		}
+		oids = append(oids, c.table)
+	}
+	if len(oids) == 0 {
+		return nil
+	}
+	specs, err := s.present(oids)
+	if specs == nil || err != nil {
+		return err
+	}
+	if err := s.reader.flush(); err != nil {
+		return err
+	}
+	for _, t := range specs {
+		c := &liveCopy{}
+		state := append(positionState(s.reader.position), liveCopyState(t.OID, c))
+		if err := s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state}); err != nil {
+			return err
+		}
+		name := pg.Ident(s.opts.Publication)
+		sql := "BEGIN; ALTER PUBLICATION " + name + " DROP TABLE " + pg.Qualified(t.Schema, t.Name) + "; ALTER PUBLICATION " + name + " ADD TABLE " + s.publishItem(t) + "; COMMIT"
+		if _, err := s.ctl.PgConn().Exec(s.ctx, sql).ReadAll(); err != nil {
+			return errs.New(errs.SourceStream, "publish the new columns of %s: %w", t, err).Because(err)
+		}
+		if c.Floor, err = s.horizon(); err != nil {
+			return err
+		}
+		s.env.Log.Info("new columns are published, and the table is copied again", "table", t.String())
+		s.specs[t.OID], s.copies[t.OID] = t, c
+		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
+	}
+	s.copying.Store(true)
+	return nil
+}
+
+// sameTable ignores the columns, whose changes the stream tells.
+func sameTable(a, b pg.TableName) bool {
+	return a.OID == b.OID && a.Schema == b.Schema && a.Name == b.Name && a.Kind == b.Kind && a.Persistence == b.Persistence && a.Parent == b.Parent
+}
+
+// letGo ends the mirroring of a table that was dropped, that was renamed out of the selection, or that lost its last
+// column: the target keeps the rows then, and when the table has a column again it joins anew.
+func (s *Source) letGo(oid uint32, shape *tableShape) error {
+	var exists bool
+	if err := s.ctl.QueryRow(s.ctx, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::oid)`, fmt.Sprint(oid)).Scan(&exists); err != nil {
+		return s.lost(err)
+	}
+	delete(s.tables, oid)
+	delete(s.copies, oid)
+	delete(s.filters, oid)
+	rel := s.reader.rels[oid]
+	if rel != nil {
+		s.reader.rels[oid] = &relation{msg: rel.msg}
+		s.reader.last = nil
+	}
+	s.progress.mu.Lock()
+	delete(s.progress.tables, oid)
+	s.progress.mu.Unlock()
+	if exists && !s.opts.KeepPublication {
+		// Its rows would go on being sent for nothing. In a publication for everything there is nothing to take out.
+		if _, err := s.ctl.Exec(s.ctx, "ALTER PUBLICATION "+pg.Ident(s.opts.Publication)+" DROP TABLE "+pg.Qualified(shape.Schema, shape.Name)); err != nil {
+			s.env.Log.Warn("table stays in the publication", "table", shape.Schema+"."+shape.Name, "error", err)
+		}
+	}
+	m := dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: append(positionState(s.reader.position),
+		dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil))}
+	if !exists {
+		m.Kind = dataflow.KindSchema
+		m.Schema = &changelog.SchemaChange{
+			Old:   &changelog.Relation{ID: oid, Schema: shape.Schema, Name: shape.Name},
+			Steps: []changelog.SchemaStep{{Kind: changelog.DropTable}},
+		}
+	}
+	s.env.Log.Info("table leaves", "table", shape.Schema+"."+shape.Name, "dropped", !exists)
+	return s.send(m)
+}
