@@ -329,6 +329,10 @@ func (s *Source) letGo(oid uint32, shape *tableShape) error {
 	if err := s.ctl.QueryRow(s.ctx, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::oid)`, fmt.Sprint(oid)).Scan(&exists); err != nil {
 		return s.lost(err)
 	}
+	// Under load rows of transactions that ended are still gathered, and the note below carries a position behind them.
+	if err := s.reader.flush(); err != nil {
+		return err
+	}
 	delete(s.tables, oid)
 	delete(s.copies, oid)
 	delete(s.filters, oid)

@@ -480,6 +480,18 @@ func (r *reader) pause() error {
 	return r.flush()
 }
 
+// mayCut refuses a boundary that would not hold: inside of a transaction, or ahead of rows that were read and not sent.
+// A cut there would be a position without its rows, which a crash before the next cut turns into a loss.
+func (r *reader) mayCut() error {
+	switch {
+	case r.inTx || r.inBlock:
+		return errs.New(errs.EngineInternal, "a boundary inside of a transaction at %s", r.position)
+	case r.rows != nil && len(r.rows.Entries) > 0:
+		return errs.New(errs.EngineInternal, "a boundary at %s ahead of %d rows that belong before it", r.position, len(r.rows.Entries))
+	}
+	return nil
+}
+
 // between tells whether no transaction is unfinished.
 func (r *reader) between() bool { return !r.inTx && !r.inBlock && len(r.open) == 0 }
 

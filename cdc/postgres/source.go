@@ -397,8 +397,10 @@ func (s *Source) startStreaming(ctx context.Context) error {
 
 // send hands a message to the worker; a full queue is the back-pressure that stops the socket from being read.
 func (s *Source) send(m dataflow.Message) error {
-	if m.Boundary && s.reader != nil && (s.reader.inTx || s.reader.inBlock) {
-		return errs.New(errs.EngineInternal, "a boundary inside of a transaction at %s", s.reader.position)
+	if m.Boundary && s.reader != nil {
+		if err := s.reader.mayCut(); err != nil {
+			return err
+		}
 	}
 	select {
 	case s.out <- m:

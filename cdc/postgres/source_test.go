@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/weirstream/weir/cdc/snapshot"
+	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
 )
 
@@ -41,5 +42,25 @@ func TestKeepaliveInsideTransaction(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestBoundaryBehindItsRows: a note with a position may not overtake rows in front of that position.
+func TestBoundaryBehindItsRows(t *testing.T) {
+	s := &Source{ctx: context.Background(), out: make(chan dataflow.Message, 10)}
+	s.reader = &reader{emit: s.send, rows: &changelog.Rows{}, position: 200}
+	s.reader.rows.Append(s.reader.rows.UseRelation(&changelog.Relation{ID: 1}), changelog.Insert, false, nil, changelog.Image{0, 0})
+	note := dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: positionState(200)}
+	if err := s.send(note); err == nil {
+		t.Fatal("a boundary overtook rows that belong before it")
+	}
+	if err := s.reader.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.send(note); err != nil {
+		t.Fatal(err)
+	}
+	if first := <-s.out; first.Kind != dataflow.KindRows || !first.Boundary {
+		t.Errorf("the first message is of kind %v", first.Kind)
 	}
 }

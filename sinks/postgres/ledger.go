@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
 )
 
 // The ledger is one row for each pipeline and sink. A target transaction that publishes a checkpoint moves the row from
@@ -96,7 +97,7 @@ func (l *ledger) ensure(ctx context.Context) error {
 	if _, err := l.conn.PgConn().Exec(ctx, script).ReadAll(); err != nil {
 		_, _ = l.conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
 		var pgErr *pgconn.PgError
-		if !errors.As(err, &pgErr) || Retryable(pgErr) {
+		if !errors.As(err, &pgErr) || pg.Passing(pgErr) {
 			return fmt.Errorf("create the ledger: %w", err)
 		}
 		return errs.New(errs.TargetRejected, "cannot create schema _weir with weir's ledger: %w", err).Because(err).

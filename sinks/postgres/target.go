@@ -388,7 +388,7 @@ func (t *Target) wrap(err error) error {
 	case pgErr.Code == fenceState:
 		return errs.New(errs.Fenced, "the target refused generation %d: %s", t.gen, pgErr.Message).Because(err).
 			WithHint("another weir took the pipeline over")
-	case Retryable(pgErr):
+	case pg.Passing(pgErr):
 		return errs.New(errs.TargetUnreachable, "target %s: %s", t.opts.Config.Server(), pgErr.Message).Because(err)
 	}
 	e := errs.New(errs.TargetRejected, "the target refused a change: %s", pgErr.Message).Because(err)
@@ -400,15 +400,6 @@ func (t *Target) wrap(err error) error {
 		e.Detail = strings.TrimSpace(e.Detail + " " + pgErr.Where)
 	}
 	return e
-}
-
-// Retryable tells whether the same work can succeed on a new connection.
-func Retryable(e *pgconn.PgError) bool {
-	switch e.Code {
-	case "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "25006", "53100", "53200":
-		return true
-	}
-	return strings.HasPrefix(e.Code, "08")
 }
 
 func (t *Target) loadTable(ctx context.Context, schema, name string) (*pg.Table, error) {

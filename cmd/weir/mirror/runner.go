@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -222,12 +223,15 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 // passing takes errors that a server's restart, a failover or a lock can cause anywhere for what they are: the same work
 // can succeed on a new connection, whatever it was that they met.
 func passing(err error) error {
-	var pgErr *pgconn.PgError
-	if err == nil || !errors.As(err, &pgErr) || !sink.Retryable(pgErr) || errs.Is(err, errs.TargetConflict) {
+	e, coded := errs.As(err)
+	if coded && slices.Contains(triedAgain, e.Code) || !pg.Passing(err) {
 		return err
 	}
 	return errs.New(errs.TargetUnreachable, "interrupted: %w", err)
 }
+
+// triedAgain are the codes that say so themselves.
+var triedAgain = []errs.Code{errs.SourceUnreachable, errs.SourceStream, errs.TargetUnreachable, errs.TargetConflict}
 
 // Remove implements coordinator.Runner.
 func (r *Runner) Remove(ctx context.Context, p api.Pipeline) error {
@@ -451,7 +455,7 @@ func (r *running) prepare(ctx context.Context) error {
 func brokenOff(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
-		return sink.Retryable(pgErr)
+		return pg.Passing(pgErr)
 	}
 	_, coded := errs.As(err)
 	return err != nil && !coded

@@ -1,0 +1,27 @@
+package pg
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Passing tells whether the same work can succeed on a new connection: the connection ended, or the server refused for
+// what a restart, a failover, a lock or a moment's shortage can cause anywhere. What it says about the databases
+// themselves is not passing, and neither is an error that came from elsewhere.
+func Passing(err error) bool {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		switch refused.Code {
+		case "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "25006", "53100", "53200":
+			return true
+		}
+		return strings.HasPrefix(refused.Code, "08")
+	}
+	var network *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.As(err, &network) || pgconn.SafeToRetry(err) // what was never sent: the connection had ended before
+}
