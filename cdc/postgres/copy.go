@@ -43,7 +43,7 @@ type copyState struct {
 	snapshot string         // exported name
 	view     *snapshot.View // of a later snapshot; nil: the slot's own
 	mu       sync.Mutex
-	lanes    map[int]*pgconn.PgConn
+	viewing  map[int]*pgconn.PgConn
 	initial  []dataflow.StateChange
 }
 
@@ -376,7 +376,7 @@ func (s *Source) walNow() string {
 }
 
 // OpenRange implements dataflow.Copier.
-func (s *Source) OpenRange(ctx context.Context, lane int, r dataflow.Range) (dataflow.RangeStream, error) {
+func (s *Source) OpenRange(ctx context.Context, worker int, r dataflow.Range) (dataflow.RangeStream, error) {
 	c := &s.copy
 	var cr copyRange
 	for _, x := range c.ranges {
@@ -388,7 +388,7 @@ func (s *Source) OpenRange(ctx context.Context, lane int, r dataflow.Range) (dat
 	if t == nil {
 		return nil, errs.New(errs.EngineInternal, "range %s is not part of the copy", r.ID)
 	}
-	conn, err := s.lane(ctx, lane)
+	conn, err := s.viewing(ctx, worker)
 	if err != nil {
 		return nil, err
 	}
@@ -406,7 +406,7 @@ func (s *Source) OpenRange(ctx context.Context, lane int, r dataflow.Range) (dat
 		return s.emptyRange(cr.oid), nil
 	}
 	cols, binary := s.copyColumns(t)
-	st := &rangeStream{source: s, oid: cr.oid, binary: binary, columns: cols, conn: conn, lane: lane,
+	st := &rangeStream{source: s, oid: cr.oid, binary: binary, columns: cols, conn: conn, worker: worker,
 		pieces: make(chan []byte, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
 	sql := s.copyOut(t, cols, cr.where(t), binary)
 	s.tableProgress(cr.oid, func(p *TableProgress) { p.Copying = true })
@@ -418,8 +418,8 @@ func (s *Source) OpenRange(ctx context.Context, lane int, r dataflow.Range) (dat
 	return st, nil
 }
 
-// hold keeps the table from being changed until the lane ends. It tells whether the table is still as the copy's plan
-// has it: no column came or went, and it was not written anew since before the lane's view was taken; see filenodes.
+// hold keeps the table from being changed until the worker ends. It tells whether the table is still as the copy's plan
+// has it: no column came or went, and it was not written anew since before the worker's view was taken; see filenodes.
 func (s *Source) hold(ctx context.Context, conn *pgconn.PgConn, t *pg.Table) (same bool, err error) {
 	results, err := conn.Exec(ctx, fmt.Sprintf(`LOCK TABLE %[1]s IN ACCESS SHARE MODE;
 		SELECT coalesce(%[2]s, ''), (SELECT string_agg(concat_ws(' ', attnum, attname, atttypid::int8, atttypmod), ',' ORDER BY attnum)
@@ -520,12 +520,12 @@ func (s *Source) copyOut(t *pg.Table, cols []string, where string, binary bool) 
 	return sql + ") TO STDOUT" + format
 }
 
-// lane is a connection inside a transaction with the copy's snapshot.
-func (s *Source) lane(ctx context.Context, lane int) (*pgconn.PgConn, error) {
+// viewing is a worker's connection inside a transaction with the copy's snapshot.
+func (s *Source) viewing(ctx context.Context, worker int) (*pgconn.PgConn, error) {
 	c := &s.copy
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if conn := c.lanes[lane]; conn != nil {
+	if conn := c.viewing[worker]; conn != nil {
 		return conn, nil
 	}
 	conn, err := pg.Connect(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " copy"})
@@ -537,10 +537,10 @@ func (s *Source) lane(ctx context.Context, lane int) (*pgconn.PgConn, error) {
 		_ = conn.Close(ctx)
 		return nil, s.lost(err)
 	}
-	if c.lanes == nil {
-		c.lanes = map[int]*pgconn.PgConn{}
+	if c.viewing == nil {
+		c.viewing = map[int]*pgconn.PgConn{}
 	}
-	c.lanes[lane] = conn
+	c.viewing[worker] = conn
 	return conn, nil
 }
 
@@ -639,10 +639,10 @@ func (c *copyState) close(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ctx = context.WithoutCancel(ctx)
-	for _, l := range c.lanes {
+	for _, l := range c.viewing {
 		_ = l.Close(ctx)
 	}
-	c.lanes = nil
+	c.viewing = nil
 	if c.exporter != nil {
 		_ = c.exporter.Close(ctx)
 		c.exporter = nil
@@ -660,7 +660,7 @@ type rangeStream struct {
 	binary  bool
 	columns []string
 	conn    *pgconn.PgConn
-	lane    int
+	worker  int
 	pieces  chan []byte
 	free    chan []byte
 	stop    chan struct{}
@@ -750,17 +750,17 @@ func (r *rangeStream) Close() error {
 	r.once.Do(func() {
 		close(r.stop)
 		if !r.ended {
-			r.source.dropLane(r.lane)
+			r.source.dropViewing(r.worker)
 		}
 	})
 	return nil
 }
 
-func (s *Source) dropLane(lane int) {
+func (s *Source) dropViewing(worker int) {
 	s.copy.mu.Lock()
 	defer s.copy.mu.Unlock()
-	if c := s.copy.lanes[lane]; c != nil {
-		delete(s.copy.lanes, lane)
+	if c := s.copy.viewing[worker]; c != nil {
+		delete(s.copy.viewing, worker)
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = c.Close(ctx)

@@ -81,9 +81,9 @@ func (s *Source) Refresh(ctx context.Context, patterns []string) error {
 	}
 }
 
-// RefreshLater is Refresh for a Source that does not run: changes of its stored state, by which the tables join anew at
-// its next start. Nothing of theirs is read before that, since one of their changes may be why it does not run.
-func RefreshLater(state dataflow.State, patterns []string) ([]dataflow.StateChange, error) {
+// RefreshLater is Refresh for a Source that does not run: the keys of its stored state without which the tables join anew
+// at its next start. Nothing of theirs is read before that, since one of their changes may be why it does not run.
+func RefreshLater(state dataflow.State, patterns []string) (forget []string, err error) {
 	if state[liveKey] == nil {
 		return nil, errs.New(errs.PipelineState, "the first copy is not complete").WithHint("it goes on when the pipeline is resumed")
 	}
@@ -95,12 +95,11 @@ func RefreshLater(state dataflow.State, patterns []string) ([]dataflow.StateChan
 	if err != nil {
 		return nil, err
 	}
-	var forget []dataflow.StateChange
 	for _, oid := range oids {
-		forget = append(forget, dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil))
+		forget = append(forget, tableKey(oid), liveCopyState(oid, nil).Key)
 		for key := range state {
 			if strings.HasPrefix(key, fmt.Sprintf("%s%d/", doneKey, oid)) {
-				forget = append(forget, dataflow.StateChange{Key: key})
+				forget = append(forget, key)
 			}
 		}
 	}

@@ -48,6 +48,12 @@ type reader struct {
 	// stale holds descriptions that came before our place in a shared stream. They say how later rows are to be read,
 	// but nothing about when a shape changed: each is looked at when its table's next row comes.
 	stale map[uint32]*pgoutput.RelationMsg
+	// ahead are tables whose target has more than our position tells, and up to where: a target that commits in lanes was
+	// ended between two of them. level is the furthest; behind it there are none. final is the commit record of the
+	// transaction at hand.
+	ahead        map[uint32]pg.LSN
+	level, final pg.LSN
+
 	// changes counts those of the transaction at hand. When it is sent a second time, on another stream, repeat of them
 	// are passed over.
 	changes, repeat int
@@ -119,6 +125,9 @@ func (r *reader) step(payload []byte) error {
 		r.inTx, r.xid, r.changes = true, m.Xid, 0
 		// The commit record of the last transaction ends where ours may begin, so the comparison is strict.
 		r.skip = pg.LSN(m.LSN) < r.position
+		if r.final = pg.LSN(m.LSN); r.final >= r.level {
+			r.ahead = nil
+		}
 	case pgoutput.Commit:
 		if r.repeat > 0 || r.repeating {
 			return errs.New(errs.SourceProtocol, "transaction %d came with fewer changes the second time", r.xid)
@@ -185,7 +194,7 @@ func (r *reader) step(payload []byte) error {
 }
 
 func (r *reader) row(m *pgoutput.Message) error {
-	if r.skip {
+	if r.skip || r.ahead != nil && r.holds(m.RelationID) {
 		return nil
 	}
 	rel := r.last
@@ -376,7 +385,14 @@ func (r *reader) restart() error {
 	return nil
 }
 
+// holds tells that the target has the table's rows of the transaction at hand.
+func (r *reader) holds(id uint32) bool { return r.final < r.ahead[id] }
+
 func (r *reader) relation(m *pgoutput.RelationMsg) error {
+	if r.inTx && r.ahead != nil && r.holds(m.ID) {
+		r.describe(m) // an older shape than the one that is stored, perhaps: looked at when a row of it counts
+		return nil
+	}
 	delete(r.stale, m.ID)
 	before := r.rels[m.ID]
 	if before != nil && before.msg.Equal(m) {
@@ -420,6 +436,9 @@ func (r *reader) truncate(m *pgoutput.Message) error {
 	}
 	var tr changelog.Truncate
 	for _, id := range m.Relations {
+		if r.ahead != nil && r.holds(id) {
+			continue
+		}
 		rel, err := r.described(id)
 		if err != nil {
 			return err

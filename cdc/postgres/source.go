@@ -37,7 +37,6 @@ type Options struct {
 	Excluded func(schema, table, column string) bool
 	Filter   func(schema, table string) string
 
-	Lanes           int           // ranges copied at once; default 2
 	RangeBytes      int64         // tables larger than this are copied in ranges of about this size; default 64 MiB
 	StatusPeriod    time.Duration // default 10 s; keep it under the server's wal_sender_timeout
 	DiscoveryPeriod time.Duration // how often new and dropped tables are looked for; default 2 s
@@ -106,8 +105,9 @@ type Source struct {
 	nextChunk  time.Time
 	again      []uint32 // tables whose rows changed without a word in the log: to be copied again
 	position   pg.LSN
-	live       bool // the first copy is complete
-	consistent bool // and the stream is past all that it saw
+	ahead      map[uint32]pg.LSN // tables that the target has further than position
+	live       bool              // the first copy is complete
+	consistent bool              // and the stream is past all that it saw
 
 	copy copyState
 
@@ -148,9 +148,6 @@ type TableProgress struct {
 
 // New returns a Source that Open connects.
 func New(e *env.Env, opts Options) *Source {
-	if opts.Lanes == 0 {
-		opts.Lanes = 2
-	}
 	if opts.RangeBytes == 0 {
 		opts.RangeBytes = 64 << 20
 	}
@@ -255,6 +252,9 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 		return errs.New(errs.StateCorrupt, "stored position: %w", err).Because(err)
 	}
 	s.durable.Store(uint64(s.position))
+	if s.ahead, err = restoreAhead(state); err != nil {
+		return err
+	}
 	if err := s.recoverSlot(ctx); err != nil {
 		return err
 	}
@@ -371,7 +371,10 @@ func (s *Source) startStreaming(ctx context.Context) error {
 	}
 	s.reader = &reader{
 		relations: s, emit: s.send, dec: pgoutput.NewDecoder(s.protocol()), rels: map[uint32]*relation{}, open: map[uint32]bool{},
-		position: s.position, emitted: s.position, delivered: s.delivered.Add,
+		position: s.position, emitted: s.position, delivered: s.delivered.Add, ahead: s.ahead,
+	}
+	for _, at := range s.ahead {
+		s.reader.level = max(s.reader.level, at)
 	}
 	if err := s.enterHub(ctx); err != nil {
 		return err

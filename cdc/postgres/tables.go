@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -526,6 +527,39 @@ func (s *Source) attributes(oid uint32) ([]attribute, error) {
 // lost says that the control connection failed.
 func (s *Source) lost(err error) error {
 	return errs.New(errs.SourceUnreachable, "source %s: %w", s.opts.Config.Server(), err).Because(err)
+}
+
+// aheadKey + OID is given by a target that commits in lanes: how far the table is, where that is further than position.
+const aheadKey = "ahead/"
+
+func restoreAhead(state dataflow.State) (map[uint32]pg.LSN, error) {
+	var ahead map[uint32]pg.LSN
+	for key, value := range state {
+		if !strings.HasPrefix(key, aheadKey) {
+			continue
+		}
+		oid, ok := StateTable(key)
+		at, err := pg.ParseLSN(string(value))
+		if !ok || err != nil {
+			return nil, errs.New(errs.StateCorrupt, "stored position %q of %q", value, key)
+		}
+		if ahead == nil {
+			ahead = map[uint32]pg.LSN{}
+		}
+		ahead[oid] = at
+	}
+	return ahead, nil
+}
+
+// StateTable tells which table a key of the state is about, by its OID; false: it is about all of them.
+func StateTable(key string) (oid uint32, ok bool) {
+	kind, rest, _ := strings.Cut(key, "/")
+	if !slices.Contains([]string{"table", "copy", "done", "bounds", "ahead"}, kind) {
+		return 0, false
+	}
+	rest, _, _ = strings.Cut(rest, "/")
+	n, err := strconv.ParseUint(rest, 10, 32)
+	return uint32(n), err == nil
 }
 
 func loadShapes(state dataflow.State) (map[uint32]*tableShape, error) {

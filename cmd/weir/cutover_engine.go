@@ -155,7 +155,8 @@ func (c *cutting) position(ctx context.Context) error {
 
 func (c *cutting) stored(ctx context.Context) (pg.LSN, error) {
 	var text string
-	err := c.target.QueryRow(ctx, `SELECT convert_from(value, 'UTF8') FROM "_weir"."state" WHERE pipeline = $1 AND key = 'position'`, c.r.Pipeline.ID).Scan(&text)
+	err := c.target.QueryRow(ctx, `SELECT convert_from(value, 'UTF8') FROM "_weir"."state" WHERE pipeline = $1 AND key = 'position'
+		ORDER BY convert_from(value, 'UTF8')::pg_lsn LIMIT 1`, c.r.Pipeline.ID).Scan(&text)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	}

@@ -17,46 +17,80 @@ import (
 
 // examine asks both servers what could stop the mirror. Without a target only the source is asked.
 func examine(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, installation string) ([]api.Check, error) {
-	return examineFor(ctx, e, spec, source, target, installation, false)
+	return examination{env: e, spec: spec, source: source, target: target, installation: installation}.run(ctx)
 }
 
-// examineFor also says that the question comes from the pipeline itself: a slot of its own name that is still active is
-// then read by an earlier start of it that died, whose walsender has not noticed yet.
-func examineFor(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, installation string, itself bool) ([]api.Check, error) {
-	sel, err := selection.New(spec)
+// examination is what is asked about whom.
+type examination struct {
+	env            *env.Env
+	spec           api.MirrorSpec
+	source, target *pg.Config
+	installation   string
+	// itself: the question comes from the pipeline. A slot of its own name that is still active is then read by an earlier
+	// start of it that died, whose walsender has not noticed yet.
+	itself bool
+	plan   *plan.Plan // nil: one is made
+}
+
+// run asks both servers at once; the source's answers come first.
+func (x examination) run(ctx context.Context) ([]api.Check, error) {
+	sel, err := selection.New(x.spec)
 	if err != nil {
 		return nil, err
 	}
-	slot, publication := spec.Options["slot.name"], spec.Options["publication.name"]
-	shared := ""
-	known := installation != coordinator.NoInstallation
-	if known && spec.Name != "" { // else nobody can say what they will be called
-		slot, publication, _ = mirror.Names(spec, source.Database(), installation)
+	if x.target == nil {
+		return x.ofSource(ctx, sel)
 	}
-	if spec.Options["slot.name"] == "" && known {
-		shared = mirror.SlotName(source.Database(), installation)
+	type answer struct {
+		checks []api.Check
+		err    error
 	}
-	checks, err := cdcdoctor.Check(ctx, e, source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication, Shared: shared,
-		Running: itself && spec.Options["slot.name"] == ""})
-	if err != nil || target == nil {
+	answered := make(chan answer, 1)
+	x.env.Go("doctor-target", func() {
+		checks, err := x.ofTarget(ctx, sel)
+		answered <- answer{checks, err}
+	})
+	checks, err := x.ofSource(ctx, sel)
+	target := <-answered
+	if err != nil {
 		return checks, err
 	}
-	p, err := plan.Make(ctx, e, plan.Request{Spec: spec, Source: source, Target: target})
-	if err != nil {
-		// A target that cannot be reached is a finding of its own doctor.
-		more, terr := sinkdoctor.Check(ctx, e, target, sinkdoctor.Options{})
-		if terr != nil || api.Worst(more) != api.SeverityFatal {
-			return checks, err
+	return append(checks, target.checks...), target.err
+}
+
+func (x examination) ofSource(ctx context.Context, sel *selection.Selection) ([]api.Check, error) {
+	slot, publication := x.spec.Options["slot.name"], x.spec.Options["publication.name"]
+	shared := ""
+	known := x.installation != coordinator.NoInstallation
+	if known && x.spec.Name != "" { // else nobody can say what they will be called
+		slot, publication, _ = mirror.Names(x.spec, x.source.Database(), x.installation)
+	}
+	if x.spec.Options["slot.name"] == "" && known {
+		shared = mirror.SlotName(x.source.Database(), x.installation)
+	}
+	return cdcdoctor.Check(ctx, x.env, x.source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication, Shared: shared,
+		Running: x.itself && x.spec.Options["slot.name"] == ""})
+}
+
+func (x examination) ofTarget(ctx context.Context, sel *selection.Selection) ([]api.Check, error) {
+	p := x.plan
+	if p == nil {
+		var err error
+		if p, err = plan.Make(ctx, x.env, plan.Request{Spec: x.spec, Source: x.source, Target: x.target}); err != nil {
+			// A target that cannot be reached is a finding of its own doctor.
+			more, terr := sinkdoctor.Check(ctx, x.env, x.target, sinkdoctor.Options{})
+			if terr != nil || api.Worst(more) != api.SeverityFatal {
+				return nil, err
+			}
+			return more, nil
 		}
-		return append(checks, more...), nil
 	}
 	o := sinkdoctor.Options{Types: p.Types, Extensions: p.Extensions, Source: p.SourceIdentity, Selected: sel.Includes,
-		Copies: spec.Options["snapshot.mode"] != "never"}
+		Copies: x.spec.Options["snapshot.mode"] != "never"}
 	for _, t := range p.Tables {
 		o.Tables = append(o.Tables, &t.Target)
 	}
-	more, err := sinkdoctor.Check(ctx, e, target, o)
-	return append(checks, more...), err
+	return sinkdoctor.Check(ctx, x.env, x.target, o)
 }
 
 func runDoctor(ctx context.Context, e *env.Env, r doctorRequest) ([]api.Check, error) {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirstream/weir/cdc/postgres/plan"
 	"github.com/weirstream/weir/cmd/weir/mirror"
 	"github.com/weirstream/weir/coordinator"
 	rest "github.com/weirstream/weir/coordinator/http"
@@ -75,8 +76,8 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 		},
 		Installation: n.state.Installation(),
 		Expand:       expander(o.Secrets),
-		Doctor: func(ctx context.Context, spec api.MirrorSpec, s, t *pg.Config) ([]api.Check, error) {
-			return examineFor(ctx, e, spec, s, t, n.state.Installation(), true)
+		Doctor: func(ctx context.Context, spec api.MirrorSpec, s, t *pg.Config, p *plan.Plan) ([]api.Check, error) {
+			return examination{env: e, spec: spec, source: s, target: t, installation: n.state.Installation(), itself: true, plan: p}.run(ctx)
 		},
 	})
 	var err error

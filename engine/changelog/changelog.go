@@ -181,6 +181,8 @@ type Truncate struct {
 	Relations       []*Relation
 	Cascade         bool
 	RestartIdentity bool
+	// ByDelete: these are some of the statement's tables, and others may refer to them.
+	ByDelete bool
 }
 
 // ChangeKind names one step of a SchemaChange.

@@ -104,6 +104,8 @@ type Cut struct {
 	Checkpoint Checkpoint
 	Clock      time.Time
 	State      []StateChange
+	// Durable: nothing goes on before the cut is durable, so it had better be made so at once.
+	Durable bool
 }
 
 // Restored is what the last committed cut left behind.
@@ -166,18 +168,24 @@ type Copier interface {
 	// Ranges is what is left to copy; empty when the first copy is complete. State is stored with a cut before the
 	// first range is loaded.
 	Ranges(ctx context.Context) (ranges []Range, state []StateChange, err error)
-	// OpenRange may be called from several goroutines at once, one lane number each.
-	OpenRange(ctx context.Context, lane int, r Range) (RangeStream, error)
+	// OpenRange may be called from several goroutines at once, each with a number of its own, the worker's.
+	OpenRange(ctx context.Context, worker int, r Range) (RangeStream, error)
 	// RangeState is stored by the loader in the transaction that makes the range's rows durable.
 	RangeState(r Range, rows int64) []StateChange
 	// CopyDone is called after the last range; its state is stored with a cut before the first Read.
 	CopyDone(ctx context.Context) ([]StateChange, error)
 }
 
+// TableFinisher is a Loader that builds what a table needs as soon as its last range is loaded, while others are still
+// being copied. FinishCopy does what was not done. beside: others still are, so that the machine has enough to do.
+type TableFinisher interface {
+	FinishTable(ctx context.Context, worker int, rel *changelog.Relation, beside bool) error
+}
+
 // Loader is a Target that can load ranges on connections of its own. It may be called from several goroutines at once.
 type Loader interface {
 	// Load stores the range and state in one transaction under the fence. progress is told about rows as they pass.
-	Load(ctx context.Context, lane int, r Range, s RangeStream, state func(rows int64) []StateChange, progress func(bytes int64)) (rows int64, err error)
+	Load(ctx context.Context, worker int, r Range, s RangeStream, state func(rows int64) []StateChange, progress func(bytes int64)) (rows int64, err error)
 	// FinishCopy builds what the stream needs and the copy was faster without: primary keys.
 	FinishCopy(ctx context.Context) error
 	// FinishConstraints builds the rest, which can be true only of tables that agree with each other: unique and

@@ -21,7 +21,7 @@ type Options struct {
 	Source     dataflow.Source
 	Target     dataflow.Target
 	Generation dataflow.Generation
-	Lanes      int // copies at once; default 2
+	Copies     int // ranges copied at once; default 2
 	Epochs     checkpoint.Options
 }
 
@@ -38,8 +38,8 @@ type Pipe struct {
 
 // New returns a Pipe that Run runs.
 func New(e *env.Env, opts Options) *Pipe {
-	if opts.Lanes == 0 {
-		opts.Lanes = 2
+	if opts.Copies == 0 {
+		opts.Copies = 2
 	}
 	return &Pipe{env: e, opts: opts, stop: make(chan struct{})}
 }
@@ -148,7 +148,7 @@ func (r *run) copy(ctx context.Context) error {
 	return r.cutNow(ctx, state)
 }
 
-// load copies ranges on as many lanes as allowed. The largest go first, so that no lane is left with a long one.
+// load copies ranges as many at once as allowed. The largest go first, so that nobody is left with a long one.
 func (r *run) load(ctx context.Context, copier dataflow.Copier, loader dataflow.Loader, ranges []dataflow.Range) error {
 	r.status.set(func(s *Status) { s.Phase = PhaseCopy })
 	queue := make(chan dataflow.Range, len(ranges))
@@ -156,8 +156,13 @@ func (r *run) load(ctx context.Context, copier dataflow.Copier, loader dataflow.
 		queue <- x
 	}
 	close(queue)
+	var mu sync.Mutex
+	left, unfinished := map[uint32]int{}, len(ranges) // ranges of each table, and of all
+	for _, x := range ranges {
+		left[x.Rel.ID]++
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	for lane := range min(r.opts.Lanes, len(ranges)) {
+	for worker := range min(r.opts.Copies, len(ranges)) {
 		g.Go(func() error {
 			for x := range queue {
 				select {
@@ -167,8 +172,18 @@ func (r *run) load(ctx context.Context, copier dataflow.Copier, loader dataflow.
 					return ctx.Err()
 				default:
 				}
-				if err := r.loadRange(ctx, lane, copier, loader, x); err != nil {
+				if err := r.loadRange(ctx, worker, copier, loader, x); err != nil {
 					return err
+				}
+				mu.Lock()
+				left[x.Rel.ID]--
+				unfinished--
+				last, beside := left[x.Rel.ID] == 0, unfinished > 0
+				mu.Unlock()
+				if finisher, ok := loader.(dataflow.TableFinisher); ok && last {
+					if err := finisher.FinishTable(ctx, worker, x.Rel, beside); err != nil {
+						return err
+					}
 				}
 			}
 			return nil
@@ -177,12 +192,12 @@ func (r *run) load(ctx context.Context, copier dataflow.Copier, loader dataflow.
 	return g.Wait()
 }
 
-func (r *run) loadRange(ctx context.Context, lane int, copier dataflow.Copier, loader dataflow.Loader, x dataflow.Range) error {
-	s, err := copier.OpenRange(ctx, lane, x)
+func (r *run) loadRange(ctx context.Context, worker int, copier dataflow.Copier, loader dataflow.Loader, x dataflow.Range) error {
+	s, err := copier.OpenRange(ctx, worker, x)
 	if err != nil {
 		return err
 	}
-	rows, err := loader.Load(ctx, lane, x, s, func(rows int64) []dataflow.StateChange { return copier.RangeState(x, rows) },
+	rows, err := loader.Load(ctx, worker, x, s, func(rows int64) []dataflow.StateChange { return copier.RangeState(x, rows) },
 		func(bytes int64) { r.status.bytes.Add(bytes) })
 	if cerr := s.Close(); err == nil {
 		err = cerr
@@ -195,18 +210,23 @@ func (r *run) loadRange(ctx context.Context, lane int, copier dataflow.Copier, l
 func (r *run) cutNow(ctx context.Context, state []dataflow.StateChange) error {
 	r.driver.Wrote(r.env.Clock.Now(), 0, false, true, true)
 	r.state = append(r.state, state...)
-	if err := r.cut(ctx); err != nil {
+	if err := r.cutDurable(ctx); err != nil {
 		return err
 	}
 	return r.drain(ctx)
 }
 
-func (r *run) cut(ctx context.Context) error {
+func (r *run) cut(ctx context.Context) error { return r.cutAs(ctx, false) }
+
+// cutDurable is a cut that is waited for.
+func (r *run) cutDurable(ctx context.Context) error { return r.cutAs(ctx, true) }
+
+func (r *run) cutAs(ctx context.Context, durable bool) error {
 	n := r.driver.Cut(r.env.Clock.Now())
 	state := compact(r.state)
 	r.state = nil
 	r.cuts = append(r.cuts, cutInFlight{checkpoint: n, state: state, commit: r.status.written()})
-	return r.opts.Target.Commit(ctx, dataflow.Cut{Checkpoint: n, Clock: r.env.Clock.Now(), State: state})
+	return r.opts.Target.Commit(ctx, dataflow.Cut{Checkpoint: n, Clock: r.env.Clock.Now(), State: state, Durable: durable})
 }
 
 // compact keeps the last change of each key, in order of first use.
@@ -427,7 +447,7 @@ func (r *run) writeAhead(ctx context.Context, m dataflow.Message) error {
 // between makes the source say it again.
 func (r *run) consistent(ctx context.Context, m dataflow.Message) error {
 	if r.driver.Pending() {
-		if err := r.cut(ctx); err != nil {
+		if err := r.cutDurable(ctx); err != nil {
 			return err
 		}
 	}
@@ -460,7 +480,7 @@ func (r *run) settle(ctx context.Context) error {
 // finish makes what was written durable and ends. Rows behind the last boundary are dropped: they will be read again.
 func (r *run) finish(ctx context.Context) error {
 	if r.driver.AtBoundary() && r.driver.Pending() {
-		if err := r.cut(ctx); err != nil {
+		if err := r.cutDurable(ctx); err != nil {
 			return r.failure(err)
 		}
 	}

@@ -503,7 +503,7 @@ func TestCopy(t *testing.T) {
 			t.Errorf("%v\n%s", err, s)
 		}
 		if n := strings.Count(s.String(), "load "); n != 2 {
-			t.Errorf("%d ranges were loaded; each lane was to end the one it had", n)
+			t.Errorf("%d ranges were loaded; each worker was to end the one it had", n)
 		}
 	})
 	bubble(t, "fails", func(t *testing.T) {

@@ -73,6 +73,8 @@ func All() []Option {
 			Help: "About how much of a table with an integer key one range of the first copy holds. A range is what is copied again after a crash; a table without an integer key is one range."},
 		{Key: "sink.batch.bytes", Kind: Size, Default: "8 MB", Min: 4 * kB, Max: gB, Scope: Pipeline,
 			Help: "How many bytes of changes are held before they are sent into the target's open transaction, at most. A larger source transaction takes several sends, still in one transaction."},
+		{Key: "sink.lanes", Kind: Int, Default: "1", Min: 1, Max: 16, Scope: Pipeline,
+			Help: "On how many connections changes are committed at the target. With more than one the tables are shared out among them and a transaction of the source is not one commit: a reader may see it in some tables before the others. Every table stays exact. It cannot be changed later. Large transactions are not written ahead then, and the slot is not shared."},
 		{Key: "sink.synchronous_commit", Kind: Enum, Values: []string{"off", "on", "remote_write", "remote_apply"}, Default: "off", Scope: Pipeline,
 			Help: "synchronous_commit of the target's transactions, with Postgres's meanings. With off, which is also what Postgres's own subscriptions use, the source is confirmed only what the target has flushed since, so that a crash of the target loses nothing."},
 		{Key: "on.missing.row", Kind: Enum, Values: []string{"warn", "error"}, Default: "warn", Scope: Pipeline,

@@ -606,6 +606,12 @@ func (a *applier) truncate(tables []*table, tr *changelog.Truncate) {
 			name = "ONLY " + name
 		}
 		names = append(names, name)
+		if tr.ByDelete {
+			a.w.statement("DELETE FROM "+name, expectation{})
+		}
+	}
+	if tr.ByDelete {
+		return
 	}
 	sql := "TRUNCATE " + strings.Join(names, ", ")
 	if tr.RestartIdentity {

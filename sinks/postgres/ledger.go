@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -106,6 +107,20 @@ func (l *ledger) ensure(ctx context.Context) error {
 	return nil
 }
 
+// alone refuses to go on beside sinks of the pipeline that are not of this start: their tables would stand still.
+func (l *ledger) alone(ctx context.Context, sinks []string) error {
+	var others *string
+	if err := l.conn.QueryRow(ctx, `SELECT string_agg(sink, ', ') FROM "_weir"."ledger" WHERE pipeline = $1 AND sink <> ALL ($2) AND checkpoint > 0`,
+		l.pipeline, sinks).Scan(&others); err != nil {
+		return fmt.Errorf("look for other sinks in the ledger: %w", err)
+	}
+	if others != nil {
+		return errs.New(errs.TargetRejected, "the mirror was begun with more lanes: its ledger holds %s too", *others).
+			WithHint("set sink.lanes as it was, or delete the pipeline and copy anew")
+	}
+	return nil
+}
+
 // raise puts the fence to gen and returns the last checkpoint. The backend of whoever held the ledger before is ended,
 // so that nothing it still has under way can come later or stand in our way.
 func (l *ledger) raise(ctx context.Context, gen dataflow.Generation, wait func(context.Context, time.Duration) error) (dataflow.Checkpoint, error) {
@@ -183,30 +198,36 @@ func (l *ledger) state(ctx context.Context) (dataflow.State, error) {
 	return state, err
 }
 
-// Note stores changes of the state of a pipeline that does not run, as make gives them for what is stored. The ledger's
-// row is locked meanwhile, so that a start that comes in between finds either nothing or all of it.
-func Note(ctx context.Context, conn *pgx.Conn, pipeline string, make func(dataflow.State) ([]dataflow.StateChange, error)) error {
+// Note takes keys out of the stored state of a pipeline that does not run, as forget tells from what is stored. The
+// ledger's rows are locked meanwhile, so that a start that comes in between finds either nothing or all of it.
+func Note(ctx context.Context, conn *pgx.Conn, pipeline string, forget func(dataflow.State) (keys []string, err error)) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		var one int
-		err := tx.QueryRow(ctx, `SELECT 1 FROM "_weir"."ledger" WHERE pipeline = $1 AND sink = $2 FOR UPDATE`, pipeline, defaultSink).Scan(&one)
+		rows, err := tx.Query(ctx, `SELECT sink FROM "_weir"."ledger" WHERE pipeline = $1 ORDER BY sink FOR UPDATE`, pipeline)
+		var sinks []string
+		if err == nil {
+			sinks, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		}
 		var pgErr *pgconn.PgError
-		if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &pgErr) && (pgErr.Code == "42P01" || pgErr.Code == "3F000") {
+		if err == nil && len(sinks) == 0 || errors.As(err, &pgErr) && (pgErr.Code == "42P01" || pgErr.Code == "3F000") {
 			return errs.New(errs.PipelineState, "the target knows nothing of the pipeline yet")
 		}
 		if err != nil {
 			return fmt.Errorf("lock the ledger: %w", err)
 		}
-		l := ledger{conn: tx.Conn(), pipeline: pipeline, sink: defaultSink}
-		state, err := l.state(ctx)
-		if err != nil {
-			return fmt.Errorf("read the ledger's state: %w", err)
+		all := dataflow.State{}
+		for _, sink := range sinks {
+			l := ledger{conn: tx.Conn(), pipeline: pipeline, sink: sink}
+			state, err := l.state(ctx)
+			if err != nil {
+				return err
+			}
+			maps.Copy(all, state)
 		}
-		changes, err := make(state)
+		keys, err := forget(all)
 		if err != nil {
 			return err
 		}
-		keys, values := stateArrays(changes)
-		if _, err := tx.Exec(ctx, `SELECT "_weir"."put"($1, $2, $3::text::text[], $4::text::bytea[])`, pipeline, defaultSink, keys, values); err != nil {
+		if _, err := tx.Exec(ctx, `DELETE FROM "_weir"."state" WHERE pipeline = $1 AND key = ANY ($2)`, pipeline, keys); err != nil {
 			return fmt.Errorf("store in the ledger: %w", err)
 		}
 		return nil

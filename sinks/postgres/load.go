@@ -9,7 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
@@ -17,32 +17,33 @@ import (
 	"github.com/weirstream/weir/internal/pg"
 )
 
-// loader holds one connection for each lane. Loads are transactions of their own, which is sound because nothing is
+// loader holds one connection for each worker. Loads are transactions of their own, which is sound because nothing is
 // streamed before the last of them: the first cut behind the copy is the first consistent one.
 type loader struct {
 	mu    sync.Mutex
-	lanes map[int]*pgconn.PgConn
+	conns map[int]*pgx.Conn
 }
 
 // Load implements dataflow.Loader.
-func (t *Target) Load(ctx context.Context, lane int, r dataflow.Range, s dataflow.RangeStream, state func(rows int64) []dataflow.StateChange, progress func(bytes int64)) (int64, error) {
-	rows, err := t.load(ctx, lane, r, s, state, progress)
+func (t *Target) Load(ctx context.Context, worker int, r dataflow.Range, s dataflow.RangeStream, state func(rows int64) []dataflow.StateChange, progress func(bytes int64)) (int64, error) {
+	rows, err := t.load(ctx, worker, r, s, state, progress)
 	if err != nil {
-		t.dropLane(ctx, lane)
+		t.dropLoading(ctx, worker)
 		return 0, t.wrap(err)
 	}
 	return rows, nil
 }
 
-func (t *Target) load(ctx context.Context, lane int, r dataflow.Range, s dataflow.RangeStream, state func(rows int64) []dataflow.StateChange, progress func(bytes int64)) (int64, error) {
+func (t *Target) load(ctx context.Context, worker int, r dataflow.Range, s dataflow.RangeStream, state func(rows int64) []dataflow.StateChange, progress func(bytes int64)) (int64, error) {
 	schema, name, ok := t.opts.Route(r.Rel.Schema, r.Rel.Name)
 	if !ok {
 		return 0, errs.New(errs.EngineInternal, "range %s is of a table that is not mirrored", r.ID)
 	}
-	conn, err := t.lane(ctx, lane)
+	loading, err := t.loading(ctx, worker)
 	if err != nil {
 		return 0, err
 	}
+	conn := loading.PgConn()
 	if err := t.hit(FailLoad); err != nil {
 		return 0, err
 	}
@@ -75,44 +76,61 @@ func (t *Target) load(ctx context.Context, lane int, r dataflow.Range, s dataflo
 	return tag.RowsAffected(), t.hit(FailLoaded)
 }
 
-func (t *Target) lane(ctx context.Context, lane int) (*pgconn.PgConn, error) {
+func (t *Target) loading(ctx context.Context, worker int) (*pgx.Conn, error) {
 	t.loads.mu.Lock()
 	defer t.loads.mu.Unlock()
-	if c := t.loads.lanes[lane]; c != nil {
+	if c := t.loads.conns[worker]; c != nil {
 		return c, nil
 	}
-	c, err := t.connect(ctx)
+	c, err := pg.ConnectPgx(ctx, t.env, t.opts.Config, t.forData())
 	if err != nil {
+		return nil, errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", t.opts.Config.Server(), err).Because(err)
+	}
+	if err := t.silence(ctx, c.PgConn()); err != nil {
+		_ = c.Close(ctx)
 		return nil, err
 	}
-	if t.loads.lanes == nil {
-		t.loads.lanes = map[int]*pgconn.PgConn{}
+	if t.loads.conns == nil {
+		t.loads.conns = map[int]*pgx.Conn{}
 	}
-	t.loads.lanes[lane] = c
+	t.loads.conns[worker] = c
 	return c, nil
 }
 
-func (t *Target) dropLane(ctx context.Context, lane int) {
+func (t *Target) dropLoading(ctx context.Context, worker int) {
 	t.loads.mu.Lock()
 	defer t.loads.mu.Unlock()
-	if c := t.loads.lanes[lane]; c != nil {
-		delete(t.loads.lanes, lane)
+	if c := t.loads.conns[worker]; c != nil {
+		delete(t.loads.conns, worker)
 		_ = c.Close(context.WithoutCancel(ctx))
 	}
 }
 
-func (t *Target) closeLanes(ctx context.Context) {
+func (t *Target) closeLoads(ctx context.Context) {
 	t.loads.mu.Lock()
 	defer t.loads.mu.Unlock()
-	for _, c := range t.loads.lanes {
+	for _, c := range t.loads.conns {
 		_ = c.Close(context.WithoutCancel(ctx))
 	}
-	t.loads.lanes = nil
+	t.loads.conns = nil
+}
+
+// FinishTable implements dataflow.TableFinisher, on the connection that loaded the table's last range.
+func (t *Target) FinishTable(ctx context.Context, worker int, rel *changelog.Relation, beside bool) error {
+	schema, name, ok := t.opts.Route(rel.Schema, rel.Name)
+	if t.opts.AfterTable == nil || !ok {
+		return nil
+	}
+	conn, err := t.loading(ctx, worker)
+	if err != nil {
+		return t.wrap(err)
+	}
+	return t.wrap(t.opts.AfterTable(ctx, conn, schema, name, beside))
 }
 
 // FinishCopy implements dataflow.Loader.
 func (t *Target) FinishCopy(ctx context.Context) error {
-	t.closeLanes(ctx)
+	t.closeLoads(ctx)
 	// What follows must hold the loaded rows, also after a crash of the target: their state says that they are there.
 	if _, err := t.ctl.Exec(ctx, `SET synchronous_commit = on`); err != nil {
 		return t.wrap(err)
@@ -131,9 +149,14 @@ func (t *Target) FinishConstraints(ctx context.Context) error {
 	if err := t.opts.AfterConsistent(ctx, t.ctl); err != nil {
 		return t.wrap(err)
 	}
-	// Tables have unique indexes now that they had not when they were first written.
-	t.tables, t.byRel = map[uint32]*table{}, map[*changelog.Relation]*table{}
+	t.forgetShapes()
 	return nil
+}
+
+// forgetShapes has the target's tables looked at again: they have unique indexes that they had not when they were first
+// written.
+func (t *Target) forgetShapes() {
+	t.tables, t.byRel = map[uint32]*table{}, map[*changelog.Relation]*table{}
 }
 
 // streamReader gives a RangeStream to COPY. Pieces are handed on as they are when they fit.

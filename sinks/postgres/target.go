@@ -27,6 +27,8 @@ type Options struct {
 	Config   *pg.Config
 	Pipeline string // key of the ledger: the pipeline's id
 	Sink     string // default "target"
+	// Sinks are all that the pipeline has in the ledger; default only Sink.
+	Sinks []string
 	// Route names the target's table for a source table; false: the table is not mirrored.
 	Route func(schema, name string) (targetSchema, targetName string, ok bool)
 	// Excluded tells which columns of a source table are left out.
@@ -44,10 +46,11 @@ type Options struct {
 	MissingRow string
 	// Memory survives restarts of the Target within the process.
 	Memory *Memory
-	// Lanes is how many loads may run at once. Default 2.
-	Lanes int
 	// Tables are the source's tables as planned, for what is built after the copy.
 	AfterCopy func(ctx context.Context, conn *pgx.Conn) error
+	// AfterTable builds of that what concerns one table of the target; it may be called for several at once. See
+	// dataflow.TableFinisher.
+	AfterTable func(ctx context.Context, conn *pgx.Conn, schema, name string, beside bool) error
 	// AfterConsistent builds what only tables that agree with each other can have.
 	AfterConsistent func(ctx context.Context, conn *pgx.Conn) error
 }
@@ -87,22 +90,24 @@ type Target struct {
 	unwritten map[[3]string]bool
 }
 
-// defaultSink is the sink's name in the ledger when none is given.
-const defaultSink = "target"
+const defaultBatchBytes = 8 << 20
+
+// DefaultSink is the sink's name in the ledger when none is given.
+const DefaultSink = "target"
 
 // New returns a Target that Open connects.
 func New(e *env.Env, opts Options) *Target {
 	if opts.Sink == "" {
-		opts.Sink = defaultSink
+		opts.Sink = DefaultSink
+	}
+	if opts.Sinks == nil {
+		opts.Sinks = []string{opts.Sink}
 	}
 	if opts.SyncCommit == "" {
 		opts.SyncCommit = "off"
 	}
 	if opts.BatchBytes == 0 {
-		opts.BatchBytes = 8 << 20
-	}
-	if opts.Lanes == 0 {
-		opts.Lanes = 2
+		opts.BatchBytes = defaultBatchBytes
 	}
 	if opts.SchemaChange == "" {
 		opts.SchemaChange = Evolve
@@ -152,6 +157,9 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 	if err := t.ledger.ensure(ctx); err != nil {
 		return dataflow.Restored{}, err
 	}
+	if err := t.ledger.alone(ctx, t.opts.Sinks); err != nil {
+		return dataflow.Restored{}, err
+	}
 	if t.last, err = t.ledger.raise(ctx, gen, t.env.Clock.Sleep); err != nil {
 		return dataflow.Restored{}, err
 	}
@@ -171,27 +179,38 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 	return dataflow.Restored{Checkpoint: t.last, State: state}, nil
 }
 
-// connect opens a connection for data.
-func (t *Target) connect(ctx context.Context) (*pgconn.PgConn, error) {
-	conn, err := pg.Connect(ctx, t.env, t.opts.Config, pg.ConnectOptions{AppName: appName, Settings: map[string]string{
+func (t *Target) forData() pg.ConnectOptions {
+	return pg.ConnectOptions{AppName: appName, Settings: map[string]string{
 		"synchronous_commit": t.opts.SyncCommit,
 		"plan_cache_mode":    "force_generic_plan",
 		// Nothing waits for ever: an open transaction that is written ahead may hold what an epoch needs.
 		"lock_timeout": "10s",
-	}})
+	}}
+}
+
+// connect opens a connection for data.
+func (t *Target) connect(ctx context.Context) (*pgconn.PgConn, error) {
+	conn, err := pg.Connect(ctx, t.env, t.opts.Config, t.forData())
 	if err != nil {
 		return nil, errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", t.opts.Config.Server(), err).Because(err)
 	}
-	// As an apply worker does: triggers and foreign keys already had their say at the source. Without the right to it
-	// the target's own triggers fire; doctor says so.
-	_, err = conn.Exec(ctx, "SET session_replication_role = replica").ReadAll()
-	t.replica = err == nil
-	var pgErr *pgconn.PgError
-	if err != nil && !errors.As(err, &pgErr) {
+	if err := t.silence(ctx, conn); err != nil {
 		_ = conn.Close(ctx)
 		return nil, err
 	}
 	return conn, nil
+}
+
+// silence keeps triggers and foreign keys from having their say again, as an apply worker does: they had it at the
+// source. Without the right to it the target's own triggers fire; doctor says so.
+func (t *Target) silence(ctx context.Context, conn *pgconn.PgConn) error {
+	_, err := conn.Exec(ctx, "SET session_replication_role = replica").ReadAll()
+	t.replica = err == nil
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return nil
+	}
+	return err
 }
 
 // Write implements dataflow.Target.
@@ -257,10 +276,16 @@ func (t *Target) write(ctx context.Context, m dataflow.Message) error {
 }
 
 // Commit implements dataflow.Target.
-func (t *Target) Commit(_ context.Context, cut dataflow.Cut) error {
-	if cut.Checkpoint != t.last+1 {
-		return errs.New(errs.EngineInternal, "checkpoint %d follows %d", cut.Checkpoint, t.last)
-	}
+func (t *Target) Commit(_ context.Context, cut dataflow.Cut) error { return t.commit(cut, nil) }
+
+// ledgerStep is the move of one ledger row.
+type ledgerStep struct {
+	of  *Target
+	cut dataflow.Cut
+}
+
+// commit also moves the ledger rows of others, which have nothing open and nothing in flight.
+func (t *Target) commit(cut dataflow.Cut, others []ledgerStep) error {
 	sess := t.session
 	if t.ending != nil {
 		sess, t.ending = t.ending, nil
@@ -273,6 +298,36 @@ func (t *Target) Commit(_ context.Context, cut dataflow.Cut) error {
 	}
 	sess.app.begin()
 	w := sess.wire
+	if cut.Durable && t.opts.SyncCommit == "off" {
+		// Otherwise the server's own pace decides when the log is written: a fifth of a second later, by default.
+		w.statement("SET LOCAL synchronous_commit = on", expectation{})
+	}
+	for _, step := range append([]ledgerStep{{t, cut}}, others...) {
+		if err := step.of.advance(w, step.cut); err != nil {
+			return err
+		}
+	}
+	if err := t.hit(FailBeforeCommit); err != nil {
+		return err
+	}
+	w.bindEnd(w.bindStart("commit", 0, 0))
+	w.execute(expectation{})
+	w.syncUp(cut.Checkpoint)
+	sess.app.open, t.begun = false, false
+	if sess != t.session {
+		t.spare = append(t.spare, sess)
+	}
+	if err := w.flush(); err != nil {
+		return t.wrap(err)
+	}
+	return t.hit(FailAfterCommit)
+}
+
+// advance moves the ledger's row to the cut, in the transaction that is open on w.
+func (t *Target) advance(w *wire, cut dataflow.Cut) error {
+	if cut.Checkpoint != t.last+1 {
+		return errs.New(errs.EngineInternal, "checkpoint %d follows %d", cut.Checkpoint, t.last)
+	}
 	at := w.bindStart("advance", 7, 0)
 	w.bindText(t.opts.Pipeline)
 	w.bindText(t.opts.Sink)
@@ -284,21 +339,8 @@ func (t *Target) Commit(_ context.Context, cut dataflow.Cut) error {
 	w.bindText(values)
 	w.bindEnd(at)
 	w.execute(expectation{})
-	if err := t.hit(FailBeforeCommit); err != nil {
-		return err
-	}
-	w.bindEnd(w.bindStart("commit", 0, 0))
-	w.execute(expectation{})
-	w.syncUp(cut.Checkpoint)
 	t.last = cut.Checkpoint
-	sess.app.open, t.begun = false, false
-	if sess != t.session {
-		t.spare = append(t.spare, sess)
-	}
-	if err := w.flush(); err != nil {
-		return t.wrap(err)
-	}
-	return t.hit(FailAfterCommit)
+	return nil
 }
 
 // stateArrays renders state changes as the text of a text[] and a bytea[]; a nil value is NULL.
@@ -346,7 +388,7 @@ func (t *Target) Close(ctx context.Context) error {
 		return nil
 	}
 	close(t.stop)
-	t.closeLanes(ctx)
+	t.closeLoads(ctx)
 	t.wire.close()
 	for _, s := range t.ahead {
 		s.wire.close()
@@ -423,6 +465,7 @@ func (t *Target) loadTable(ctx context.Context, schema, name string) (*pg.Table,
 }
 
 var (
-	_ dataflow.Target = (*Target)(nil)
-	_ dataflow.Loader = (*Target)(nil)
+	_ dataflow.Target        = (*Target)(nil)
+	_ dataflow.Loader        = (*Target)(nil)
+	_ dataflow.TableFinisher = (*Target)(nil)
 )

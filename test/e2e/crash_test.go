@@ -31,6 +31,7 @@ func TestCrashPoints(t *testing.T) {
 		{sink.FailBeforeLedger, []int{1, 2, 9}},
 		{sink.FailBeforeCommit, []int{1, 2, 8}},
 		{sink.FailAfterCommit, []int{1, 2, 10}},
+		{sink.FailBetweenLanes, []int{1, 2, 3, 9}},
 		{cdc.FailConfirm, []int{1, 7}},
 		{cdc.FailConfirmed, []int{1, 6}},
 	}
@@ -56,6 +57,9 @@ func crashAt(t *testing.T, point failpoint.Point, hit int) {
 	src, dst := pair(t, 15, 15)
 	src.exec(t, crashSchema...)
 	m := newMirror(t, src, dst, "public.*", "--set", "snapshot.chunk.bytes=1MB")
+	if point == sink.FailBetweenLanes {
+		m.args = append(m.args, "--set", "sink.lanes=3")
+	}
 	m.env = []string{fmt.Sprintf("WEIR_FAILPOINTS=%s=kill@%d", point, hit)}
 	m.start()
 	d := startDriver(t, src)
@@ -68,6 +72,7 @@ func crashAt(t *testing.T, point failpoint.Point, hit int) {
 	m.start()
 	d.more(t, 5)
 	d.stop(t)
+	src.exec(t, `INSERT INTO few(id, v) VALUES (-1, 'last')`) // a change of shape is told by the next row
 	m.caughtUp()
 	requireEqual(t, src, dst)
 	requireConsistent(t, m)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,9 +116,15 @@ func requireConsistent(t testing.TB, m *mirror) {
 	if len(rows) != 1 {
 		t.Fatalf("%d slots in the source, want one", len(rows))
 	}
-	stored := m.dst.query(t, `SELECT convert_from(value, 'UTF8') FROM "_weir"."state" WHERE key = 'position'`)
-	if len(stored) != 1 {
-		t.Fatalf("%d stored positions, want one", len(stored))
+	lanes := 1
+	for _, arg := range m.args {
+		if n, ok := strings.CutPrefix(arg, "sink.lanes="); ok {
+			lanes, _ = strconv.Atoi(n)
+		}
+	}
+	stored := m.dst.query(t, `SELECT convert_from(value, 'UTF8') FROM "_weir"."state" WHERE key = 'position' ORDER BY convert_from(value, 'UTF8')::pg_lsn`)
+	if len(stored) != lanes {
+		t.Fatalf("%d stored positions, want %d", len(stored), lanes)
 	}
 	confirmed, err := pg.ParseLSN(rows[0][0])
 	if err != nil {
@@ -131,7 +138,7 @@ func requireConsistent(t testing.TB, m *mirror) {
 		t.Fatalf("the slot was confirmed to %s, past the stored position %s", confirmed, position)
 	}
 	ledger := m.dst.query(t, `SELECT count(*), min(fence) > 0, min(checkpoint) > 0 FROM "_weir"."ledger"`)
-	if fmt.Sprint(ledger[0]) != "[1 t t]" {
-		t.Fatalf("ledger: %v, want one row with a fence and a checkpoint", ledger[0])
+	if fmt.Sprint(ledger[0]) != fmt.Sprintf("[%d t t]", lanes) {
+		t.Fatalf("ledger: %v, want %d rows with a fence and a checkpoint", ledger[0], lanes)
 	}
 }

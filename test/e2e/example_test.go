@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -52,5 +54,40 @@ func TestExampleMirror(t *testing.T) {
 	same("after a crash")
 	if len(dst.query(t, `SELECT FROM pg_class WHERE relname = 'tmp_import'`)) > 0 {
 		t.Error("a table was mirrored that the file leaves out")
+	}
+}
+
+// TestExampleLanes runs examples/lanes as its README says, and kills weir once.
+func TestExampleLanes(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	shop, err := os.ReadFile(filepath.Join("..", "..", "examples", "mirror", "shop.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.exec(t, string(shop))
+	m := newMirror(t, src, dst, "")
+	m.env = []string{"SHOP_URL=" + src.url, "COPY_URL=" + dst.url}
+	start := func() {
+		m.run("run", filepath.Join("..", "..", "examples", "lanes", "mirror.sql"), "--state", m.state, "--http-addr", "127.0.0.1:0")
+	}
+	same := func(what, sql string) {
+		t.Helper()
+		eventually(t, 30*time.Second, what, func() (bool, string) {
+			if len(dst.query(t, `SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'lanes' AND relname = 'line'`)) == 0 {
+				return false, "the target has no tables yet"
+			}
+			want, got := src.one(t, fmt.Sprintf(sql, "public")), dst.one(t, fmt.Sprintf(sql, "lanes"))
+			return want == got, "source " + want + ", target " + got
+		})
+	}
+	const sums = `SELECT (SELECT count(*) || ' ' || sum(n) FROM %[1]s.line) || ' ' || (SELECT count(*) || ' ' || count(*) FILTER (WHERE state = 'paid') FROM %[1]s.orders) || ' ' || (SELECT sum(price) FROM %[1]s.product)`
+	start()
+	same("copied", sums)
+	m.kill()
+	src.exec(t, `UPDATE orders SET state = 'paid' WHERE id % 7 = 0`, `DELETE FROM line WHERE n = 5`, `UPDATE product SET price = price + 1`)
+	start()
+	same("after a crash", sums)
+	if got := dst.one(t, `SELECT count(*) || ' ' || min(checkpoint) FROM "_weir"."ledger"`); !strings.HasPrefix(got, "2 ") || got == "2 0" {
+		t.Errorf("ledger: %s", got)
 	}
 }

@@ -183,7 +183,7 @@ func (r *runner) Start(_ context.Context, _ api.Pipeline, gen dataflow.Generatio
 	seed := w.plan.Seed
 	src := newSource(n.env, w.src, n.link, rand.New(rand.NewPCG(stream(seed, name+" source"), 0)), w.chk, w.mutant, w.plan.Ahead)
 	dst := newTarget(n.env, w.dst, n.link, stream(seed, name+" target"), w.mutant)
-	pipe := worker.New(n.env, worker.Options{Source: src, Target: dst, Generation: gen, Lanes: w.plan.Lanes,
+	pipe := worker.New(n.env, worker.Options{Source: src, Target: dst, Generation: gen, Copies: w.plan.Copies,
 		Epochs: checkpoint.Options{GoalBytes: w.plan.GoalBytes, InFlight: w.plan.InFlight}})
 	w.chk.tell("%s: generation %d", name, gen)
 	n.mu.Lock()

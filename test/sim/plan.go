@@ -18,7 +18,7 @@ type Plan struct {
 	Ahead     bool // large transactions are sent while they are open
 	GoalBytes int
 	InFlight  int
-	Lanes     int
+	Copies    int
 	Unsynced  int // percent of what was not synced that a crash of a disk keeps
 	Actions   []Action
 	Finale    string
@@ -45,7 +45,7 @@ func points() []failpoint.Point {
 // MakePlan draws a run.
 func MakePlan(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 0))
-	p := Plan{Seed: seed, Ahead: r.IntN(2) == 0, GoalBytes: []int{1, 300, 4000, 1 << 20}[r.IntN(4)], InFlight: 1 + r.IntN(4), Lanes: 1 + r.IntN(3),
+	p := Plan{Seed: seed, Ahead: r.IntN(2) == 0, GoalBytes: []int{1, 300, 4000, 1 << 20}[r.IntN(4)], InFlight: 1 + r.IntN(4), Copies: 1 + r.IntN(3),
 		Unsynced: []int{0, 0, 50, 100}[r.IntN(4)]}
 	add := func(at time.Duration, kind string, n ...int) { p.Actions = append(p.Actions, Action{at, kind, n}) }
 	at := func() time.Duration { return jitter(r, active) }

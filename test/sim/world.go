@@ -366,7 +366,7 @@ func (w *world) end() {
 // describe prints a plan.
 func (p Plan) describe() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: ahead %t, goal %d bytes, %d in flight, %d lanes, %d%% of unsynced kept, finale %q\n", p.Seed, p.Ahead, p.GoalBytes, p.InFlight, p.Lanes, p.Unsynced, p.Finale)
+	fmt.Fprintf(&b, "seed %d: ahead %t, goal %d bytes, %d in flight, %d copies at once, %d%% of unsynced kept, finale %q\n", p.Seed, p.Ahead, p.GoalBytes, p.InFlight, p.Copies, p.Unsynced, p.Finale)
 	for _, a := range p.Actions {
 		fmt.Fprintln(&b, a)
 	}

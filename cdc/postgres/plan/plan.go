@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -72,6 +73,7 @@ type TablePlan struct {
 type step struct {
 	pg.Statement
 	small bool
+	table *TablePlan
 }
 
 // Request says what to plan.
@@ -323,7 +325,7 @@ func (m *maker) after() {
 		p.marked = append(p.marked, t.Target.Name)
 		add := func(list *[]step, statements ...pg.Statement) {
 			for _, st := range statements {
-				*list = append(*list, step{st, t.small})
+				*list = append(*list, step{st, t.small, t})
 			}
 		}
 		if st, ok := t.Target.PrimaryKey(); ok && (!t.small || t.Unfinished) {
@@ -402,6 +404,9 @@ func (m *maker) describe() {
 	}
 	for _, text := range m.idle {
 		m.note("%s matches no table", text)
+	}
+	if n, err := strconv.Atoi(m.spec.Options["sink.lanes"]); err == nil && n > 1 {
+		m.note("commits are not atomic: %d lanes share the tables, and a reader may see a transaction of the source in some of them before the others", n)
 	}
 	p.API.EstSeconds = (p.API.Bytes + copyRate - 1) / copyRate
 	m.note("the estimate assumes %d MiB/s", copyRate>>20)

@@ -189,7 +189,7 @@ func TestDiscard(t *testing.T) {
 	p.dst("INSERT INTO filled VALUES (1)")
 	p.src("DROP TABLE gone", "DROP TABLE filled", "DROP TABLE other", "ALTER TABLE keep ADD COLUMN d int NOT NULL DEFAULT 1, ALTER id TYPE bigint")
 	conn := p.conn(p.to)
-	if err := p.make(api.MirrorSpec{Name: "mine"}).Discard(t.Context(), conn); err != nil {
+	if _, err := p.make(api.MirrorSpec{Name: "mine"}).Discard(t.Context(), conn); err != nil {
 		t.Fatal(err)
 	}
 	if got := p.query("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1"); got != "filled\nother" {

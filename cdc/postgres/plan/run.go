@@ -64,30 +64,31 @@ func (p *Plan) Supply(ctx context.Context, conn *pgx.Conn) (labels bool, err err
 
 // Discard drops the tables that an earlier start made and did not get to fill: nothing says that they still look like
 // the source's, or that the source still has them. It is for a mirror whose ledger is empty.
-func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) error {
+func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) (dropped int, err error) {
 	rows, err := conn.Query(ctx, `SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p') AND starts_with(obj_description(c.oid, 'pg_class'), $1)
 		AND right(obj_description(c.oid, 'pg_class'), $2) = $3 ORDER BY c.oid`, mark, utf8.RuneCountInString(p.owner()), p.owner())
 	if err != nil {
-		return fmt.Errorf("look for unfinished tables: %w", err)
+		return dropped, fmt.Errorf("look for unfinished tables: %w", err)
 	}
 	names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[pg.TargetName])
 	if err != nil {
-		return fmt.Errorf("look for unfinished tables: %w", err)
+		return dropped, fmt.Errorf("look for unfinished tables: %w", err)
 	}
 	for _, name := range names {
 		var filled bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name.String()+")").Scan(&filled); err != nil {
-			return fmt.Errorf("look into %s: %w", name, err)
+			return dropped, fmt.Errorf("look into %s: %w", name, err)
 		}
 		if filled {
 			continue // somebody else's rows
 		}
 		if _, err := conn.Exec(ctx, "DROP TABLE "+name.String()); err != nil {
-			return errs.New(errs.TargetDDL, "drop the unfinished table %s: %w", name, err)
+			return dropped, errs.New(errs.TargetDDL, "drop the unfinished table %s: %w", name, err)
 		}
+		dropped++
 	}
-	return nil
+	return dropped, nil
 }
 
 // FinishKeys makes the primary keys that tables were created without: what the stream needs.
@@ -95,13 +96,39 @@ func (p *Plan) FinishKeys(ctx context.Context, conn *pgx.Conn) error {
 	if p.keys == 0 {
 		return nil
 	}
-	return p.build(ctx, conn, p.steps[:p.keys])
+	return p.build(ctx, conn, p.steps[:p.keys], buildMemory)
 }
+
+// FinishKey is FinishKeys for one table of the target. Several may be built at once; beside tells that others are still
+// being copied. A table that is not very large is then built without the server's parallel workers: those take half as
+// much again of the processor in all, for a time that nobody waits for.
+func (p *Plan) FinishKey(ctx context.Context, conn *pgx.Conn, table pg.TargetName, beside bool) error {
+	i := slices.IndexFunc(p.steps[:p.keys], func(s step) bool { return s.table.Target.Name == table })
+	if i < 0 {
+		return nil
+	}
+	workers := "RESET max_parallel_maintenance_workers"
+	if beside && p.steps[i].table.EstBytes < manyWorkers {
+		workers = "SET max_parallel_maintenance_workers = 0"
+	}
+	if _, err := conn.Exec(ctx, workers); err != nil {
+		return fmt.Errorf("finish the copy: %w", err)
+	}
+	return p.build(ctx, conn, p.steps[i:i+1], buildMemory/2)
+}
+
+// manyWorkers is the size from which a key is built with all workers that the server gives: it could be what the copy
+// ends with.
+const manyWorkers = 1 << 30
+
+// buildMemory is what one build of an index may take of the target's memory: more than the server's default makes it a
+// good deal faster.
+const buildMemory = 256 << 20
 
 // Finish runs After and takes the marks off the tables. Indexes of large tables are built one by one, so that an
 // interruption costs one of them.
 func (p *Plan) Finish(ctx context.Context, conn *pgx.Conn) error {
-	if err := p.build(ctx, conn, p.steps); err != nil {
+	if err := p.build(ctx, conn, p.steps, buildMemory); err != nil {
 		return err
 	}
 	for part := range slices.Chunk(p.marked, tablesPerTx) {
@@ -117,9 +144,8 @@ func (p *Plan) Finish(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // build runs steps, those of small tables many at a time.
-func (p *Plan) build(ctx context.Context, conn *pgx.Conn, steps []step) error {
-	// More memory than the default makes building an index a good deal faster, and only one is built at a time.
-	if _, err := conn.Exec(ctx, "SELECT set_config('maintenance_work_mem', '256MB', false) WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < 268435456"); err != nil {
+func (p *Plan) build(ctx context.Context, conn *pgx.Conn, steps []step, memory int64) error {
+	if _, err := conn.Exec(ctx, fmt.Sprintf("SELECT set_config('maintenance_work_mem', '%dkB', false) WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < %d", memory>>10, memory)); err != nil {
 		return fmt.Errorf("finish the copy: %w", err)
 	}
 	for i := 0; i < len(steps); {

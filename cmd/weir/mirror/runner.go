@@ -35,8 +35,8 @@ type Options struct {
 	Installation string // names slots and publications
 	// Expand puts secrets into a connection's URL.
 	Expand func(url string) (string, error)
-	// Doctor looks for what would stop a mirror; its fatal findings do.
-	Doctor func(ctx context.Context, spec api.MirrorSpec, source, target *pg.Config) ([]api.Check, error)
+	// Doctor looks for what would stop a mirror; its fatal findings do. It makes a plan of its own when it is given none.
+	Doctor func(ctx context.Context, spec api.MirrorSpec, source, target *pg.Config, p *plan.Plan) ([]api.Check, error)
 	// Pipelines lists all there are, those that do not run too. Before it can tell, a shared slot that an earlier process
 	// left stays as it is.
 	Pipelines func() ([]api.Pipeline, error)
@@ -66,9 +66,10 @@ func NewRunner(e *env.Env, opts Options) *Runner {
 }
 
 // shares tells whether a mirror may read its database's slot together with others: not when somebody else named its slot
-// or publication, and not when its publication says what of a table is sent, which everybody would get.
+// or publication, and not when its publication says what of a table is sent, which everybody would get,
+// nor when its target commits in lanes, after a fault of which it reads some tables from elsewhere than others.
 func shares(spec api.MirrorSpec, opts options.Set) bool {
-	return opts.Bool("slot.shared") && !opts.Bool("slot.failover") && spec.Options["slot.name"] == "" && spec.Options["publication.name"] == "" &&
+	return opts.Bool("slot.shared") && opts.Int("sink.lanes") == 1 && !opts.Bool("slot.failover") && spec.Options["slot.name"] == "" && spec.Options["publication.name"] == "" &&
 		len(spec.Exclude) == 0 && len(spec.Filters) == 0
 }
 
@@ -367,7 +368,7 @@ func (r *running) run(ctx context.Context) error {
 		})
 		return labels, err
 	}
-	lanes := r.opts.Int("snapshot.parallelism")
+	copies := r.opts.Int("snapshot.parallelism")
 	r.mu.Lock()
 	text := r.memory.text
 	r.mu.Unlock()
@@ -376,14 +377,14 @@ func (r *running) run(ctx context.Context) error {
 		Failover: r.opts.Bool("slot.failover"),
 		CopyText: func(schema, table string) bool { return asText[[2]string{schema, table}] },
 		Includes: r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
-		Lanes: lanes, RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
+		RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
 		Prepare: prepare,
 		Join:    func(ctx context.Context, tables []uint32) error { _, err := supply(ctx, tables); return err },
-		NoCopy:  r.opts.Text("snapshot.mode") == "never", WriteAhead: r.memory.sink.WriteAhead(r.env.Clock.Now()),
+		NoCopy:  r.opts.Text("snapshot.mode") == "never", WriteAhead: r.opts.Int("sink.lanes") == 1 && r.memory.sink.WriteAhead(r.env.Clock.Now()),
 		Hubs: r.runner.hubs, Shared: r.sharedSlot(), Share: shares(r.pipeline.Mirror, r.opts), Pipeline: r.pipeline.Name, RingBytes: r.opts.Size("slot.ring.bytes"),
 	})
-	dst := sink.New(r.env, sink.Options{
+	into := sink.Options{
 		Config: r.targetCfg, Pipeline: r.pipeline.ID,
 		Route: func(schema, name string) (string, string, bool) {
 			if !r.sel.Includes(schema, name) {
@@ -394,9 +395,20 @@ func (r *running) run(ctx context.Context) error {
 		},
 		Excluded: r.sel.Excluded, SyncCommit: r.opts.Text("sink.synchronous_commit"), BatchBytes: int(r.opts.Size("sink.batch.bytes")),
 		SchemaChange: sink.Behavior(r.opts.Text("schema.change.behavior")), SoftDelete: r.opts.Text("soft.delete.column"),
-		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, Lanes: lanes, AfterCopy: finish((*plan.Plan).FinishKeys), AfterConsistent: finish((*plan.Plan).Finish),
-	})
-	pipe := worker.New(r.env, worker.Options{Source: src, Target: dst, Generation: r.gen, Lanes: lanes, Epochs: checkpoint.Options{Interval: r.opts.Duration("checkpoint.interval")}})
+		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, AfterCopy: finish((*plan.Plan).FinishKeys),
+		AfterTable: func(ctx context.Context, conn *pgx.Conn, schema, name string, beside bool) error {
+			if p == nil {
+				return nil
+			}
+			return p.FinishKey(ctx, conn, pg.TargetName{Schema: schema, Name: name}, beside)
+		},
+		AfterConsistent: finish((*plan.Plan).Finish),
+	}
+	var dst dataflow.Target = sink.New(r.env, into)
+	if n := r.opts.Int("sink.lanes"); n > 1 {
+		dst = sink.NewLanes(r.env, sink.LaneOptions{Options: into, Count: n, TableOf: cdc.StateTable})
+	}
+	pipe := worker.New(r.env, worker.Options{Source: src, Target: dst, Generation: r.gen, Copies: copies, Epochs: checkpoint.Options{Interval: r.opts.Duration("checkpoint.interval")}})
 	r.mu.Lock()
 	r.pipe, r.source = pipe, src
 	r.mu.Unlock()
@@ -429,12 +441,19 @@ func (r *running) request() plan.Request {
 func (r *running) prepare(ctx context.Context) error {
 	p, err := plan.Make(ctx, r.env, r.request())
 	if err == nil {
-		err = r.onTarget(ctx, p.Discard)
+		dropped := 0
+		err = r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			dropped, err = p.Discard(ctx, conn)
+			return err
+		})
+		if dropped > 0 {
+			p = nil // it has tables that are gone
+		}
 	}
 	if r.runner.opts.Doctor == nil || brokenOff(err) {
 		return err // the doctor would judge tables that should have gone
 	}
-	checks, derr := r.runner.opts.Doctor(ctx, r.pipeline.Mirror, r.sourceCfg, r.targetCfg)
+	checks, derr := r.runner.opts.Doctor(ctx, r.pipeline.Mirror, r.sourceCfg, r.targetCfg, p)
 	if derr != nil {
 		return derr
 	}
@@ -506,8 +525,8 @@ func (r *running) progress(ctx context.Context) (known, copied bool, err error) 
 		if err := conn.QueryRow(ctx, `SELECT to_regclass('_weir.state') IS NOT NULL`).Scan(&there); err != nil || !there {
 			return err
 		}
-		return conn.QueryRow(ctx, `SELECT count(*) > 0, coalesce(bool_or(key = 'consistent'), false) FROM "_weir"."state" WHERE pipeline = $1`,
-			r.pipeline.ID).Scan(&known, &copied)
+		return conn.QueryRow(ctx, `SELECT count(*) > 0, coalesce(bool_or(key = 'consistent'), false) FROM "_weir"."state" WHERE pipeline = $1 AND sink = $2`,
+			r.pipeline.ID, sink.DefaultSink).Scan(&known, &copied)
 	})
 	return known, copied, err
 }
@@ -583,7 +602,7 @@ func (r *Runner) CommandLater(ctx context.Context, p api.Pipeline, c api.Command
 		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", target.Server(), err).Because(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return sink.Note(ctx, conn, p.ID, func(state dataflow.State) ([]dataflow.StateChange, error) {
+	return sink.Note(ctx, conn, p.ID, func(state dataflow.State) ([]string, error) {
 		return cdc.RefreshLater(state, c.Tables)
 	})
 }

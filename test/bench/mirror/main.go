@@ -59,7 +59,7 @@ func parse(args []string) (f flags, err error) {
 	set.StringVar(&f.dir, "dir", "", "directory of the servers, kept afterwards (default: a temporary one)")
 	set.IntVar(&f.runs, "runs", 5, "runs of each side, in turns")
 	set.BoolVar(&f.quick, "quick", false, "small sizes and one run, to try the benchmark itself; floors are not judged")
-	set.Func("only", "numbers of the works to run, 1 to 9, comma-separated (default: all); memory is told with any of them", func(text string) error {
+	set.Func("only", "numbers of the works to run, 1 to 10, comma-separated (default: all); memory is told with any of them", func(text string) error {
 		for word := range strings.SplitSeq(text, ",") {
 			id, err := strconv.Atoi(word)
 			if err != nil || id < 1 || id >= memoryWork {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/weirstream/weir/test/bench/internal/lab"
@@ -52,7 +53,11 @@ func (b *bench) race(ctx context.Context, w work) []report.Record {
 		if l.against != "" {
 			others = all[l.against][l.key]
 		}
-		records = append(records, b.judged(l).Judge(all[weir][l.key], others))
+		of := l.of
+		if of == "" {
+			of = weir
+		}
+		records = append(records, b.judged(l).Judge(all[of][l.key], others))
 	}
 	return records
 }
@@ -139,8 +144,11 @@ func (b *bench) renew(ctx context.Context, w work, keepSource bool) error {
 }
 
 func (b *bench) contender(side string) replica.Replica {
-	if side == weir {
+	switch side {
+	case weir:
 		return replica.NewWeir(b.pair, replica.Options{Binary: b.flags.weir, Set: b.flags.set})
+	case twoLanes:
+		return replica.NewWeir(b.pair, replica.Options{Binary: b.flags.weir, Set: append(slices.Clone(b.flags.set), "sink.lanes=2")})
 	}
 	return replica.NewPeer(b.pair, side == streaming)
 }

@@ -14,6 +14,7 @@ const (
 	peer      = "postgres subscription"
 	streaming = "postgres subscription, streaming=on"
 	weir      = "weir"
+	twoLanes  = "weir, sink.lanes=2" // not one cut: told beside the others, and held to nothing
 )
 
 // A work is one thing both sides have to do.
@@ -35,6 +36,7 @@ type line struct {
 	key     string
 	against string
 	report.Line
+	of string // whose it is; "" is weir's
 }
 
 // sizes of the works.
@@ -50,7 +52,7 @@ func sizesOf(quick bool) sizes {
 }
 
 // memoryWork is the number of the line that spans all works.
-const memoryWork = 10
+const memoryWork = 11
 
 // works lists what is measured, with the floors that weir has to reach.
 func works(n sizes) []work {
@@ -97,8 +99,8 @@ func works(n sizes) []work {
 		{
 			id: 7, name: fmt.Sprintf("one transaction of %d inserts, start to visible", n.changed), sides: []string{peer, weir, streaming},
 			tables: empty, lines: []line{
-				{"seconds", peer, report.Line{Unit: "s", Floor: report.Floor{Ratio: 1.3}}},
-				{"seconds", streaming, report.Line{Work: "the same, peer with streaming=on", Unit: "s"}},
+				{key: "seconds", against: peer, Line: report.Line{Unit: "s", Floor: report.Floor{Ratio: 1.3}}},
+				{key: "seconds", against: streaming, Line: report.Line{Work: "the same, peer with streaming=on", Unit: "s"}},
 			},
 			measure: transaction(n.changed),
 		},
@@ -109,10 +111,20 @@ func works(n sizes) []work {
 		{
 			id: 9, name: fmt.Sprintf("latency of %d single-row commits, 200 ms apart", n.commits), sides: both,
 			tables: empty, lines: []line{
-				{"p50", peer, report.Line{Work: "commit to visible, p50", Unit: "ms", Floor: report.Floor{Most: 3}}},
-				{"p99", peer, report.Line{Work: "commit to visible, p99", Unit: "ms", Floor: report.Floor{Most: 10}}},
+				{key: "p50", against: peer, Line: report.Line{Work: "commit to visible, p50", Unit: "ms", Floor: report.Floor{Most: 3}}},
+				{key: "p99", against: peer, Line: report.Line{Work: "commit to visible, p99", Unit: "ms", Floor: report.Floor{Most: 10}}},
 			},
 			measure: latency(n.commits),
+		},
+		{
+			id: 10, name: fmt.Sprintf("apply %d updates of two tables, 100-row transactions over both", n.changed), sides: []string{peer, weir, twoLanes},
+			tables: append(lab.Tables(2, n.changed/2), lab.Marks()), lines: []line{
+				rate("rows/s", 0),
+				{key: "rate", against: peer, of: twoLanes, Line: report.Line{Work: "the same with sink.lanes=2, which is not one cut", Unit: "rows/s", Higher: true}},
+			},
+			measure: draining(func(ctx context.Context, s *lab.Session) (int64, error) {
+				return s.UpdatesOfTwo(ctx, n.changed, 100, n.changed/2)
+			}),
 		},
 	}
 	for i := range all {
@@ -128,18 +140,18 @@ func works(n sizes) []work {
 }
 
 func rate(unit string, floor float64) line {
-	return line{"rate", peer, report.Line{Unit: unit, Higher: true, Floor: report.Floor{Ratio: floor}}}
+	return line{key: "rate", against: peer, Line: report.Line{Unit: unit, Higher: true, Floor: report.Floor{Ratio: floor}}}
 }
 
 // firstChange is the part of a drain that does not grow with the backlog. It asks for nothing: it explains a rate.
 func firstChange() line {
-	return line{"first", peer, report.Line{Work: "from the order to go on to the first change", Unit: "s"}}
+	return line{key: "first", against: peer, Line: report.Line{Work: "from the order to go on to the first change", Unit: "s"}}
 }
 
 // processorTime lists where the time of a backlog goes. It asks for nothing: it explains a rate.
 func processorTime() []line {
 	cpu := func(key, name, against string) line {
-		return line{key, against, report.Line{Work: "CPU of " + name, Unit: "s per million rows"}}
+		return line{key: key, against: against, Line: report.Line{Work: "CPU of " + name, Unit: "s per million rows"}}
 	}
 	return []line{
 		cpu("own", "the weir process", ""),

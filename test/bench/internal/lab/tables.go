@@ -85,6 +85,27 @@ BEGIN
 		COMMIT;
 	END LOOP;
 END $$;
+CREATE PROCEDURE lab.updates_of_two(total int, per int, keys int, INOUT written bigint) LANGUAGE plpgsql AS $$
+DECLARE
+	batch bigint;
+BEGIN
+	written := 0;
+	FOR lowest IN 1 .. total BY per LOOP
+		UPDATE public.t1 t SET n = t.n + 1, amount = t.amount + 0.01, at = t.at + interval '1 millisecond'
+			FROM (SELECT DISTINCT 1 + abs(hashint8extended(i, 42) % keys) AS id
+				FROM generate_series(lowest::bigint, least(lowest + per / 2 - 1, total)::bigint) i) k
+			WHERE t.id = k.id;
+		GET DIAGNOSTICS batch = ROW_COUNT;
+		written := written + batch;
+		UPDATE public.t2 t SET n = t.n + 1, amount = t.amount + 0.01, at = t.at + interval '1 millisecond'
+			FROM (SELECT DISTINCT 1 + abs(hashint8extended(i, 43) % keys) AS id
+				FROM generate_series(lowest::bigint, least(lowest + per / 2 - 1, total)::bigint) i) k
+			WHERE t.id = k.id;
+		GET DIAGNOSTICS batch = ROW_COUNT;
+		written := written + batch;
+		COMMIT;
+	END LOOP;
+END $$;
 `
 
 // Inserts writes a backlog of inserts into the first table and returns the number of rows.
@@ -95,6 +116,11 @@ func (s *Session) Inserts(ctx context.Context, rows, perTransaction int) (int64,
 // Updates writes a backlog of updates of random rows of the first table, which has this many keys.
 func (s *Session) Updates(ctx context.Context, rows, perTransaction, keys int) (int64, error) {
 	return s.backlog(ctx, fmt.Sprintf("CALL lab.updates(%d, %d, %d, 0)", rows, perTransaction, keys))
+}
+
+// UpdatesOfTwo is Updates of the first two tables, half of each transaction's rows in either.
+func (s *Session) UpdatesOfTwo(ctx context.Context, rows, perTransaction, keys int) (int64, error) {
+	return s.backlog(ctx, fmt.Sprintf("CALL lab.updates_of_two(%d, %d, %d, 0)", rows, perTransaction, keys))
 }
 
 func (s *Session) backlog(ctx context.Context, call string) (int64, error) {

@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,16 @@ type Floor struct {
 	Most  float64 // a value of at most this
 }
 
+func (f Floor) String() string {
+	switch {
+	case f.Ratio > 0:
+		return fmt.Sprintf("ratio>=%g", f.Ratio)
+	case f.Most > 0:
+		return fmt.Sprintf("value<=%g", f.Most)
+	}
+	return ""
+}
+
 // A Record is a line of the report. The first eight fields are what other programs read.
 type Record struct {
 	Work     string    `json:"work"`
@@ -38,9 +49,8 @@ type Record struct {
 	PeerName string    `json:"peer_name"`
 	Peer     *float64  `json:"peer"`  // median
 	Ratio    *float64  `json:"ratio"` // above 1 weir is better
-	Floor    *float64  `json:"floor"` // of what floor_on says; null asks for nothing
+	Floor    string    `json:"floor"` // such as "ratio>=1.2" or "value<=10"; "" asks for nothing
 	OK       bool      `json:"ok"`
-	FloorOn  string    `json:"floor_on,omitempty"` // "ratio >=" or "value <="
 	Values   []float64 `json:"values,omitempty"`
 	Peers    []float64 `json:"peers,omitempty"`
 	Error    string    `json:"error,omitempty"`
@@ -48,7 +58,7 @@ type Record struct {
 
 // Judge makes a record of the figures of all runs.
 func (l Line) Judge(values, peers []float64) Record {
-	r := Record{Work: l.Work, Unit: l.Unit, PeerName: l.Peer, OK: true, Values: values, Peers: peers}
+	r := Record{Work: l.Work, Unit: l.Unit, PeerName: l.Peer, Floor: l.Floor.String(), OK: true, Values: values, Peers: peers}
 	if len(values) == 0 {
 		r.OK, r.Error = false, "not measured"
 		return r
@@ -68,10 +78,8 @@ func (l Line) Judge(values, peers []float64) Record {
 	}
 	switch {
 	case l.Floor.Ratio > 0:
-		r.Floor, r.FloorOn = &l.Floor.Ratio, "ratio >="
 		r.OK = r.Ratio != nil && *r.Ratio >= l.Floor.Ratio
 	case l.Floor.Most > 0:
-		r.Floor, r.FloorOn = &l.Floor.Most, "value <="
 		r.OK = value <= l.Floor.Most
 	}
 	return r
@@ -79,7 +87,7 @@ func (l Line) Judge(values, peers []float64) Record {
 
 // Fail makes the record of a line whose work failed.
 func (l Line) Fail(err error) Record {
-	return Record{Work: l.Work, Unit: l.Unit, PeerName: l.Peer, Error: err.Error()}
+	return Record{Work: l.Work, Unit: l.Unit, PeerName: l.Peer, Floor: l.Floor.String(), Error: err.Error()}
 }
 
 // Median of an even number of figures is the mean of the two in the middle.
@@ -113,10 +121,7 @@ func Print(out io.Writer, header []string, records []Record) error {
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "WORK\tUNIT\tWEIR\tPEER\tRATIO\tFLOOR\tOK\tWEIR FROM..TO\tPEER FROM..TO")
 	for _, r := range records {
-		floor := "-"
-		if r.Floor != nil {
-			floor = r.FloorOn + " " + number(r.Floor)
-		}
+		floor := cmp.Or(r.Floor, "-")
 		verdict := "yes"
 		if !r.OK {
 			verdict = "NO"
