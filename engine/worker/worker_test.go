@@ -136,6 +136,11 @@ func (d *desk) Load(ctx context.Context, _ int, r dataflow.Range, _ dataflow.Ran
 
 func (d *desk) FinishConstraints(context.Context) error { return nil }
 
+func (d *desk) FinishTable(_ context.Context, _ int, rel *changelog.Relation, beside bool) error {
+	d.story.tell("finish table %s, beside others %v", rel.Name, beside)
+	return nil
+}
+
 func (d *desk) FinishCopy(context.Context) error {
 	d.story.tell("finish copy")
 	return nil
@@ -453,16 +458,35 @@ func TestWriteAhead(t *testing.T) {
 }
 
 func TestCopy(t *testing.T) {
-	ranges := []dataflow.Range{{ID: "small", EstBytes: 1}, {ID: "large", EstBytes: 9}}
+	table := &changelog.Relation{ID: 1, Name: "t"}
+	ranges := []dataflow.Range{{ID: "small", Rel: table, EstBytes: 1}, {ID: "large", Rel: table, EstBytes: 9}}
 	bubble(t, "in its order", func(t *testing.T) {
 		s := &story{}
 		d := newDesk(s)
 		x := play(t, &copying{tape: newTape(s), ranges: ranges[1:]}, s, d, checkpoint.Options{})
 		x.give(rows("b"))
-		x.want("target open generation 4", `source open at ""`, "cut 1 position=start", "confirm position=start", "load large done/large=3", "finish copy",
+		x.want("target open generation 4", `source open at ""`, "cut 1 position=start", "confirm position=start", "load large done/large=3", "finish table t, beside others false", "finish copy",
 			"cut 2 live=1", "confirm live=1", "write rows", "cut 3 position=b", "confirm position=b")
 		if got := x.pipe.Status(); got.Rows != 3 || got.Phase != PhaseCatchUp {
 			t.Errorf("status %+v", got)
+		}
+		x.cancel()
+		_ = x.end()
+	})
+	bubble(t, "a table is finished behind its last range, while others are copied", func(t *testing.T) {
+		s := &story{}
+		d := newDesk(s)
+		other := dataflow.Range{ID: "other", Rel: &changelog.Relation{ID: 2, Name: "u"}, EstBytes: 1}
+		x := play(t, &copying{tape: newTape(s), ranges: append(slices.Clone(ranges), other)}, s, d, checkpoint.Options{})
+		x.give(rows("b"))
+		story := s.String()
+		if strings.Count(story, "finish table t,") != 1 || strings.Count(story, "finish table u,") != 1 || strings.Count(story, "beside others false") != 1 {
+			t.Errorf("each table is to be finished once, and only the last beside none\n%s", story)
+		}
+		for _, load := range []string{"load large", "load small"} {
+			if at := strings.Index(story, load); at < 0 || at > strings.Index(story, "finish table t,") {
+				t.Errorf("the table was finished before %q\n%s", load, story)
+			}
 		}
 		x.cancel()
 		_ = x.end()

@@ -62,7 +62,7 @@ func TestDropUnderLoad(t *testing.T) {
 		}
 	})
 	for i := range 8 {
-		time.Sleep(1500 * time.Millisecond)
+		<-time.After(1500 * time.Millisecond)
 		if i%2 == 0 {
 			m.kill()
 			m.start()

@@ -58,7 +58,7 @@ func TestLanes(t *testing.T) {
 	})
 	// What concerns a table as a whole.
 	writer(func(i int) string {
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 		row := fmt.Sprintf(`INSERT INTO shape(id) VALUES (%d)`, 1000+i)
 		switch i % 6 {
 		case 0:
@@ -76,7 +76,7 @@ func TestLanes(t *testing.T) {
 		}
 	})
 	for i := range 9 {
-		time.Sleep(1200 * time.Millisecond)
+		<-time.After(1200 * time.Millisecond)
 		switch i % 3 {
 		case 0:
 			m.kill()
