@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -48,7 +49,7 @@ func pipelineList(c *cli.Call, views []coordinator.PipelineView) cli.List[coordi
 			{Head: "PHASE", Cell: func(v view) string { return c.Paint(cli.PhaseStyle(v.Status.Phase), string(v.Status.Phase)) },
 				Raw: func(v view) string { return string(v.Status.Phase) }},
 			{Head: "SINCE", Cell: func(v view) string { return cli.Ago(now, v.Status.Since) }, Raw: func(v view) string { return stamp(v.Status.Since) }},
-			{Head: "TABLES", Right: true, Cell: func(v view) string { return tablesLive(v.Status) }},
+			{Head: "TABLES", Right: true, Cell: func(v view) string { return cmp.Or(tablesLive(v.Status), "–") }, Raw: func(v view) string { return tablesLive(v.Status) }},
 			{Head: "ROWS/S", Right: true, Cell: func(v view) string { return cli.RowRate(v.Status.RowsPerSec) }, Raw: func(v view) string { return fmt.Sprint(v.Status.RowsPerSec) }},
 			{Head: "BYTES/S", Right: true, Wide: true, Cell: func(v view) string { return cli.ByteRate(v.Status.BytesPerSec) }, Raw: func(v view) string { return fmt.Sprint(v.Status.BytesPerSec) }},
 			{Head: "LAG", Right: true, Cell: func(v view) string { return cli.Millis(v.Status.LagMS) }, Raw: func(v view) string { return fmt.Sprint(v.Status.LagMS) }},
@@ -73,7 +74,11 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
+// tablesLive is how many tables of how many are live; "" for a pipeline that does not run, of which nobody knows.
 func tablesLive(st api.PipelineStatus) string {
+	if len(st.Tables) == 0 {
+		return ""
+	}
 	n := 0
 	for _, t := range st.Tables {
 		if t.Phase == api.PhaseLive {
@@ -203,7 +208,7 @@ func (p *program) pipelinesDelete(ctx context.Context, c *cli.Call) error {
 		if err != nil {
 			return err
 		}
-		effect := fmt.Sprintf("deletes pipeline %s, its replication slot and its ledger on the target; the target's tables stay", v.Name)
+		effect := fmt.Sprintf("deletes pipeline %s, its %s and its ledger on the target; the target's tables stay", v.Name, slotOf(ctx, cl, v))
 		if c.Bool("dry-run") {
 			return cli.PrintRecord(c, v.Pipeline, v.Name, func(w io.Writer) { fmt.Fprintln(w, effect) })
 		}
@@ -224,6 +229,20 @@ func (p *program) pipelinesDelete(ctx context.Context, c *cli.Call) error {
 			}
 		})
 	})
+}
+
+// slotOf names the pipeline's slot, if its source says in time which it is.
+func slotOf(ctx context.Context, cl client, v coordinator.PipelineView) string {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	s, err := cl.Source(ctx, v.Name)
+	switch {
+	case err != nil || s.Slot == "" || s.SlotState == "missing":
+		return "replication slot"
+	case len(s.SharedWith) > 0:
+		return fmt.Sprintf("place in the shared slot %s", s.Slot)
+	}
+	return "replication slot " + s.Slot
 }
 
 func (p *program) tablesAdd(ctx context.Context, c *cli.Call) error {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/cli"
@@ -133,6 +135,10 @@ func printDiffs(w io.Writer, t api.VerifyTable) {
 func text(v *string) string {
 	if v == nil {
 		return "NULL"
+	}
+	// What would break the line, or could be taken for something else, is quoted.
+	if *v == "" || *v == "NULL" || strings.TrimSpace(*v) != *v || strings.ContainsFunc(*v, unicode.IsControl) {
+		return strconv.Quote(*v)
 	}
 	return *v
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -185,7 +186,7 @@ func (c *Config) connectError(err error) error {
 	}
 	var lines []string
 	for _, line := range strings.Split(inner.Error(), "\n") {
-		if line = strings.TrimSpace(line); line != "" {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(lines, line) { // the same twice: with TLS and without
 			lines = append(lines, line)
 		}
 	}
