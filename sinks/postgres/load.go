@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
@@ -125,7 +126,12 @@ func (t *Target) FinishTable(ctx context.Context, worker int, rel *changelog.Rel
 	if err != nil {
 		return t.wrap(err)
 	}
-	return t.wrap(t.opts.AfterTable(ctx, conn, schema, name, beside))
+	err = t.opts.AfterTable(ctx, conn, schema, name, beside)
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && (refused.Code == "55P03" || refused.Code == "40P01") {
+		return nil // somebody reads the table; FinishCopy waits for that
+	}
+	return t.wrap(err)
 }
 
 // FinishCopy implements dataflow.Loader.
