@@ -88,6 +88,7 @@ type PipelineStatus struct {
 	DurablePosition string        `json:"durable_position,omitempty"`
 	Error           *ErrorInfo    `json:"error,omitempty"`
 	Restarts        int           `json:"restarts"`
+	Lanes           int           `json:"lanes,omitempty"` // connections that commit; above 1 a commit is not one cut of the source
 	Tables          []TableStatus `json:"tables,omitempty"`
 	UpdatedAt       time.Time     `json:"updated_at"`
 }

@@ -64,6 +64,7 @@ func (r *Registry) Pipelines(read func() []Pipeline) {
 		{"weir_pipeline_durable_checkpoint", "gauge", by, "Number of the newest checkpoint that survives a crash of the target."},
 		{"weir_pipeline_phase", "gauge", []string{"pipeline", "phase"}, "1 for the phase the pipeline is in."},
 		{"weir_pipeline_restarts_total", "counter", by, "Starts after a failure since the process started."},
+		{"weir_pipeline_lanes", "gauge", by, "Connections that commit at the target; above 1 a commit is not one cut of the source. Absent while the pipeline does not run."},
 		{"weir_pipeline_missing_rows", "gauge", by, "Updates and deletes whose row the target did not have."},
 	}, func(emit func(int, float64, ...string)) {
 		for _, p := range read() {
@@ -83,7 +84,10 @@ func (r *Registry) Pipelines(read func() []Pipeline) {
 			for _, t := range s.Tables {
 				missing += t.Missing
 			}
-			emit(7, float64(missing), p.Name)
+			if s.Lanes > 0 {
+				emit(7, float64(s.Lanes), p.Name)
+			}
+			emit(8, float64(missing), p.Name)
 		}
 	})
 }

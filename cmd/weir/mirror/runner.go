@@ -617,7 +617,7 @@ func (r *running) Status() api.PipelineStatus {
 		return st
 	}
 	s := r.pipe.Status()
-	st.Since = s.Since
+	st.Since, st.Lanes = s.Since, r.opts.Int("sink.lanes")
 	st.Checkpoint, st.Durable, st.RowsTotal = uint64(s.Checkpoint), uint64(s.Durable), s.Rows
 	st.RowsPerSec, st.BytesPerSec = r.rate.add(now, s.Rows, s.Bytes)
 	switch s.Phase {
