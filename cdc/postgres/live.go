@@ -575,10 +575,14 @@ func (s *Source) settle(position pg.LSN) error {
 	return s.agree()
 }
 
-// agree says so, once, when the first copy and the stream agree: no range is left whose view the stream has not passed.
+// agree says so, once, when the first copy and the stream agree: no range is left whose view the stream has not passed,
+// and no lane of the target is further than others.
 func (s *Source) agree() error {
-	if s.consistent || len(s.filters) > 0 || len(s.copies) > 0 {
+	if s.consistent || len(s.filters) > 0 || len(s.copies) > 0 || s.reader.level > 0 {
 		return nil
+	}
+	if err := s.reader.flush(); err != nil {
+		return err
 	}
 	s.consistent = true
 	return s.send(dataflow.Message{Kind: dataflow.KindMark, Consistent: true, Boundary: true,

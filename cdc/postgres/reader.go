@@ -437,6 +437,7 @@ func (r *reader) truncate(m *pgoutput.Message) error {
 	var tr changelog.Truncate
 	for _, id := range m.Relations {
 		if r.ahead != nil && r.holds(id) {
+			tr.ByDelete = true // the others' TRUNCATE would be refused where this one refers to them
 			continue
 		}
 		rel, err := r.described(id)
@@ -451,6 +452,7 @@ func (r *reader) truncate(m *pgoutput.Message) error {
 				if err != nil {
 					return err
 				}
+				tr.ByDelete = true
 				continue
 			}
 		}
@@ -497,6 +499,15 @@ func (r *reader) pause() error {
 		return nil // the block's end is on its way
 	}
 	return r.flush()
+}
+
+// levelled tells, once, that the stream has passed everything that some of the target's lanes had before others.
+func (r *reader) levelled() bool {
+	if r.level == 0 || r.position < r.level || r.inTx {
+		return false
+	}
+	r.level, r.ahead = 0, nil
+	return true
 }
 
 // mayCut refuses a boundary that would not hold: inside of a transaction, or ahead of rows that were read and not sent.

@@ -432,6 +432,11 @@ func (s *Source) receive() error {
 						return err
 					}
 				}
+				if s.reader.levelled() {
+					if err := s.agree(); err != nil {
+						return err
+					}
+				}
 				if err := s.attend(); err != nil {
 					return err
 				}
@@ -482,6 +487,11 @@ func (s *Source) receive() error {
 			moved = true
 			if len(s.filters) > 0 {
 				if err := s.settle(s.reader.position); err != nil {
+					return err
+				}
+			}
+			if s.reader.levelled() {
+				if err := s.agree(); err != nil {
 					return err
 				}
 			}

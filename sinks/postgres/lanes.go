@@ -280,18 +280,20 @@ func (l *Lanes) truncate(ctx context.Context, m dataflow.Message) error {
 			continue
 		}
 		tr := *m.Truncate
-		tr.Relations, tr.ByDelete = rels, used > 1
-		m.Truncate = &tr
-		if err := l.write(ctx, lane, m); err != nil {
+		tr.Relations, tr.ByDelete = rels, tr.ByDelete || used > 1
+		part := m
+		part.Truncate = &tr
+		if err := l.write(ctx, lane, part); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Commit implements dataflow.Target. Every lane stores the position, so that no lane without rows keeps it back. A cut
-// without rows, when nothing is in flight, is one transaction for all: it may say of the pipeline as a whole what must
-// not be true of some lanes only, as that the first copy is complete.
+// Commit implements dataflow.Target. Every lane stores the position, so that no lane without rows keeps it back. What a
+// cut says of the pipeline as a whole, as that the first copy is complete, must not be true of some lanes only: it is
+// stored by one transaction for all, on the first lane's connection. The worker lets nothing be in flight then, before
+// or behind it, so the lanes' own transactions cannot overtake it.
 func (l *Lanes) Commit(ctx context.Context, cut dataflow.Cut) error {
 	states, whole, err := l.divide(cut.State)
 	if err != nil {
@@ -301,15 +303,15 @@ func (l *Lanes) Commit(ctx context.Context, cut dataflow.Cut) error {
 	of := func(lane int) dataflow.Cut {
 		return dataflow.Cut{Checkpoint: l.base[lane] + n, Clock: cut.Clock, State: states[lane], Durable: cut.Durable}
 	}
-	if !slices.Contains(l.dirty, true) && l.idle(n) {
+	if whole != "" {
+		if slices.Contains(l.dirty, true) || !l.idle(n) {
+			return errs.New(errs.EngineInternal, "%s is to be stored while lanes have rows under way", whole)
+		}
 		var others []ledgerStep
 		for i, t := range l.lanes[1:] {
 			others = append(others, ledgerStep{t, of(i + 1)})
 		}
 		return l.lanes[0].commit(of(0), others)
-	}
-	if whole != "" {
-		return errs.New(errs.EngineInternal, "%s is to be stored while lanes have rows under way", whole)
 	}
 	clear(l.dirty)
 	for i := len(l.lanes) - 1; i >= 0; i-- {
@@ -409,7 +411,9 @@ func (l *Lanes) acked(lane int, a dataflow.Ack) {
 		least = min(least, n)
 	}
 	for s.told[kind] < least {
-		s.told[kind]++
+		if s.told[kind]++; a.Durable {
+			s.told[kind] = least // the newest speaks for all
+		}
 		out := dataflow.Ack{Checkpoint: l.first + s.told[kind], Durable: a.Durable}
 		if !a.Durable {
 			out.Rows, out.Busy = s.ack.Rows, s.ack.Busy

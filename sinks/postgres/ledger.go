@@ -81,6 +81,7 @@ const ledgerVersion = "weir ledger 1"
 type ledger struct {
 	conn           *pgx.Conn
 	pipeline, sink string
+	flushing       string // synchronous_commit of the fence
 }
 
 // ensure creates the ledger's objects. Two pipelines may start at once, hence the lock.
@@ -149,7 +150,7 @@ func (l *ledger) tryRaise(ctx context.Context, gen dataflow.Generation) (dataflo
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	// The fence must survive a crash of the target before anything is done under it.
-	if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = on`); err != nil {
+	if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = `+l.flushing); err != nil {
 		return 0, err
 	}
 	if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '500ms'`); err != nil {

@@ -138,7 +138,7 @@ func (t *Target) FinishTable(ctx context.Context, worker int, rel *changelog.Rel
 func (t *Target) FinishCopy(ctx context.Context) error {
 	t.closeLoads(ctx)
 	// What follows must hold the loaded rows, also after a crash of the target: their state says that they are there.
-	if _, err := t.ctl.Exec(ctx, `SET synchronous_commit = on`); err != nil {
+	if _, err := t.ctl.Exec(ctx, `SET synchronous_commit = `+t.flushing()); err != nil {
 		return t.wrap(err)
 	}
 	if t.opts.AfterCopy == nil {

@@ -153,7 +153,7 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 	if t.started, err = startOf(ctx, t.ctl); err != nil {
 		return dataflow.Restored{}, err
 	}
-	t.ledger = ledger{conn: t.ctl, pipeline: t.opts.Pipeline, sink: t.opts.Sink}
+	t.ledger = ledger{conn: t.ctl, pipeline: t.opts.Pipeline, sink: t.opts.Sink, flushing: t.flushing()}
 	if err := t.ledger.ensure(ctx); err != nil {
 		return dataflow.Restored{}, err
 	}
@@ -177,6 +177,15 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 	}
 	t.durable.start(t)
 	return dataflow.Restored{Checkpoint: t.last, State: state}, nil
+}
+
+// flushing is the synchronous_commit of what has to be on disk before anything goes on: without a wait for standbys
+// unless the user asked for one.
+func (t *Target) flushing() string {
+	if t.opts.SyncCommit == "off" {
+		return "local"
+	}
+	return t.opts.SyncCommit
 }
 
 func (t *Target) forData() pg.ConnectOptions {
@@ -300,7 +309,7 @@ func (t *Target) commit(cut dataflow.Cut, others []ledgerStep) error {
 	w := sess.wire
 	if cut.Durable && t.opts.SyncCommit == "off" {
 		// Otherwise the server's own pace decides when the log is written: a fifth of a second later, by default.
-		w.statement("SET LOCAL synchronous_commit = on", expectation{})
+		w.statement("SET LOCAL synchronous_commit = local", expectation{}) // not a standby's: off does not wait for those
 	}
 	for _, step := range append([]ledgerStep{{t, cut}}, others...) {
 		if err := step.of.advance(w, step.cut); err != nil {

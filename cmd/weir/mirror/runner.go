@@ -631,7 +631,10 @@ func (r *running) Status() api.PipelineStatus {
 			end := r.source.ServerEnd()
 			st.LagBytes = max(int64(end)-int64(pos), 0)
 			st.LagMS = 0
-			if s.Written.After(s.LastCommit) {
+			switch {
+			case s.Written.After(s.LastCommit) && s.LastCommit.IsZero():
+				st.LagMS = -1 // nothing with a time of the source's is visible yet
+			case s.Written.After(s.LastCommit):
 				st.LagMS = max(now.Sub(s.LastCommit).Milliseconds(), 0)
 			}
 			if r.live || st.LagBytes < 1<<20 {
