@@ -333,17 +333,7 @@ func (s *Source) letGo(oid uint32, shape *tableShape) error {
 	if err := s.reader.flush(); err != nil {
 		return err
 	}
-	delete(s.tables, oid)
-	delete(s.copies, oid)
-	delete(s.filters, oid)
-	rel := s.reader.rels[oid]
-	if rel != nil {
-		s.reader.rels[oid] = &relation{msg: rel.msg}
-		s.reader.last = nil
-	}
-	s.progress.mu.Lock()
-	delete(s.progress.tables, oid)
-	s.progress.mu.Unlock()
+	s.forgetTable(oid)
 	if exists && !s.opts.KeepPublication {
 		// Its rows would go on being sent for nothing. In a publication for everything there is nothing to take out.
 		if _, err := s.ctl.Exec(s.ctx, "ALTER PUBLICATION "+pg.Ident(s.opts.Publication)+" DROP TABLE "+pg.Qualified(shape.Schema, shape.Name)); err != nil {

@@ -67,6 +67,8 @@ type relationSource interface {
 	// filterOf is the filter of a table that is being copied, or nil; reshapes tells whether m is news.
 	filterOf(id uint32) rowFilter
 	reshapes(m *pgoutput.RelationMsg) bool
+	// takeNames follows a change that resolve gave: tables that made way for it are renamed.
+	takeNames() error
 }
 
 // relation is a table of the stream.
@@ -419,7 +421,7 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 	r.rels[m.ID] = rel
 	r.last = nil
 	if change == nil || r.skip && r.inTx {
-		return nil
+		return r.relations.takeNames()
 	}
 	if r.inBlock {
 		return ErrWriteAheadRefused // the change is seen by its own transaction only, until that commits
@@ -427,7 +429,10 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 	if err := r.flush(); err != nil {
 		return err
 	}
-	return r.emit(dataflow.Message{Kind: dataflow.KindSchema, Schema: change, State: state})
+	if err := r.emit(dataflow.Message{Kind: dataflow.KindSchema, Schema: change, State: state}); err != nil {
+		return err
+	}
+	return r.relations.takeNames()
 }
 
 func (r *reader) truncate(m *pgoutput.Message) error {

@@ -19,6 +19,7 @@ func (p *plainRelations) resolve(m *pgoutput.RelationMsg, _ *relation) (*relatio
 	return &relation{msg: m, rel: &changelog.Relation{ID: m.ID, Name: m.Name}}, nil, nil, nil
 }
 func (p *plainRelations) filterOf(uint32) rowFilter           { return nil }
+func (p *plainRelations) takeNames() error                    { return nil }
 func (p *plainRelations) reshapes(*pgoutput.RelationMsg) bool { return false }
 
 // The few messages of version 1 that the test needs.

@@ -103,6 +103,7 @@ type Source struct {
 	resumed    bool            // a slot of ours exists; its publication must
 	nameless   map[uint32]bool // new tables that do not join, as they have no identity
 	nextChunk  time.Time
+	moving     []moved  // tables that made way for another's name
 	again      []uint32 // tables whose rows changed without a word in the log: to be copied again
 	position   pg.LSN
 	ahead      map[uint32]pg.LSN // tables that the target has further than position

@@ -88,6 +88,13 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if namespace == "" {
 		namespace = "pg_catalog"
 	}
+	m, err := s.makeWay(m, namespace)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if m.Namespace != "" {
+		namespace = m.Namespace
+	}
 	if len(m.Columns) == 0 {
 		// Rows without values cannot be written, and the next look at the catalog lets the table go. Should it have
 		// columns again by then, the rows passed over here are missing, so it is copied again.

@@ -193,6 +193,7 @@ const (
 	CreateTable ChangeKind = iota + 1
 	DropTable
 	RenameTable
+	StepAside // the table lets go of its name at the target, and takes another one later
 	AddColumn
 	DropColumn
 	RenameColumn
@@ -206,7 +207,7 @@ func (k ChangeKind) String() string {
 	return changeKinds[k]
 }
 
-var changeKinds = [...]string{"none", "create table", "drop table", "rename table", "add column", "drop column", "rename column", "alter type"}
+var changeKinds = [...]string{"none", "create table", "drop table", "rename table", "step aside", "add column", "drop column", "rename column", "alter type"}
 
 // SchemaStep is one change of a table's shape.
 type SchemaStep struct {

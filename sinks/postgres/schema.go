@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/weirstream/weir/engine/changelog"
@@ -52,6 +53,8 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 			return t.createTable(ctx, change, schema, name)
 		case changelog.DropTable:
 			return t.dropTable(change.Old, schema, name)
+		case changelog.StepAside:
+			return t.stepAside(ctx, change.Old)
 		}
 	}
 	old := t.tables[rel.ID]
@@ -72,6 +75,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	}
 	if from != [2]string{schema, name} && t.opts.SchemaChange != Lenient && t.opts.SchemaChange != Ignore {
 		t.ddl("ALTER TABLE " + oldName + " RENAME TO " + pg.Ident(name))
+		t.freed[from] = true
 		if from[0] != schema {
 			t.ddl("ALTER TABLE " + pg.Qualified(from[0], name) + " SET SCHEMA " + pg.Ident(schema))
 		}
@@ -170,9 +174,27 @@ func (t *Target) tryDDL(sql string) {
 	t.wire.statement(sql, expectation{})
 }
 
+// stepAside renames a table out of the way. Nobody reads the name: it is gone before the epoch ends, unless the source
+// has let the table go.
+func (t *Target) stepAside(ctx context.Context, rel *changelog.Relation) error {
+	if t.opts.SchemaChange == Lenient || t.opts.SchemaChange == Ignore {
+		return nil
+	}
+	tab, err := t.resolve(ctx, t.session, rel)
+	if err != nil || tab == nil {
+		return err
+	}
+	name := fmt.Sprintf("aside_%d_%s", rel.ID, tab.name) // the server cuts long names at their end
+	t.ddl("ALTER TABLE " + tab.qualified() + " RENAME TO " + pg.Ident(name))
+	t.freed[[2]string{tab.schema, tab.name}] = true
+	_, err = t.adopt(t.session, rel, tab.schema, name, tab.spec)
+	return err
+}
+
 func (t *Target) dropTable(rel *changelog.Relation, schema, name string) error {
 	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
 		t.ddl("DROP TABLE IF EXISTS " + pg.Qualified(schema, name))
+		t.freed[[2]string{schema, name}] = true
 	}
 	t.forget(rel.ID)
 	return nil
@@ -188,9 +210,11 @@ func (s *session) forget(id uint32) {
 }
 
 func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange, schema, name string) error {
-	_, err := t.loadTable(ctx, schema, name)
-	if err == nil {
-		return nil // it is there: made by hand, or a copy begun before a restart
+	err := error(errs.New(errs.TargetTable, "the target has no table %s", pg.Qualified(schema, name)))
+	if !t.freed[[2]string{schema, name}] { // what the catalog says of one that this epoch took away is no longer so
+		if _, err = t.loadTable(ctx, schema, name); err == nil {
+			return nil // it is there: made by hand, or a copy begun before a restart
+		}
 	}
 	if !errs.Is(err, errs.TargetTable) {
 		return err
@@ -199,6 +223,7 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 	if !ok {
 		return err
 	}
+	delete(t.freed, [2]string{schema, name})
 	// Types and schemas that the table needs are made by the plan of the mirror, before the table joins it.
 	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete}}
 	for _, c := range src.Columns {

@@ -86,6 +86,8 @@ type Target struct {
 	loads   loader
 	replica bool // session_replication_role could be set
 	begun   bool // something of the open epoch was sent
+	// freed are names of the target that a change took from their tables, maybe in the transaction that is open.
+	freed map[[2]string]bool
 	// unwritten are source columns (schema, table, column) that the target was not given when they appeared.
 	unwritten map[[3]string]bool
 }
@@ -118,7 +120,7 @@ func New(e *env.Env, opts Options) *Target {
 	if opts.Excluded == nil {
 		opts.Excluded = func(string, string, string) bool { return false }
 	}
-	return &Target{env: e.With("part", "target"), opts: opts, ahead: map[uint32]*session{}, unwritten: map[[3]string]bool{}}
+	return &Target{env: e.With("part", "target"), opts: opts, ahead: map[uint32]*session{}, unwritten: map[[3]string]bool{}, freed: map[[2]string]bool{}}
 }
 
 const appName = "weir target"

@@ -208,7 +208,7 @@ func oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, ah
 		}
 		if _, err := conn.PgConn().Exec(ctx, strings.Join(st.SQL, ";\n")).ReadAll(); err != nil {
 			var pgErr *pgconn.PgError
-			if ahead && errors.As(err, &pgErr) && pgErr.Code == "42703" {
+			if ahead && errors.As(err, &pgErr) && slices.Contains(notYetSo, pgErr.Code) {
 				continue
 			}
 			return refused(conn, st, err)
@@ -216,6 +216,10 @@ func oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, ah
 	}
 	return nil
 }
+
+// notYetSo are what the target says when the source's tables have changed since: a column that is not there, or a name
+// that another table still has.
+var notYetSo = []string{"42703", "42P16", "42P07", "42P01"}
 
 func refused(conn *pgx.Conn, st pg.Statement, err error) error {
 	e := errs.New(errs.TargetDDL, "make %s on the target: %w", st.What, err).WithDetail("%s", strings.Join(st.SQL, ";\n"))

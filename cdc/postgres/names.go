@@ -1,0 +1,154 @@
+package postgres
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weirstream/weir/cdc/postgres/pgoutput"
+	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/pg"
+)
+
+// Names change hands: a new table is filled and put into the old one's place, or two tables swap. The log tells a table's
+// name with its next row, so it tells of the new table at once, and of the old one perhaps never; at the target the name
+// is still taken. The catalog says where all of them are by now. They are brought there together: whoever has another
+// name steps aside, then each takes its own.
+//
+// The catalog may be ahead of the log. A description from between then has a name that is not the table's any more; when
+// that name is taken, the catalog is asked again, and the description counts under the present one.
+
+// moved is a table that stepped aside and takes its name when the table that was described has taken its own.
+type moved struct {
+	oid uint32
+	to  pg.TargetName
+}
+
+func (t *tableShape) name() pg.TargetName { return pg.TargetName{Schema: t.Schema, Name: t.Name} }
+
+// makeWay clears the name that m gives its table, if another mirrored table has it. It returns m, or m with the name that
+// the catalog has.
+func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.RelationMsg, error) {
+	name := pg.TargetName{Schema: namespace, Name: m.Name}
+	if s.reader == nil || s.reader.inBlock || s.reader.inTx && s.reader.skip || s.tables[m.ID].name() == name {
+		return m, nil
+	}
+	taken := false
+	for oid, t := range s.tables {
+		taken = taken || oid != m.ID && t.name() == name
+	}
+	if !taken {
+		return m, nil
+	}
+	present, err := s.presentNames()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.reader.flush(); err != nil {
+		return nil, err
+	}
+	for _, oid := range slices.Sorted(maps.Keys(s.tables)) {
+		now, exists := present[oid]
+		if oid == m.ID || exists && now == s.tables[oid].name() {
+			continue
+		}
+		if err := s.stepAside(oid, now, exists); err != nil {
+			return nil, err
+		}
+	}
+	own, exists := present[m.ID]
+	if !exists {
+		own = s.tables[m.ID].name() // dropped since
+	}
+	if own == name {
+		return m, nil
+	}
+	called := *m
+	called.Namespace, called.Name = own.Schema, own.Name
+	return &called, nil
+}
+
+func (s *Source) presentNames() (map[uint32]pg.TargetName, error) {
+	rows, err := s.ctl.Query(s.ctx, `SELECT c.oid::int8, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid = ANY ($1::oid[])`, oidArray(slices.Collect(maps.Keys(s.tables))))
+	if err != nil {
+		return nil, s.lost(err)
+	}
+	present := map[uint32]pg.TargetName{}
+	var oid int64
+	var name pg.TargetName
+	if _, err := pgx.ForEachRow(rows, []any{&oid, &name.Schema, &name.Name}, func() error {
+		present[uint32(oid)] = name
+		return nil
+	}); err != nil {
+		return nil, s.lost(err)
+	}
+	return present, nil
+}
+
+// stepAside takes a table's old name from it at the target. One that is gone, or not meant any more under its new name,
+// leaves the mirror.
+func (s *Source) stepAside(oid uint32, now pg.TargetName, exists bool) error {
+	old := s.describedAs(oid, s.tables[oid])
+	leave := []dataflow.StateChange{{Key: tableKey(oid)}, liveCopyState(oid, nil)}
+	m := dataflow.Message{Kind: dataflow.KindSchema, Schema: &changelog.SchemaChange{Old: old, New: old, Steps: []changelog.SchemaStep{{Kind: changelog.StepAside}}}}
+	switch {
+	case !exists:
+		m.Schema.New, m.Schema.Steps[0].Kind, m.State = nil, changelog.DropTable, leave
+		s.forgetTable(oid)
+	case !s.opts.Includes(now.Schema, now.Name):
+		m.State = leave
+		s.forgetTable(oid)
+	default:
+		s.moving = append(s.moving, moved{oid, now})
+	}
+	s.env.Log.Info("a table's name was taken by another", "table", old.String(), "dropped", !exists, "now", now.String())
+	return s.send(m)
+}
+
+// takeNames gives the tables that stepped aside their names.
+func (s *Source) takeNames() error {
+	moving := s.moving
+	s.moving = nil
+	for _, mv := range moving {
+		known := s.tables[mv.oid]
+		next := *known
+		next.Schema, next.Name, next.Version = mv.to.Schema, mv.to.Name, known.Version+1
+		s.tables[mv.oid] = &next
+		if r := s.reader.rels[mv.oid]; r != nil && r.rel != nil {
+			called := *r.msg
+			called.Namespace, called.Name = next.Schema, next.Name
+			s.reader.rels[mv.oid] = &relation{msg: &called, rel: s.relationOf(&called, next.Schema, next.Version), full: r.full, filter: r.filter}
+			s.reader.last = nil
+		}
+		s.tableProgress(mv.oid, func(p *TableProgress) { p.Schema, p.Name = next.Schema, next.Name })
+		if err := s.send(dataflow.Message{Kind: dataflow.KindSchema, State: []dataflow.StateChange{next.state(mv.oid)},
+			Schema: &changelog.SchemaChange{Old: s.describedAs(mv.oid, known), New: s.describedAs(mv.oid, &next),
+				Steps: []changelog.SchemaStep{{Kind: changelog.RenameTable, NewName: next.Name}}}}); err != nil {
+			return fmt.Errorf("rename %s: %w", known.name(), err)
+		}
+	}
+	return nil
+}
+
+// describedAs is a table without its identity, which a change of its name does not need.
+func (s *Source) describedAs(oid uint32, t *tableShape) *changelog.Relation {
+	return &changelog.Relation{ID: oid, Version: t.Version, Schema: t.Schema, Name: t.Name, Binary: s.binary, Columns: s.oldColumns(t)}
+}
+
+// forgetTable drops what is known of a table; its rows are passed over from here on.
+func (s *Source) forgetTable(oid uint32) {
+	delete(s.tables, oid)
+	delete(s.copies, oid)
+	delete(s.filters, oid)
+	if rel := s.reader.rels[oid]; rel != nil {
+		s.reader.rels[oid] = &relation{msg: rel.msg}
+		s.reader.last = nil
+	}
+	s.progress.mu.Lock()
+	delete(s.progress.tables, oid)
+	s.progress.mu.Unlock()
+}
