@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	sink "github.com/weirstream/weir/sinks/postgres"
 	testenv "github.com/weirstream/weir/test/env"
 )
 
@@ -112,5 +113,40 @@ func TestLanes(t *testing.T) {
 	m.run(append([]string{"mirror", src.url, dst.url, "--name", m.name, "--state", m.state, "--http-addr", "127.0.0.1:0"}, m.args...)...)
 	if err := m.wait(waitLimit); err == nil || !strings.Contains(m.logTail(5), "sink.lanes") {
 		t.Errorf("another number of lanes: %v\n%s", err, m.logTail(5))
+	}
+}
+
+// TestLanesCrash ends weir between two lanes at a cut of the test's choosing.
+func TestLanesCrash(t *testing.T) {
+	for name, c := range map[string]struct{ sql, check string }{
+		"a TRUNCATE of tables that refer to each other": {`TRUNCATE parent, child`, `SELECT (SELECT count(*) FROM parent) + (SELECT count(*) FROM child)`},
+		"rows that refer to each other":                 {`BEGIN; INSERT INTO parent VALUES (5000); INSERT INTO child VALUES (5000, 5000); COMMIT`, `SELECT count(*) FROM child`},
+		"changes of shape":                              {`BEGIN; ALTER TABLE parent ADD COLUMN p int DEFAULT 1; ALTER TABLE child ADD COLUMN c int; INSERT INTO parent VALUES (5000); INSERT INTO child VALUES (5000, 5000); COMMIT`, `SELECT count(c) FROM child`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, 15, 15)
+			src.exec(t, `CREATE TABLE parent(id int PRIMARY KEY)`, `CREATE TABLE child(id int PRIMARY KEY, parent int REFERENCES parent)`,
+				`INSERT INTO parent SELECT i FROM generate_series(1, 100) i`, `INSERT INTO child SELECT i, i FROM generate_series(1, 100) i`)
+			m := newMirror(t, src, dst, "public.*", "--set", "sink.lanes=2")
+			m.start()
+			m.caughtUp()
+			m.stop()
+			m.env = []string{"WEIR_FAILPOINTS=" + string(sink.FailBetweenLanes) + "=kill@1"}
+			src.exec(t, c.sql)
+			m.start()
+			if err := m.wait(waitLimit); err == nil {
+				t.Fatal("weir was not ended between the lanes")
+			}
+			m.env = nil
+			src.exec(t, `INSERT INTO parent VALUES (6000)`, `INSERT INTO child(id, parent) VALUES (6000, 6000)`)
+			m.start()
+			m.caughtUp()
+			requireEqual(t, src, dst)
+			requireConsistent(t, m)
+			if want, got := src.one(t, c.check), dst.one(t, c.check); want != got {
+				t.Errorf("%s: source %s, target %s", c.check, want, got)
+			}
+		})
 	}
 }
