@@ -376,6 +376,9 @@ func needsUser(err error) bool {
 	if !ok {
 		return false
 	}
+	if e.Final {
+		return true
+	}
 	switch e.Code {
 	case errs.SourcePreflight, errs.SlotLost, errs.SlotGap, errs.SourceReplaced, errs.PublicationMissing,
 		errs.TableUnsupported, errs.NoTables, errs.SourceSchemaChange, errs.RowFilterUnsupport, errs.TableUnknown,

@@ -22,6 +22,7 @@ import (
 
 // command is an order to the receiving goroutine, obeyed between two transactions.
 type command struct {
+	at      time.Time      // when the catalog was looked at
 	present []pg.TableName // the selected tables that exist now
 	columns []listedColumn // of tables that are published with a list of columns
 	refresh []string       // patterns; none: every table
@@ -42,12 +43,20 @@ func (s *Source) discover() {
 	}()
 	var last []pg.TableName
 	var lastColumns []listedColumn
-	for s.env.Clock.Sleep(s.ctx, s.opts.DiscoveryPeriod) == nil {
+	for first := true; first || s.env.Clock.Sleep(s.ctx, s.opts.DiscoveryPeriod) == nil; first = false {
 		if conn == nil || conn.IsClosed() {
 			var err error
 			if conn, err = pg.ConnectPgx(s.ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " discovery"}); err != nil {
 				continue // the stream will say what is wrong with the server
 			}
+		}
+		at := s.env.Clock.Now()
+		var end string
+		if err := conn.QueryRow(s.ctx, "SELECT "+s.walNow()).Scan(&end); err != nil {
+			continue
+		}
+		if lsn, err := pg.ParseLSN(end); err == nil {
+			s.progress.LogEnd.Store(uint64(lsn))
 		}
 		names, err := s.selected(s.ctx, conn)
 		if err != nil {
@@ -59,10 +68,11 @@ func (s *Source) discover() {
 		}
 		pending := s.copying.Load()
 		if slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
+			s.progress.Looked.Store(at.UnixNano())
 			continue
 		}
 		select {
-		case s.commands <- command{present: names, columns: columns}:
+		case s.commands <- command{at: at, present: names, columns: columns}:
 			last, lastColumns = names, columns
 			s.wake()
 		default: // the last one has not been obeyed yet
@@ -113,6 +123,9 @@ func (s *Source) obey() error {
 			} else {
 				if err = s.follow(c.present); err == nil {
 					err = s.listAnew(c.columns)
+				}
+				if err == nil && !s.lookAgain.Load() {
+					s.progress.Looked.Store(c.at.UnixNano())
 				}
 			}
 			if err != nil {

@@ -262,6 +262,10 @@ func (s *Source) publishItem(t *pg.Table) string {
 
 // Drop removes the pipeline's slot and publication. It is idempotent.
 func Drop(ctx context.Context, conn *pgx.Conn, slot, publication string) error {
+	// A database that was made read-only for a cut-over is so by its sessions' default.
+	if _, err := conn.Exec(ctx, `SET default_transaction_read_only = off`); err != nil {
+		return fmt.Errorf("write to the source's catalog: %w", err)
+	}
 	if _, err := conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active`, slot); err != nil {
 		return fmt.Errorf("end the reader of slot %q: %w", slot, err)
 	}

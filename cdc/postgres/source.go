@@ -131,8 +131,12 @@ type Source struct {
 
 // Progress is what the source tells about itself; it is read from other goroutines.
 type Progress struct {
-	ServerEnd  atomic.Uint64
-	Received   atomic.Int64 // bytes of the stream
+	LogEnd     atomic.Uint64 // of the source's log, when the catalog was last looked at; 0: not yet
+	ServerEnd  atomic.Uint64 // what the stream told last: how far the server has decoded
+	sent       atomic.Uint64 // position of the last boundary that was sent
+	nothing    atomic.Uint64 // up to here the server has told that there is nothing more
+	Looked     atomic.Int64  // Unix ns of the newest look at the catalog whose tables are all known
+	Received   atomic.Int64  // bytes of the stream
 	mu         sync.Mutex
 	tables     map[uint32]*TableProgress
 	Streaming  atomic.Bool
@@ -187,7 +191,8 @@ const (
 // Prepare implements dataflow.Preparer.
 func (s *Source) Prepare(ctx context.Context) error {
 	var err error
-	if s.ctl, err = pg.ConnectPgx(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " control"}); err != nil {
+	if s.ctl, err = pg.ConnectPgx(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " control",
+		Settings: map[string]string{"default_transaction_read_only": "off"}}); err != nil { // a database on its way to a cut-over is read-only for everybody else
 		return errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", s.opts.Config.Server(), err).Because(err)
 	}
 	if s.version, _, err = pg.ServerVersion(ctx, s.ctl); err != nil {
@@ -405,6 +410,7 @@ func (s *Source) send(m dataflow.Message) error {
 		if err := s.reader.mayCut(); err != nil {
 			return err
 		}
+		s.progress.sent.Store(uint64(s.reader.position))
 	}
 	select {
 	case s.out <- m:
@@ -522,6 +528,9 @@ func (s *Source) keepalive(end pg.LSN) error {
 	if !s.reader.between() {
 		return nil // a mark would cut the transaction in two
 	}
+	if s.reader.rows == nil {
+		s.progress.nothing.Store(uint64(end))
+	}
 	return s.settle(end)
 }
 
@@ -570,8 +579,28 @@ func (s *Source) Close(ctx context.Context) error {
 	return nil
 }
 
-// Position is how far the server was when it last spoke, for lag.
-func (s *Source) ServerEnd() pg.LSN { return pg.LSN(s.progress.ServerEnd.Load()) }
+// Lag is how much of the source's log is not at the target, which is at the given position; -1 if it is not known. What
+// the server has decoded and found nothing in counts as there.
+func (s *Source) Lag(at pg.LSN) int64 {
+	end := s.progress.LogEnd.Load()
+	if end == 0 {
+		return -1
+	}
+	end = max(end, s.progress.ServerEnd.Load())
+	here := uint64(at)
+	if here >= s.progress.sent.Load() {
+		here = max(here, s.progress.nothing.Load())
+	}
+	return max(int64(end)-int64(here), 0)
+}
+
+// Looked is when the catalog was last seen with no table that is not known here; zero if never.
+func (s *Source) Looked() time.Time {
+	if ns := s.progress.Looked.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
 
 // Tables reports the progress of every table's copy.
 func (s *Source) Tables() []TableProgress {

@@ -45,6 +45,9 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			c.Note("%s", stepLine(c, report.Steps[len(report.Steps)-1]))
 		}
 		err = cli.PrintRecord(c, report, report.Pipeline, func(w io.Writer) {
+			if !dry && !report.Ready {
+				return // the error says so
+			}
 			if !dry {
 				fmt.Fprintf(w, "%s: the target holds everything up to %s and can take over\n", report.Pipeline, report.Position)
 				return

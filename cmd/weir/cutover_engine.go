@@ -55,10 +55,10 @@ func (c *cutting) run(ctx context.Context) error {
 	}
 	defer func() { _ = c.target.Close(context.WithoutCancel(ctx)) }()
 	// Tables that a pattern was about may have been dropped since the start.
-	if c.plan, err = plan.MakeAt(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg}, "", nil); err != nil {
+	if c.plan, err = plan.MakeAt(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg, Pipeline: c.r.Pipeline.ID}, "", nil); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{c.writes, c.position, c.sequences, c.verify, c.still} {
+	for _, step := range []func(context.Context) error{c.built, c.writes, c.position, c.sequences, c.verify, c.still} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -78,6 +78,24 @@ func (c *cutting) step(s cutoverStep, began time.Time) {
 	if c.r.Progress != nil && !c.r.DryRun {
 		c.r.Progress(s)
 	}
+}
+
+// built looks whether the target has what belongs to its tables.
+func (c *cutting) built(context.Context) error {
+	began := c.env.Clock.Now()
+	var owed []string
+	for _, t := range c.plan.Tables {
+		if t.Unfinished {
+			owed = append(owed, t.Target.Name.String())
+		}
+	}
+	if len(owed) == 0 {
+		return nil
+	}
+	c.report.Ready = false
+	c.step(cutoverStep{Name: "built", Says: "the target's tables are not finished", Done: !c.r.DryRun,
+		Warning: fmt.Sprintf("unique and foreign keys and indexes are still to be built on %s: wait until the first copy and the stream agree", strings.Join(owed, ", "))}, began)
+	return nil
 }
 
 // writes looks whether anybody can still write to the source.

@@ -223,7 +223,7 @@ func ensure(ctx context.Context, c *cli.Call, cl client, spec api.MirrorSpec) er
 	if diff := difference(v.Mirror, spec); len(diff) > 0 {
 		return errs.New(errs.PipelineExists, "pipeline %s exists with another definition", spec.Name).
 			WithDetail("%s", "different: "+join(diff)).
-			WithHint("choose another --name, or delete it with `weir pipelines delete %s`", spec.Name)
+			WithHint("choose another --name or --state; or delete it: `weir pipelines delete %[1]s --state %[2]s`, while `weir server --state %[2]s` or another mirror of that directory runs", spec.Name, c.Text("state"))
 	}
 	if v.Desired != api.WantRunning || v.Status.Phase == api.PhaseFailed {
 		_, err = cl.Resume(ctx, spec.Name)
@@ -286,21 +286,28 @@ func phases(c *cli.Call) func([]coordinator.PipelineView) error {
 	}
 }
 
-// catchUp decides when mirrors have caught up: all tables are live, and the position is past where the source's log
-// ended at a moment after that. A lag of zero would do only for a source that nobody writes to.
+// catchUp decides when mirrors have caught up: the tables that the source had at the start are known, all are live, what
+// belongs to them is built, and the position is past where the source's log ended at a moment after that. A lag of zero
+// would do only for a source that nobody writes to.
 type catchUp struct {
+	began map[string]time.Time // by the clock of whoever runs the mirror
 	goals map[string]pg.LSN
 	now   func() time.Time
 }
 
 func newCatchUp(specs []api.MirrorSpec, now func() time.Time) *catchUp {
-	return &catchUp{goals: map[string]pg.LSN{}, now: now}
+	return &catchUp{began: map[string]time.Time{}, goals: map[string]pg.LSN{}, now: now}
 }
 
 func (w *catchUp) done(ctx context.Context, cl client, views []coordinator.PipelineView) (bool, error) {
 	all := true
 	for _, v := range views {
-		if !live(v.Status) {
+		began, seen := w.began[v.Name]
+		if !seen {
+			began = v.Status.UpdatedAt
+			w.began[v.Name] = began
+		}
+		if !live(v.Status) || v.Status.Building || v.Status.CatalogAt.Before(began) {
 			all = false
 			continue
 		}

@@ -90,7 +90,11 @@ type PipelineStatus struct {
 	Restarts        int           `json:"restarts"`
 	Lanes           int           `json:"lanes,omitempty"` // connections that commit; above 1 a commit is not one cut of the source
 	Tables          []TableStatus `json:"tables,omitempty"`
-	UpdatedAt       time.Time     `json:"updated_at"`
+	// Building: unique and foreign keys and the indexes of the first copy are not there yet.
+	Building bool `json:"building,omitempty"`
+	// CatalogAt is when the source's catalog was last looked at and had no table that is not among Tables.
+	CatalogAt time.Time `json:"catalog_at"`
+	UpdatedAt time.Time `json:"updated_at"`
 }
 
 // ErrorInfo is the error record as JSON.

@@ -22,6 +22,8 @@ type Error struct {
 	Fix     string    `json:"fix,omitempty"`
 	Pos     *Position `json:"position,omitempty"`
 	Cause   error     `json:"-"`
+	// Final: trying again without a change by the user is of no use, although errors of the code often pass.
+	Final bool `json:"-"`
 }
 
 // Position is a place in a file the user wrote. Line and Column count from 1; Column counts runes.

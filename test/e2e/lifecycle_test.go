@@ -168,11 +168,13 @@ func TestLifecycle(t *testing.T) {
 		}
 		d.stop(t)
 		m.caughtUp()
+		src.exec(t, `ALTER DATABASE "`+src.name+`" SET default_transaction_read_only = on`) // as docs/mirror.md advises
 		eventually(t, waitLimit, "the cut-over is done", func() (bool, string) {
 			out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes") // the writer's session may still be ending
 			return code == 0, out + errOut
 		})
 		requireEqual(t, src, dst)
+		src.srv.Exec(t, "postgres", `ALTER DATABASE "`+src.name+`" RESET default_transaction_read_only`)
 		for _, sql := range []string{`SELECT nextval('a_id_seq')`, `SELECT nextval('own')`} {
 			if want, got := src.one(t, sql), dst.one(t, sql); got != want {
 				t.Errorf("%s: %s, at the source %s", sql, got, want)
@@ -180,6 +182,47 @@ func TestLifecycle(t *testing.T) {
 		}
 		if got := src.one(t, `SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`); got != "0" {
 			t.Errorf("%s slots are left", got)
+		}
+	})
+
+	t.Run("until caught up", func(t *testing.T) {
+		src, dst := pair(t, 15, 15)
+		src.exec(t, twoTables, `CREATE TABLE parent(id int PRIMARY KEY, code text UNIQUE)`, `CREATE TABLE child(id int PRIMARY KEY, p int REFERENCES parent)`, `CREATE INDEX ON child(p)`,
+			`INSERT INTO parent SELECT i, 'c' || i FROM generate_series(1, 30000) i`, `INSERT INTO child SELECT i, i FROM generate_series(1, 30000) i`)
+		m := newMirror(t, src, dst, "public.*")
+		const built = `SELECT string_agg(c, ' ' ORDER BY c) FROM (SELECT conname AS c FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+			UNION SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid::regclass::text IN ('a', 'b', 'parent', 'child')) x`
+		for i := range 4 {
+			// What is there when the command begins is there when it ends: tables too, with all that belongs to them.
+			src.exec(t, fmt.Sprintf(`CREATE TABLE late_%[1]d(id int PRIMARY KEY, v text); INSERT INTO late_%[1]d SELECT i, 'v' FROM generate_series(1, 5000) i`, i))
+			if i == 1 {
+				m.start()
+				eventually(t, waitLimit, "it copies", func() (bool, string) {
+					v, err := m.view()
+					return err == nil && v.Status.Phase != api.PhasePrepare, fmt.Sprint(err)
+				})
+				m.kill()
+			}
+			m.args = append(m.args[:len(m.args):len(m.args)], "--until-caught-up")
+			m.start()
+			if err := m.wait(waitLimit); err != nil {
+				t.Fatalf("%v\n%s", err, m.logTail(20))
+			}
+			m.args = m.args[:len(m.args)-1]
+			requireEqual(t, src, dst)
+			if want, got := src.one(t, built), dst.one(t, built); want != got {
+				t.Fatalf("round %d: the target has %s, want %s", i, got, want)
+			}
+		}
+	})
+
+	t.Run("a login that is refused ends a new mirror", func(t *testing.T) {
+		src, dst := pair(t, 15, 15)
+		m := newMirror(t, src, dst, "public.*")
+		m.src.url = strings.Replace(src.url, "/"+src.name, "/nowhere", 1)
+		m.start()
+		if err := m.wait(20 * time.Second); err == nil || !strings.Contains(m.log(), "nowhere") || m.cmd.ProcessState.ExitCode() != 3 {
+			t.Errorf("%v\n%s", err, m.logTail(10))
 		}
 	})
 

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -213,12 +214,34 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 	run.env.Go("pipeline "+p.Name, func() {
 		defer close(run.done)
 		defer cancel()
-		err := passing(run.run(runCtx))
+		err := run.hopeless(passing(run.run(runCtx)))
 		run.mu.Lock()
 		run.err = err
 		run.mu.Unlock()
 	})
 	return run, nil
+}
+
+// justMade is how long whoever made a mirror is taken to watch it start.
+const justMade = time.Minute
+
+// hopeless marks a login that a server refuses to a mirror that was just made: the name of a database or a role, or a
+// password, is wrong. Of an older mirror it is tried again, since somebody may be at work on the server.
+func (r *running) hopeless(err error) error {
+	var refused *pgconn.PgError
+	e, coded := errs.As(err)
+	if !coded || !errors.As(err, &refused) || r.env.Clock.Now().Sub(r.pipeline.CreatedAt) > justMade {
+		return err
+	}
+	if !slices.Contains([]string{"28000", "28P01", "3D000"}, refused.Code) {
+		return err
+	}
+	final := *e
+	final.Final = true
+	if final.Hint == "" {
+		final.Hint = "correct the URL; a mirror of this name with another URL is made after `weir pipelines delete " + r.pipeline.Name + "`, or under another --name"
+	}
+	return &final
 }
 
 // passing takes errors that a server's restart, a failover or a lock can cause anywhere for what they are: the same work
@@ -290,6 +313,8 @@ type running struct {
 	source *cdc.Source
 	rate   rate
 	live   bool
+
+	building atomic.Bool // unique and foreign keys and indexes of the first copy are still owed
 }
 
 // rate turns totals into a rate over the last few seconds.
@@ -322,6 +347,7 @@ func (r *running) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.building.Store(!copied)
 	if !known {
 		if err := r.prepare(ctx); err != nil {
 			return err
@@ -402,7 +428,11 @@ func (r *running) run(ctx context.Context) error {
 			}
 			return p.FinishKey(ctx, conn, pg.TargetName{Schema: schema, Name: name}, beside)
 		},
-		AfterConsistent: finish((*plan.Plan).Finish),
+		AfterConsistent: func(ctx context.Context, conn *pgx.Conn) error {
+			err := finish((*plan.Plan).Finish)(ctx, conn)
+			r.building.Store(err != nil)
+			return err
+		},
 	}
 	var dst dataflow.Target = sink.New(r.env, into)
 	if n := r.opts.Int("sink.lanes"); n > 1 {
@@ -607,6 +637,12 @@ func (r *Runner) CommandLater(ctx context.Context, p api.Pipeline, c api.Command
 	})
 }
 
+// A mirror is live when less than behind of the source's log is not visible at the target, and stays live up to farBehind.
+const (
+	behind    = 1 << 20
+	farBehind = 16 << 20
+)
+
 // Status implements coordinator.Running.
 func (r *running) Status() api.PipelineStatus {
 	r.mu.Lock()
@@ -617,7 +653,7 @@ func (r *running) Status() api.PipelineStatus {
 		return st
 	}
 	s := r.pipe.Status()
-	st.Since, st.Lanes = s.Since, r.opts.Int("sink.lanes")
+	st.Since, st.Lanes, st.Building, st.CatalogAt = s.Since, r.opts.Int("sink.lanes"), r.building.Load(), r.source.Looked()
 	st.Checkpoint, st.Durable, st.RowsTotal = uint64(s.Checkpoint), uint64(s.Durable), s.Rows
 	st.RowsPerSec, st.BytesPerSec = r.rate.add(now, s.Rows, s.Bytes)
 	switch s.Phase {
@@ -628,17 +664,17 @@ func (r *running) Status() api.PipelineStatus {
 		if pos, err := pg.ParseLSN(string(s.Visible["position"])); err == nil {
 			st.Position = pos.String()
 			st.DurablePosition = string(s.Stored["position"])
-			end := r.source.ServerEnd()
-			st.LagBytes = max(int64(end)-int64(pos), 0)
+			st.LagBytes = r.source.Lag(pos)
 			st.LagMS = 0
 			switch {
-			case s.Written.After(s.LastCommit) && s.LastCommit.IsZero():
+			case st.LagBytes < 0 || s.LastCommit.IsZero() && s.Written.After(s.LastCommit):
 				st.LagMS = -1 // nothing with a time of the source's is visible yet
-			case s.Written.After(s.LastCommit):
+			case s.Written.After(s.LastCommit), st.LagBytes >= behind && !s.LastCommit.IsZero():
 				st.LagMS = max(now.Sub(s.LastCommit).Milliseconds(), 0)
 			}
-			if r.live || st.LagBytes < 1<<20 {
-				st.Phase, r.live = api.PhaseLive, true
+			// Under load a little is always under way, so what is live is behind only when much is.
+			if r.live = st.LagBytes >= 0 && (st.LagBytes < behind || r.live && st.LagBytes < farBehind); r.live {
+				st.Phase = api.PhaseLive
 			}
 		}
 	}

@@ -376,6 +376,21 @@ func (d *doctor) checkCreate(ctx context.Context) error {
 				"role %s may not create tables in schema %s", d.server.role, pg.Ident(s)))
 		}
 	}
+	if _, there := d.server.schemas[pg.LedgerSchema]; there {
+		var lacks bool
+		err := d.conn.QueryRow(ctx, `SELECT coalesce(bool_or(NOT has_schema_privilege(relnamespace, 'USAGE') OR NOT has_table_privilege(oid, 'SELECT')
+			OR NOT has_table_privilege(oid, 'INSERT') OR NOT has_table_privilege(oid, 'UPDATE') OR NOT has_table_privilege(oid, 'DELETE')), false)
+			FROM pg_class WHERE relkind = 'r' AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)`, pg.LedgerSchema).Scan(&lacks)
+		if err != nil {
+			return fmt.Errorf("look at the ledger's rights: %w", err)
+		}
+		if lacks {
+			schema := pg.Ident(pg.LedgerSchema)
+			found = append(found, finding(api.SeverityFatal, errs.TargetDDL, pg.LedgerSchema,
+				"GRANT USAGE ON SCHEMA "+schema+" TO "+role+";\nGRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "+schema+" TO "+role+";",
+				"role %s may not use the ledger of other mirrors in schema %s", d.server.role, schema))
+		}
+	}
 	d.out.Each("tgt.create", found, "role %s may create what is missing in %d schemas", d.server.role, len(order))
 	return nil
 }
