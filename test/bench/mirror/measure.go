@@ -74,6 +74,11 @@ func draining(write func(context.Context, *lab.Session) (int64, error)) func(con
 		if err := t.waitMark(ctx, lab.Last); err != nil {
 			return nil, fmt.Errorf("wait for the end of the backlog: %w", err)
 		}
+		if t.work.arrived != nil {
+			if err := t.wait(ctx, applied, func(ctx context.Context) (bool, error) { return t.work.arrived(ctx, t.target) }); err != nil {
+				return nil, fmt.Errorf("wait for all of the backlog: %w", err)
+			}
+		}
 		took := time.Since(began)
 		after, err := t.usage(ctx)
 		if err != nil {

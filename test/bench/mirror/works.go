@@ -26,6 +26,8 @@ type work struct {
 	keep    bool // no turn changes the source, so it is made once
 	lines   []line
 	measure func(ctx context.Context, t *turn) (figures, error)
+	// arrived tells whether a backlog is at the target as a whole; nil: its mark says so.
+	arrived func(ctx context.Context, target *lab.Session) (bool, error)
 }
 
 // figures are what one turn measured, by the key of the line they belong to.
@@ -125,6 +127,7 @@ func works(n sizes) []work {
 			measure: draining(func(ctx context.Context, s *lab.Session) (int64, error) {
 				return s.UpdatesOfTwo(ctx, n.changed, 100, n.changed/2)
 			}),
+			arrived: func(ctx context.Context, target *lab.Session) (bool, error) { return target.BothArrived(ctx) },
 		},
 	}
 	for i := range all {

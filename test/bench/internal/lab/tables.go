@@ -120,7 +120,21 @@ func (s *Session) Updates(ctx context.Context, rows, perTransaction, keys int) (
 
 // UpdatesOfTwo is Updates of the first two tables, half of each transaction's rows in either.
 func (s *Session) UpdatesOfTwo(ctx context.Context, rows, perTransaction, keys int) (int64, error) {
-	return s.backlog(ctx, fmt.Sprintf("CALL lab.updates_of_two(%d, %d, %d, 0)", rows, perTransaction, keys))
+	written, err := s.backlog(ctx, fmt.Sprintf("CALL lab.updates_of_two(%d, %d, %d, 0)", rows, perTransaction, keys))
+	if err != nil {
+		return 0, err
+	}
+	return written + 2, s.Exec(ctx, fmt.Sprintf("UPDATE public.t1 SET n = %d WHERE id = 1; UPDATE public.t2 SET n = %[1]d WHERE id = 1", lastOfTwo))
+}
+
+// lastOfTwo is what the last transaction of UpdatesOfTwo writes.
+const lastOfTwo = -1
+
+// BothArrived tells whether the last transaction of UpdatesOfTwo has arrived here in both tables. Where commits are not
+// one cut, the mark behind it may be here before.
+func (s *Session) BothArrived(ctx context.Context) (bool, error) {
+	n, err := s.Int(ctx, fmt.Sprintf("SELECT (SELECT count(*) FROM public.t1 WHERE id = 1 AND n = %d) + (SELECT count(*) FROM public.t2 WHERE id = 1 AND n = %[1]d)", lastOfTwo))
+	return n == 2, err
 }
 
 func (s *Session) backlog(ctx context.Context, call string) (int64, error) {
