@@ -79,7 +79,13 @@ func (p *Pipe) Run(ctx context.Context) (err error) {
 		}
 	}()
 	r := &run{Pipe: p, driver: checkpoint.NewDriver(p.opts.Epochs, restored.Checkpoint)}
-	p.status.set(func(s *Status) { s.Checkpoint, s.Durable = restored.Checkpoint, restored.Checkpoint })
+	p.status.set(func(s *Status) {
+		s.Checkpoint, s.Durable = restored.Checkpoint, restored.Checkpoint
+		// A source that nobody writes to gives no cut for long.
+		if at, ok := restored.State["position"]; ok {
+			s.Visible, s.Stored = map[string][]byte{"position": at}, map[string][]byte{"position": at}
+		}
+	})
 	if err := r.copy(ctx); err != nil {
 		return err
 	}
