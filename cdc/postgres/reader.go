@@ -533,7 +533,9 @@ func (r *reader) between() bool { return !r.inTx && !r.inBlock && len(r.open) ==
 // idle is told the server's position when nothing is unfinished. When nothing has moved ours for long, the position
 // goes on by itself, so that a quiet database does not keep a busy server's WAL.
 func (r *reader) idle(end pg.LSN) error {
-	if !r.between() || end <= r.position {
+	// Transactions that are open commit behind it, and are sent again as a whole to whoever begins there. A server that
+	// stops waits for this word, also while one is open that a crash before has left without an end.
+	if r.inTx || r.inBlock || end <= r.position {
 		return nil
 	}
 	r.position = end
