@@ -127,7 +127,7 @@ func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 	}
 	out := p.API
 	out.Slot, out.Publication, _ = mirror.Names(spec, source.Database(), installation)
-	if out.Checks, err = examine(ctx, e, spec, source, target, installation); err != nil {
+	if out.Checks, err = (examination{env: e, spec: spec, source: source, target: target, installation: installation, plan: p}).run(ctx); err != nil {
 		return nil, err
 	}
 	return &out, nil

@@ -181,13 +181,16 @@ func (l *Lanes) laneOf(rel *changelog.Relation) int {
 	target := pg.Qualified(schema, name)
 	if !known {
 		if lane, known = l.byName[target]; !known {
-			lane = len(l.byID) % len(l.lanes)
+			lane = l.next()
 		}
 		l.byID[rel.ID] = lane
 	}
 	l.byName[target] = lane
 	return lane
 }
+
+// next is the lane of a table that has none: in turn.
+func (l *Lanes) next() int { return len(l.byID) % len(l.lanes) }
 
 // Write implements dataflow.Target.
 func (l *Lanes) Write(ctx context.Context, m dataflow.Message) error {
@@ -334,7 +337,7 @@ func (l *Lanes) divide(changes []dataflow.StateChange) (states [][]dataflow.Stat
 		if oid, ok := l.opts.TableOf(c.Key); ok {
 			lane, known := l.byID[oid]
 			if !known {
-				lane = len(l.byID) % len(l.lanes)
+				lane = l.next()
 				l.byID[oid] = lane
 			}
 			states[lane] = append(states[lane], c)

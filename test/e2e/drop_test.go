@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	testenv "github.com/weirstream/weir/test/env"
 )
 
@@ -23,29 +22,10 @@ func TestDropUnderLoad(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var work sync.WaitGroup
-	run := func(in db, sql func(i int) string, pause time.Duration) {
-		conn, err := pgx.Connect(ctx, in.url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		work.Go(func() {
-			defer func() { _ = conn.Close(context.Background()) }()
-			for i := 0; ctx.Err() == nil; i++ {
-				if _, err := conn.PgConn().Exec(context.Background(), sql(i)).ReadAll(); err != nil {
-					t.Errorf("the source refused %q: %v", sql(i), err)
-					return
-				}
-				select {
-				case <-time.After(pause):
-				case <-ctx.Done():
-				}
-			}
-		})
-	}
-	run(src, func(i int) string {
+	rows := startProgram(t, src, func(i int) string {
 		return fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..500 LOOP INSERT INTO seen VALUES (%d * 500 + i, 'row'); COMMIT; END LOOP; END $$`, i)
 	}, 0)
-	run(src, func(i int) string {
+	tables := startProgram(t, src, func(i int) string {
 		if i < 3 {
 			return fmt.Sprintf(`CREATE TABLE goes_%d(id int PRIMARY KEY)`, i)
 		}
@@ -74,6 +54,8 @@ func TestDropUnderLoad(t *testing.T) {
 	}
 	stop()
 	work.Wait()
+	rows.stop(t)
+	tables.stop(t)
 	m.caughtUp()
 	requireEqual(t, src, dst)
 	requireConsistent(t, m)

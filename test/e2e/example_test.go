@@ -9,17 +9,24 @@ import (
 	"time"
 )
 
-// TestExampleMirror runs examples/mirror as its README says, and kills weir once.
-func TestExampleMirror(t *testing.T) {
-	src, dst := pair(t, 15, 15)
-	dir := filepath.Join("..", "..", "examples", "mirror")
-	shop, err := os.ReadFile(filepath.Join(dir, "shop.sql"))
+// shop is the database of the examples, and where their files find it.
+func shop(t *testing.T) (src, dst db, m *mirror) {
+	t.Helper()
+	src, dst = pair(t, 15, 15)
+	sql, err := os.ReadFile(filepath.Join("..", "..", "examples", "mirror", "shop.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	src.exec(t, string(shop))
-	m := newMirror(t, src, dst, "")
+	src.exec(t, string(sql))
+	m = newMirror(t, src, dst, "")
 	m.env = []string{"SHOP_URL=" + src.url, "COPY_URL=" + dst.url}
+	return src, dst, m
+}
+
+// TestExampleMirror runs examples/mirror as its README says, and kills weir once.
+func TestExampleMirror(t *testing.T) {
+	src, dst, m := shop(t)
+	dir := filepath.Join("..", "..", "examples", "mirror")
 	start := func() {
 		m.run("run", filepath.Join(dir, "mirror.sql"), "--state", m.state, "--http-addr", "127.0.0.1:0")
 	}
@@ -59,14 +66,7 @@ func TestExampleMirror(t *testing.T) {
 
 // TestExampleLanes runs examples/lanes as its README says, and kills weir once.
 func TestExampleLanes(t *testing.T) {
-	src, dst := pair(t, 15, 15)
-	shop, err := os.ReadFile(filepath.Join("..", "..", "examples", "mirror", "shop.sql"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	src.exec(t, string(shop))
-	m := newMirror(t, src, dst, "")
-	m.env = []string{"SHOP_URL=" + src.url, "COPY_URL=" + dst.url}
+	src, dst, m := shop(t)
 	start := func() {
 		m.run("run", filepath.Join("..", "..", "examples", "lanes", "mirror.sql"), "--state", m.state, "--http-addr", "127.0.0.1:0")
 	}

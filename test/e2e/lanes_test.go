@@ -1,14 +1,10 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	sink "github.com/weirstream/weir/sinks/postgres"
 	testenv "github.com/weirstream/weir/test/env"
@@ -32,34 +28,17 @@ func TestLanes(t *testing.T) {
 		t.Errorf("the plan does not tell that commits are not atomic\n%s", plan)
 	}
 	m.start()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var work sync.WaitGroup
-	writer := func(sql func(i int) string) {
-		conn, err := pgx.Connect(ctx, src.url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		work.Go(func() {
-			defer func() { _ = conn.Close(context.Background()) }()
-			for i := 1; ctx.Err() == nil; i++ {
-				if _, err := conn.PgConn().Exec(context.Background(), sql(i)).ReadAll(); err != nil {
-					t.Errorf("the source refused %q: %v", sql(i), err)
-					return
-				}
-			}
-		})
-	}
 	// One transaction over all tables, with a row in each that no later one covers.
-	writer(func(i int) string {
+	rows := startProgram(t, src, func(i int) string {
+		i++ // its rows have keys above those that are there
 		return fmt.Sprintf(`BEGIN; UPDATE a SET n = %[1]d WHERE id = 1 + %[1]d %% 2000; INSERT INTO a VALUES (10000 + %[1]d, 1, NULL); INSERT INTO b VALUES (10000 + %[1]d, %[1]d);
 			INSERT INTO child VALUES (10000 + %[1]d, 10000 + %[1]d); INSERT INTO bag VALUES (%[1]d, 'x'); DELETE FROM bag WHERE a = %[1]d - 5;
 			UPDATE u SET name = 'tmp' WHERE id = 1; UPDATE u SET name = 'x%[1]d' WHERE id = 2; UPDATE u SET name = 'y%[1]d' WHERE id = 1;
 			DELETE FROM filled WHERE id < %[1]d - 50; INSERT INTO filled VALUES (%[1]d, 'v'); COMMIT`, i)
-	})
+	}, 0)
 	// What concerns a table as a whole.
-	writer(func(i int) string {
-		<-time.After(100 * time.Millisecond)
+	shapes := startProgram(t, src, func(i int) string {
+		i++
 		row := fmt.Sprintf(`INSERT INTO shape(id) VALUES (%d)`, 1000+i)
 		switch i % 6 {
 		case 0:
@@ -75,7 +54,7 @@ func TestLanes(t *testing.T) {
 		default:
 			return fmt.Sprintf(`INSERT INTO a SELECT 1000000 + %d * 3000 + i, i, 'large' FROM generate_series(1, 3000) i; UPDATE shape SET v = %[1]d`, i)
 		}
-	})
+	}, 100*time.Millisecond)
 	for i := range 9 {
 		<-time.After(1200 * time.Millisecond)
 		switch i % 3 {
@@ -87,11 +66,11 @@ func TestLanes(t *testing.T) {
 				t.Fatal(err)
 			}
 		default:
-			_, _ = target.Run(ctx, "postgres", `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'weir%' ORDER BY random() LIMIT 1`)
+			_, _ = target.Run(t.Context(), "postgres", `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'weir%' ORDER BY random() LIMIT 1`)
 		}
 	}
-	stop()
-	work.Wait()
+	rows.stop(t)
+	shapes.stop(t)
 	src.exec(t, `INSERT INTO shape(id) VALUES (0)`)
 	m.caughtUpWithin(2 * waitLimit)
 	requireEqual(t, src, dst)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // A Table of the source: bigint key, int, numeric, 64 characters of text, timestamptz.
@@ -57,7 +58,7 @@ func (s *Session) CreateTables(ctx context.Context, tables []Table) error {
 // procedures make backlogs: many small transactions from one statement, because a client could not write them as fast
 // as they are to be read. Keys to update come from a hash of a counter: random, and the same in every turn. A key that
 // comes twice in one transaction is updated once, so the procedure tells how many rows it wrote.
-const procedures = `
+var procedures = `
 CREATE SCHEMA lab;
 CREATE PROCEDURE lab.inserts(total int, per int, INOUT written bigint) LANGUAGE plpgsql AS $$
 BEGIN
@@ -70,43 +71,31 @@ BEGIN
 		COMMIT;
 	END LOOP;
 END $$;
-CREATE PROCEDURE lab.updates(total int, per int, keys int, INOUT written bigint) LANGUAGE plpgsql AS $$
+` + updating("updates", 1) + updating("updates_of_two", 2)
+
+// updating is a procedure that updates rows of the first tables, an equal share of each transaction's rows in each.
+func updating(name string, tables int) string {
+	var one strings.Builder
+	for i := range tables {
+		fmt.Fprintf(&one, `
+		UPDATE public.t%d t SET n = t.n + 1, amount = t.amount + 0.01, at = t.at + interval '1 millisecond'
+			FROM (SELECT DISTINCT 1 + abs(hashint8extended(i, %d) %% keys) AS id
+				FROM generate_series(lowest::bigint, least(lowest + per / %d - 1, total)::bigint) i) k
+			WHERE t.id = k.id;
+		GET DIAGNOSTICS batch = ROW_COUNT;
+		written := written + batch;`, i+1, 42+i, tables)
+	}
+	return `
+CREATE PROCEDURE lab.` + name + `(total int, per int, keys int, INOUT written bigint) LANGUAGE plpgsql AS $$
 DECLARE
 	batch bigint;
 BEGIN
 	written := 0;
-	FOR lowest IN 1 .. total BY per LOOP
-		UPDATE public.t1 t SET n = t.n + 1, amount = t.amount + 0.01, at = t.at + interval '1 millisecond'
-			FROM (SELECT DISTINCT 1 + abs(hashint8extended(i, 42) % keys) AS id
-				FROM generate_series(lowest::bigint, least(lowest + per - 1, total)::bigint) i) k
-			WHERE t.id = k.id;
-		GET DIAGNOSTICS batch = ROW_COUNT;
-		written := written + batch;
+	FOR lowest IN 1 .. total BY per LOOP` + one.String() + `
 		COMMIT;
 	END LOOP;
-END $$;
-CREATE PROCEDURE lab.updates_of_two(total int, per int, keys int, INOUT written bigint) LANGUAGE plpgsql AS $$
-DECLARE
-	batch bigint;
-BEGIN
-	written := 0;
-	FOR lowest IN 1 .. total BY per LOOP
-		UPDATE public.t1 t SET n = t.n + 1, amount = t.amount + 0.01, at = t.at + interval '1 millisecond'
-			FROM (SELECT DISTINCT 1 + abs(hashint8extended(i, 42) % keys) AS id
-				FROM generate_series(lowest::bigint, least(lowest + per / 2 - 1, total)::bigint) i) k
-			WHERE t.id = k.id;
-		GET DIAGNOSTICS batch = ROW_COUNT;
-		written := written + batch;
-		UPDATE public.t2 t SET n = t.n + 1, amount = t.amount + 0.01, at = t.at + interval '1 millisecond'
-			FROM (SELECT DISTINCT 1 + abs(hashint8extended(i, 43) % keys) AS id
-				FROM generate_series(lowest::bigint, least(lowest + per / 2 - 1, total)::bigint) i) k
-			WHERE t.id = k.id;
-		GET DIAGNOSTICS batch = ROW_COUNT;
-		written := written + batch;
-		COMMIT;
-	END LOOP;
-END $$;
-`
+END $$;`
+}
 
 // Inserts writes a backlog of inserts into the first table and returns the number of rows.
 func (s *Session) Inserts(ctx context.Context, rows, perTransaction int) (int64, error) {
