@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -329,8 +330,9 @@ func (s *Source) Ranges(ctx context.Context) ([]dataflow.Range, []dataflow.State
 		if t == nil {
 			continue // dropped since
 		}
+		known := s.tables[r.oid] // the target has it under this name, until the stream tells of another
 		out = append(out, dataflow.Range{
-			ID: r.id(), Rel: &changelog.Relation{ID: r.oid, Schema: t.Schema, Name: t.Name},
+			ID: r.id(), Rel: &changelog.Relation{ID: r.oid, Schema: known.Schema, Name: known.Name},
 			EstRows: t.RelTuples / int64(r.parts), EstBytes: t.Bytes / int64(r.parts),
 		})
 	}
@@ -419,24 +421,33 @@ func (s *Source) OpenRange(ctx context.Context, worker int, r dataflow.Range) (d
 }
 
 // hold keeps the table from being changed until the worker ends. It tells whether the table is still as the copy's plan
-// has it: no column came or went, and it was not written anew since before the worker's view was taken; see filenodes.
+// has it: it has its name, no column came or went, and it was not written anew since before the worker's view was taken;
+// see filenodes.
 func (s *Source) hold(ctx context.Context, conn *pgconn.PgConn, t *pg.Table) (same bool, err error) {
-	results, err := conn.Exec(ctx, fmt.Sprintf(`LOCK TABLE %[1]s IN ACCESS SHARE MODE;
+	results, err := conn.Exec(ctx, fmt.Sprintf(`SAVEPOINT hold; LOCK TABLE %[1]s IN ACCESS SHARE MODE;
 		SELECT coalesce(%[2]s, ''), (SELECT string_agg(concat_ws(' ', attnum, attname, atttypid::int8, atttypmod), ',' ORDER BY attnum)
-			FROM pg_attribute WHERE attrelid = %[3]d AND attnum > 0 AND NOT attisdropped)`,
+			FROM pg_attribute WHERE attrelid = %[3]d AND attnum > 0 AND NOT attisdropped);
+		RELEASE hold`,
 		only(t), filenodesOf(fmt.Sprintf("%d::oid", t.OID)), t.OID)).ReadAll()
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "3F000") { // renamed or dropped
+		if _, err := conn.Exec(ctx, "ROLLBACK TO hold; RELEASE hold").ReadAll(); err != nil {
+			return false, s.lost(err)
+		}
+		return false, nil
+	}
 	if err != nil {
 		return false, s.lost(err)
 	}
-	last := results[len(results)-1].Rows
-	if len(last) != 1 {
+	answer := results[len(results)-2].Rows
+	if len(answer) != 1 {
 		return false, errs.New(errs.SourceProtocol, "lock %s: unexpected answer", t)
 	}
 	var cols []string
 	for _, c := range t.Columns {
 		cols = append(cols, fmt.Sprintf("%d %s %d %d", c.Attnum, c.Name, c.Type.OID, c.Mod))
 	}
-	return string(last[0][0]) == s.files[t.OID] && string(last[0][1]) == strings.Join(cols, ","), nil
+	return string(answer[0][0]) == s.files[t.OID] && string(answer[0][1]) == strings.Join(cols, ","), nil
 }
 
 // emptyRange stands for a range of a table that changed before its copy: it is copied beside the stream instead, which

@@ -439,13 +439,14 @@ func (s *Source) receive() error {
 						return err
 					}
 				}
-				if s.reader.levelled() {
+				if err := s.attend(); err != nil {
+					return err
+				}
+				// What was waited for may be a table that has just been let go.
+				if s.reader.levelled() || !s.consistent {
 					if err := s.agree(); err != nil {
 						return err
 					}
-				}
-				if err := s.attend(); err != nil {
-					return err
 				}
 				if err := s.share(true); err != nil {
 					return err

@@ -569,6 +569,22 @@ func StateTable(key string) (oid uint32, ok bool) {
 	return uint32(n), err == nil
 }
 
+// KnownTable is a table as the pipeline last knew it.
+type KnownTable struct {
+	Name    pg.TargetName // at the source
+	Version uint32        // grows with every change of name or columns; 1 at first
+}
+
+// KnownTables reads the tables from a stored state, by OID.
+func KnownTables(state dataflow.State) (map[uint32]KnownTable, error) {
+	shapes, err := loadShapes(state)
+	known := make(map[uint32]KnownTable, len(shapes))
+	for oid, t := range shapes {
+		known[oid] = KnownTable{Name: t.name(), Version: t.Version}
+	}
+	return known, err
+}
+
 func loadShapes(state dataflow.State) (map[uint32]*tableShape, error) {
 	tables := map[uint32]*tableShape{}
 	for key, value := range state {

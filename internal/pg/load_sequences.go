@@ -46,7 +46,7 @@ func LoadSequences(ctx context.Context, q Querier, schemas ...string) ([]Sequenc
 	rows, err := q.Query(ctx, `
 		SELECT `+sequenceColumns+`,
 		       coalesce(tn.nspname::text, ''), coalesce(t.relname::text, ''), coalesce(a.attname::text, ''),
-		       coalesce(a.attidentity <> '', false), has_sequence_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+		       coalesce(a.attidentity <> '', false), coalesce(has_sequence_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), false)
 		FROM pg_class c
 		JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_sequence s ON s.seqrelid = c.oid

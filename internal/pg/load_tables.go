@@ -76,7 +76,7 @@ func (l *tableLoader) tables() error {
 		       NOT c.relispartition AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid),
 		       (SELECT count(*) FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal)::int,
 		       CASE WHEN c.relispartition THEN coalesce(pg_partition_root(c.oid)::oid, 0::oid) ELSE 0::oid END,
-		       CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) ELSE '' END,
+		       CASE WHEN c.relkind = 'p' THEN coalesce(pg_get_partkeydef(c.oid), '') ELSE '' END,
 		       coalesce(s.bytes, 0)::int8, coalesce(s.heap, 0)::int8, coalesce(s.pages, 0)::int4,
 		       coalesce(s.tuples, -1)::float8, current_setting('block_size')::int8
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -178,13 +178,14 @@ func (l *tableLoader) sequences() error {
 }
 
 func (l *tableLoader) indexes() error {
+	// The functions that print definitions see the present: one without text was dropped since this view was taken.
 	// indnullsnotdistinct came with 15; to_jsonb of the row asks for it in a way that older servers understand too.
 	rows, err := l.query(`
 		SELECT i.indrelid, i.indexrelid, c.relname::text, i.indisunique, i.indisprimary, i.indisexclusion,
 		       i.indisvalid AND i.indisready, i.indimmediate, i.indisreplident,
 		       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false), i.indpred IS NOT NULL,
 		       NOT EXISTS (SELECT FROM pg_collation k WHERE k.oid = ANY (i.indcollation) AND NOT k.collisdeterministic),
-		       i.indkey::int2[], i.indnkeyatts, pg_get_indexdef(i.indexrelid),
+		       i.indkey::int2[], i.indnkeyatts, coalesce(pg_get_indexdef(i.indexrelid), ''),
 		       coalesce(k.conname::text, ''), coalesce(pg_get_constraintdef(k.oid), '')
 		FROM pg_index i
 		JOIN pg_class c ON c.oid = i.indexrelid
@@ -201,7 +202,7 @@ func (l *tableLoader) indexes() error {
 		if err != nil {
 			return struct{}{}, err
 		}
-		if t := l.byOID[rel]; t != nil {
+		if t := l.byOID[rel]; t != nil && x.Def != "" {
 			names := t.names(keys)
 			x.Columns = names[:min(int(keyCount), len(names))]
 			for _, name := range names {
@@ -227,7 +228,7 @@ func (l *tableLoader) constraints() error {
 	// A foreign key to a partitioned table has a shadow for each partition, with a parent on the same table; one that a
 	// partition inherits has its parent on another and is the partition's own.
 	rows, err := l.query(`
-		SELECT k.conrelid, k.conname::text, k.contype::text, coalesce(k.conkey, '{}'), pg_get_constraintdef(k.oid),
+		SELECT k.conrelid, k.conname::text, k.contype::text, coalesce(k.conkey, '{}'), coalesce(pg_get_constraintdef(k.oid), ''),
 		       k.convalidated, coalesce((to_jsonb(k) ->> 'conenforced')::bool, true), k.condeferrable, k.condeferred,
 		       CASE WHEN k.contype = 'c' THEN ` + volatileCheck + ` ELSE false END,
 		       coalesce(k.conbin::text ~ ':varattno 0 ', false),
@@ -257,7 +258,7 @@ func (l *tableLoader) constraints() error {
 		}
 		c.Match, c.OnUpdate, c.OnDelete = first(match), first(onUpdate), first(onDelete)
 		t := l.byOID[rel]
-		if t == nil {
+		if t == nil || c.Def == "" {
 			return struct{}{}, nil
 		}
 		c.Columns, c.OnDeleteColumns = t.names(keys), t.names(setColumns)

@@ -250,7 +250,7 @@ func (l *typeLoader) attributes(list string) error {
 
 func (l *typeLoader) domainChecks(list string) error {
 	rows, err := l.q.Query(l.ctx, `
-		SELECT k.contypid, k.conname::text, pg_get_constraintdef(k.oid), k.convalidated, `+volatileCheck+`
+		SELECT k.contypid, k.conname::text, coalesce(pg_get_constraintdef(k.oid), ''), k.convalidated, `+volatileCheck+`
 		FROM pg_constraint k
 		WHERE k.contypid IN (SELECT unnest($1::text::oid[])) AND k.contype = 'c'
 		ORDER BY k.contypid, k.conname`, list)
@@ -260,7 +260,9 @@ func (l *typeLoader) domainChecks(list string) error {
 		if err := scan(&oid, &c.Name, &c.Def, &c.Validated, &c.Volatile); err != nil {
 			return struct{}{}, err
 		}
-		l.defs[oid].Checks = append(l.defs[oid].Checks, c)
+		if c.Def != "" {
+			l.defs[oid].Checks = append(l.defs[oid].Checks, c)
+		}
 		return struct{}{}, nil
 	})
 	return err

@@ -1,6 +1,15 @@
 package e2e
 
-import "testing"
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weirstream/weir/internal/api"
+)
 
 // TestNamesChangeHands: a table takes the name that another one had, as deployments do that fill a new table and put it
 // into the old one's place. The log tells of the first only; the second may get no row for long.
@@ -29,5 +38,91 @@ func TestNamesChangeHands(t *testing.T) {
 				m.stop()
 			}
 		})
+	}
+}
+
+// TestNamesDuringCopy: a table or a column gets another name while the first copy is under way, and what is built over the
+// copied rows is built under that name.
+func TestNamesDuringCopy(t *testing.T) {
+	const row = `INSERT INTO second VALUES (900000, 900000, 'later', 1)`
+	for name, c := range map[string]struct {
+		workers string // with 1 the table's turn has not come, with 2 it is copied already
+		sql     []string
+	}{
+		"a table before its turn":               {"1", []string{`ALTER TABLE first RENAME TO second`}},
+		"a table before its turn, with a row":   {"1", []string{`ALTER TABLE first RENAME TO second`, row}},
+		"a table that is copied":                {"2", []string{`ALTER TABLE first RENAME TO second`, row}},
+		"a table that is copied and its column": {"2", []string{`ALTER TABLE first RENAME TO second`, `ALTER TABLE second RENAME u TO w`, row}},
+		"two tables that swap":                  {"2", []string{`BEGIN; ALTER TABLE first RENAME TO x; ALTER TABLE kept RENAME TO first; ALTER TABLE x RENAME TO kept; COMMIT`, `INSERT INTO kept VALUES (900000, 900000, 'later', 1)`}},
+		"a table that is dropped":               {"1", []string{`DROP TABLE child`}},
+	} {
+		for _, killed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, killed %v", name, killed), func(t *testing.T) {
+				t.Parallel()
+				src, dst := pair(t, 15, 15)
+				src.exec(t, `CREATE TABLE big(id int PRIMARY KEY, v text)`, `INSERT INTO big SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 40000) i`,
+					`CREATE TABLE kept(id int PRIMARY KEY)`, `INSERT INTO kept SELECT i FROM generate_series(1, 100) i`,
+					`CREATE TABLE first(id int PRIMARY KEY, u int UNIQUE, v text, kept int REFERENCES kept)`, `CREATE INDEX first_v ON first(v)`,
+					`INSERT INTO first SELECT i, i, 'v', 1 + i % 100 FROM generate_series(1, 25000) i`,
+					`CREATE TABLE child(id int PRIMARY KEY, first int REFERENCES first)`, `INSERT INTO child SELECT i, i FROM generate_series(1, 100) i`, `ANALYZE`)
+				m := newMirror(t, src, dst, "public.*", "--set", "snapshot.parallelism="+c.workers, "--set", "snapshot.chunk.bytes=1MB")
+				m.start()
+				conn, err := pgx.Connect(t.Context(), dst.url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = conn.Close(context.Background()) }()
+				eventually(t, waitLimit, "the copy stands still", func() (bool, string) {
+					v, err := m.view()
+					if err != nil || !slices.ContainsFunc(v.Status.Tables, func(tab api.TableStatus) bool { return tab.Source == "public.big" && tab.Bytes > 0 }) {
+						return false, fmt.Sprint(err, v)
+					}
+					_, err = conn.PgConn().Exec(t.Context(), `BEGIN; LOCK TABLE big`).ReadAll()
+					if err != nil {
+						_, _ = conn.PgConn().Exec(t.Context(), `ROLLBACK`).ReadAll()
+						return false, err.Error()
+					}
+					return true, ""
+				})
+				if c.workers == "2" {
+					eventually(t, waitLimit, "the others are copied", func() (bool, string) {
+						v, err := m.view()
+						if err != nil {
+							return false, err.Error()
+						}
+						for _, tab := range v.Status.Tables {
+							if tab.Source != "public.big" && tab.Phase != api.PhaseCatchUp {
+								return false, describe(v.Status)
+							}
+						}
+						return true, ""
+					})
+				}
+				src.exec(t, c.sql...)
+				if killed {
+					m.kill()
+				}
+				if _, err := conn.PgConn().Exec(t.Context(), `ROLLBACK`).ReadAll(); err != nil {
+					t.Fatal(err)
+				}
+				if killed {
+					m.start()
+				}
+				m.caughtUp()
+				eventually(t, waitLimit, "the indexes are built", func() (bool, string) {
+					v, err := m.view()
+					return err == nil && !v.Status.Building, fmt.Sprint(err)
+				})
+				requireEqual(t, src, dst)
+				for what, sql := range map[string]string{
+					"indexes":     `SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1`,
+					"constraints": `SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1::text, 2`,
+				} {
+					if want, got := fmt.Sprint(src.query(t, sql)), fmt.Sprint(dst.query(t, sql)); want != got {
+						t.Errorf("%s: source %s\ntarget %s", what, want, got)
+					}
+				}
+			})
+		}
 	}
 }

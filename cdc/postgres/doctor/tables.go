@@ -53,7 +53,8 @@ func (d *doctor) loadTables(ctx context.Context) (err error) {
 	for i, t := range d.picked {
 		oids[i] = strconv.FormatUint(uint64(t.OID), 10)
 	}
-	// A partition has its own replica identity, and an update is checked against that; so partitions are asked too.
+	// A partition has its own replica identity, and an update is checked against that; so partitions are asked too. Of a
+	// table that is dropped at this moment the rights are unknown, and nothing is to be said.
 	return d.rows(ctx, "read tables", `
 		WITH sel AS MATERIALIZED (SELECT c.oid, c.relkind FROM unnest($1::text::oid[]) u(oid) JOIN pg_class c ON c.oid = u.oid),
 		rel AS MATERIALIZED (
@@ -62,7 +63,7 @@ func (d *doctor) loadTables(ctx context.Context) (err error) {
 		    SELECT s.oid, p.relid::oid FROM sel s, pg_partition_tree(s.oid) p WHERE s.relkind = 'p' AND p.isleaf
 		)
 		SELECT r.root, c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relreplident::text,
-		       pg_has_role(c.relowner, 'USAGE'), has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
+		       pg_has_role(c.relowner, 'USAGE'), coalesce(has_schema_privilege(n.oid, 'USAGE'), true), coalesce(has_table_privilege(c.oid, 'SELECT'), true),
 		       c.relrowsecurity AND row_security_active(c.oid), c.relforcerowsecurity,
 		       coalesce(a.columns, '{}'), coalesce(a.types, '{}'), coalesce(a.unreadable, '{}'), coalesce(a.generated, 0)::int, coalesce(a.virtual, 0)::int,
 		       coalesce(a.toast, 0)::int,

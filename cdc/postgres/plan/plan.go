@@ -9,6 +9,8 @@ package plan
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,12 +50,12 @@ type Plan struct {
 	SourceIdentity pg.Identity
 
 	pipeline string // see Request
+	log      *slog.Logger
 
 	setup  []pg.Statement // schemas, extensions, types
 	create []pg.Statement // tables
 	steps  []step         // After, with the sizes
 	keys   int            // of which so many, the first, are primary keys
-	marked []pg.TargetName
 }
 
 // TablePlan is one table of a mirror.
@@ -90,10 +92,11 @@ func Make(ctx context.Context, e *env.Env, r Request) (*Plan, error) {
 	return makePlan(ctx, e, r, &maker{spec: r.Spec, asked: true})
 }
 
-// Resume plans what is still owed to the tables that an interrupted start made. Tables that appeared since are not part
-// of its copy.
-func Resume(ctx context.Context, e *env.Env, r Request) (*Plan, error) {
-	return makePlan(ctx, e, r, &maker{spec: r.Spec, resume: true})
+// Resume plans what is still owed to the tables that an earlier plan made. names has the copied tables by OID, each with
+// the name under which the target has it, before routes: the source may have renamed it since, and another table may have
+// its name.
+func Resume(ctx context.Context, e *env.Env, r Request, names map[uint32]pg.TargetName) (*Plan, error) {
+	return makePlan(ctx, e, r, &maker{spec: r.Spec, resume: true, only: slices.AppendSeq([]uint32{}, maps.Keys(names)), names: names})
 }
 
 // MakeAt plans for some tables of the source, nil for all, as an exported snapshot has them, so that what the copy brings
@@ -108,7 +111,7 @@ func makePlan(ctx context.Context, e *env.Env, r Request, m *maker) (*Plan, erro
 	if err != nil {
 		return nil, err
 	}
-	m.p = &Plan{Selection: sel, pipeline: r.Pipeline, API: api.Plan{
+	m.p = &Plan{Selection: sel, pipeline: r.Pipeline, log: e.Log, API: api.Plan{
 		Pipeline: m.spec.Name, Slot: m.spec.Options["slot.name"], Publication: m.spec.Options["publication.name"],
 	}}
 	if err := m.readSource(ctx, e, r.Source); err != nil {
@@ -142,7 +145,8 @@ type maker struct {
 	snapshot string
 	only     []uint32 // nil: every table that is selected
 	resume   bool
-	asked    bool // the patterns have just been written
+	names    map[uint32]pg.TargetName // of tables that may be called otherwise by now
+	asked    bool                     // the patterns have just been written
 	p        *Plan
 
 	tables    []*pg.Table
@@ -217,6 +221,11 @@ func (m *maker) describeSource(ctx context.Context, q pg.Querier, cfg *pg.Config
 	}
 	if m.tables, err = pg.LoadTables(ctx, q, oids); err != nil {
 		return err
+	}
+	for _, t := range m.tables {
+		if name, ok := m.names[t.OID]; ok {
+			t.Schema, t.Name = name.Schema, name.Name
+		}
 	}
 	if m.p.Types, err = pg.LoadTypes(ctx, q, m.tables); err != nil {
 		return err
@@ -322,7 +331,6 @@ func (m *maker) after() {
 		if t.Exists && !t.Unfinished || m.resume && !t.Exists {
 			continue
 		}
-		p.marked = append(p.marked, t.Target.Name)
 		add := func(list *[]step, statements ...pg.Statement) {
 			for _, st := range statements {
 				*list = append(*list, step{st, t.small, t})

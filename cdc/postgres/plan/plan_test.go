@@ -348,12 +348,16 @@ func TestPatternsWithoutTable(t *testing.T) {
 	if _, err := plan.Make(t.Context(), env.Real(nil), r); !errs.Is(err, errs.BadPattern) {
 		t.Errorf("at first: %v", err)
 	}
-	if _, err := plan.Resume(t.Context(), env.Real(nil), r); err != nil {
-		t.Errorf("on a restart: %v", err)
-	}
-	var later uint32
-	if err := p.conn(p.from).QueryRow(t.Context(), "SELECT 'public.later'::regclass::oid").Scan(&later); err != nil {
+	var a, later uint32
+	if err := p.conn(p.from).QueryRow(t.Context(), "SELECT 'public.a'::regclass::oid, 'public.later'::regclass::oid").Scan(&a, &later); err != nil {
 		t.Fatal(err)
+	}
+	resumed, err := plan.Resume(t.Context(), env.Real(nil), r, map[uint32]pg.TargetName{a: {Schema: "public", Name: "before"}})
+	if err != nil || len(resumed.Tables) != 1 || resumed.Tables[0].Target.Name.Name != "before" {
+		t.Errorf("on a restart: %v %+v", err, resumed)
+	}
+	if _, err := plan.Resume(t.Context(), env.Real(nil), r, nil); !errs.Is(err, errs.NoTables) {
+		t.Errorf("on a restart without tables: %v", err)
 	}
 	for _, tables := range [][]uint32{nil, {later}} {
 		if _, err := plan.MakeAt(t.Context(), env.Real(nil), r, "", tables); err != nil {

@@ -27,16 +27,16 @@ const (
 
 // Prepare runs Before: schemas, extensions and types in one transaction, tables in a few. What is there is passed over.
 func (p *Plan) Prepare(ctx context.Context, conn *pgx.Conn) error {
-	if err := runAll(ctx, conn, p.setup, len(p.setup)); err != nil {
+	if err := p.runAll(ctx, conn, p.setup, len(p.setup)); err != nil {
 		return err
 	}
-	return runAll(ctx, conn, p.create, tablesPerTx)
+	return p.runAll(ctx, conn, p.create, tablesPerTx)
 }
 
 // Supply makes what tables need besides themselves: schemas, extensions and types, with the labels that enums have got
 // since. It tells whether an enum got any.
 func (p *Plan) Supply(ctx context.Context, conn *pgx.Conn) (labels bool, err error) {
-	if err := runAll(ctx, conn, p.setup, len(p.setup)); err != nil {
+	if err := p.runAll(ctx, conn, p.setup, len(p.setup)); err != nil {
 		return false, err
 	}
 	for _, x := range p.Types {
@@ -65,15 +65,9 @@ func (p *Plan) Supply(ctx context.Context, conn *pgx.Conn) (labels bool, err err
 // Discard drops the tables that an earlier start made and did not get to fill: nothing says that they still look like
 // the source's, or that the source still has them. It is for a mirror whose ledger is empty.
 func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) (dropped int, err error) {
-	rows, err := conn.Query(ctx, `SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind IN ('r', 'p') AND starts_with(obj_description(c.oid, 'pg_class'), $1)
-		AND right(obj_description(c.oid, 'pg_class'), $2) = $3 ORDER BY c.oid`, mark, utf8.RuneCountInString(p.owner()), p.owner())
+	names, err := p.unfinished(ctx, conn)
 	if err != nil {
-		return dropped, fmt.Errorf("look for unfinished tables: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[pg.TargetName])
-	if err != nil {
-		return dropped, fmt.Errorf("look for unfinished tables: %w", err)
+		return dropped, err
 	}
 	for _, name := range names {
 		var filled bool
@@ -89,6 +83,21 @@ func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) (dropped int, err er
 		dropped++
 	}
 	return dropped, nil
+}
+
+// unfinished are the target's tables that carry this pipeline's mark.
+func (p *Plan) unfinished(ctx context.Context, conn *pgx.Conn) ([]pg.TargetName, error) {
+	rows, err := conn.Query(ctx, `SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r', 'p') AND starts_with(obj_description(c.oid, 'pg_class'), $1)
+		AND right(obj_description(c.oid, 'pg_class'), $2) = $3 ORDER BY c.oid`, mark, utf8.RuneCountInString(p.owner()), p.owner())
+	if err != nil {
+		return nil, fmt.Errorf("look for unfinished tables: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[pg.TargetName])
+	if err != nil {
+		return nil, fmt.Errorf("look for unfinished tables: %w", err)
+	}
+	return names, nil
 }
 
 // FinishKeys makes the primary keys that tables were created without: what the stream needs.
@@ -131,7 +140,11 @@ func (p *Plan) Finish(ctx context.Context, conn *pgx.Conn) error {
 	if err := p.build(ctx, conn, p.steps, buildMemory); err != nil {
 		return err
 	}
-	for part := range slices.Chunk(p.marked, tablesPerTx) {
+	marked, err := p.unfinished(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(marked, tablesPerTx) {
 		var sql []string
 		for _, name := range part {
 			sql = append(sql, "COMMENT ON TABLE "+name.String()+" IS NULL")
@@ -157,7 +170,7 @@ func (p *Plan) build(ctx context.Context, conn *pgx.Conn, steps []step, memory i
 		for _, s := range steps[i:end] {
 			group = append(group, s.Statement)
 		}
-		if err := runAll(ctx, conn, group, stepsPerTx); err != nil {
+		if err := p.runAll(ctx, conn, group, stepsPerTx); err != nil {
 			return err
 		}
 		i = end
@@ -166,7 +179,7 @@ func (p *Plan) build(ctx context.Context, conn *pgx.Conn, steps []step, memory i
 }
 
 // runAll runs the statements whose objects are missing, perTx of them in one transaction and one round trip.
-func runAll(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, perTx int) error {
+func (p *Plan) runAll(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, perTx int) error {
 	missing, err := notYet(ctx, conn, statements)
 	if err != nil {
 		return err
@@ -187,7 +200,7 @@ func runAll(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, perT
 		if !errors.As(err, &pgErr) || ctx.Err() != nil {
 			return fmt.Errorf("prepare the target: %w", err)
 		}
-		if err := oneByOne(ctx, conn, part, perTx == stepsPerTx); err != nil {
+		if err := p.oneByOne(ctx, conn, part, perTx == stepsPerTx); err != nil {
 			return err
 		}
 	}
@@ -197,7 +210,7 @@ func runAll(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, perT
 // oneByOne finds the statement that is to blame. It may find none, when what stood in the way has passed. What is built
 // over the copy may need a column that the source has by now and the stream has not brought yet; with ahead it is left
 // out, as it is for a column that is added later.
-func oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, ahead bool) error {
+func (p *Plan) oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, ahead bool) error {
 	for _, st := range statements {
 		done, err := exist(ctx, conn, []pg.Statement{st})
 		if err != nil {
@@ -209,6 +222,7 @@ func oneByOne(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, ah
 		if _, err := conn.PgConn().Exec(ctx, strings.Join(st.SQL, ";\n")).ReadAll(); err != nil {
 			var pgErr *pgconn.PgError
 			if ahead && errors.As(err, &pgErr) && slices.Contains(notYetSo, pgErr.Code) {
+				p.log.Warn("the target goes without it, because the source's table has changed since", "what", st.What, "sql", strings.Join(st.SQL, "; "), "error", pgErr.Message)
 				continue
 			}
 			return refused(conn, st, err)

@@ -163,7 +163,7 @@ func (m *maker) existing(ctx context.Context, conn *pgx.Conn) error {
 				WithHint("route the table elsewhere, or leave it out with except")
 		}
 		t.Exists = true
-		t.Unfinished = comment == m.p.markOf(t.Source.String())
+		t.Unfinished = comment == m.p.markOf(t.Source.String()) || m.names != nil && strings.HasPrefix(comment, mark) && strings.HasSuffix(comment, m.p.owner())
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("look for tables: %w", err)

@@ -367,8 +367,13 @@ func (r *running) run(ctx context.Context) error {
 			return p.Prepare(ctx, conn)
 		})
 	}
+	var resumed map[uint32]cdc.KnownTable // what p was made from, unless the tables were as they are at first
+	resume := func(ctx context.Context, conn *pgx.Conn) (err error) {
+		p, resumed, err = r.resume(ctx, conn)
+		return err
+	}
 	if known && !copied {
-		if p, err = plan.Resume(ctx, r.env, r.request()); err != nil {
+		if err := r.onTarget(ctx, resume); err != nil {
 			return err
 		}
 	}
@@ -429,7 +434,13 @@ func (r *running) run(ctx context.Context) error {
 			return p.FinishKey(ctx, conn, pg.TargetName{Schema: schema, Name: name}, beside)
 		},
 		AfterConsistent: func(ctx context.Context, conn *pgx.Conn) error {
-			err := finish((*plan.Plan).Finish)(ctx, conn)
+			changed, err := r.changed(ctx, conn, p, resumed)
+			if err == nil && changed {
+				err = resume(ctx, conn)
+			}
+			if err == nil {
+				err = finish((*plan.Plan).Finish)(ctx, conn)
+			}
 			r.building.Store(err != nil)
 			return err
 		},
@@ -559,6 +570,63 @@ func (r *running) progress(ctx context.Context) (known, copied bool, err error) 
 			r.pipeline.ID, sink.DefaultSink).Scan(&known, &copied)
 	})
 	return known, copied, err
+}
+
+// resume plans what the target's tables still need, by the names that they have there.
+func (r *running) resume(ctx context.Context, conn *pgx.Conn) (*plan.Plan, map[uint32]cdc.KnownTable, error) {
+	known, err := r.knownTables(ctx, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	names := make(map[uint32]pg.TargetName, len(known))
+	for oid, t := range known {
+		names[oid] = t.Name
+	}
+	p, err := plan.Resume(ctx, r.env, r.request(), names)
+	if errs.Is(err, errs.NoTables) {
+		return nil, known, nil // all were dropped since
+	}
+	return p, known, err
+}
+
+// changed tells whether tables of the plan have got another name or shape since it was made.
+func (r *running) changed(ctx context.Context, conn *pgx.Conn, p *plan.Plan, since map[uint32]cdc.KnownTable) (bool, error) {
+	if p == nil {
+		return false, nil
+	}
+	known, err := r.knownTables(ctx, conn)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range p.Tables {
+		now, there := known[t.Source.OID]
+		before := cdc.KnownTable{Name: pg.TargetName{Schema: t.Source.Schema, Name: t.Source.Name}, Version: 1}
+		if since != nil {
+			before = since[t.Source.OID]
+		}
+		if there && now != before {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// knownTables reads the mirror's tables from the ledger.
+func (r *running) knownTables(ctx context.Context, conn *pgx.Conn) (map[uint32]cdc.KnownTable, error) {
+	rows, err := conn.Query(ctx, `SELECT key, value FROM "_weir"."state" WHERE pipeline = $1 AND starts_with(key, 'table/')`, r.pipeline.ID)
+	if err != nil {
+		return nil, fmt.Errorf("read the mirror's tables: %w", err)
+	}
+	state := dataflow.State{}
+	var key string
+	var value []byte
+	if _, err := pgx.ForEachRow(rows, []any{&key, &value}, func() error {
+		state[key] = slices.Clone(value)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read the mirror's tables: %w", err)
+	}
+	return cdc.KnownTables(state)
 }
 
 func (r *running) onTarget(ctx context.Context, fn func(context.Context, *pgx.Conn) error) error {

@@ -42,7 +42,7 @@ func (d *doctor) loadTables(ctx context.Context) error {
 	}
 	var oids []uint32
 	err := d.rows(ctx, "read the target's tables", `
-		SELECT (u.n - 1)::int, c.oid, c.relkind::text, has_schema_privilege(s.oid, 'USAGE'),
+		SELECT (u.n - 1)::int, c.oid, c.relkind::text, coalesce(has_schema_privilege(s.oid, 'USAGE'), true),
 		       ARRAY(SELECT p FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) p WHERE NOT has_table_privilege(c.oid, p)),
 		       pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)::text, c.relrowsecurity AND row_security_active(c.oid),
 		       ARRAY(SELECT g.tgname::text FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgenabled IN ('A', 'R') ORDER BY 1),
