@@ -143,13 +143,22 @@ func (s *Source) follow(present []pg.TableName) error {
 	have := map[uint32]bool{}
 	for _, t := range present {
 		have[t.OID] = true
-		if s.tables[t.OID] == nil && s.copies[t.OID] == nil {
-			fresh = append(fresh, t)
+		if s.tables[t.OID] != nil || s.copies[t.OID] != nil {
+			continue
 		}
+		if s.keepsName(t) {
+			if !s.waiting[t.OID] {
+				s.waiting[t.OID] = true
+				s.env.Log.Warn("a new table does not join, because a renamed one keeps its name at the target; see schema.change.behavior", "table", t.String())
+			}
+			s.lookAgain.Store(true)
+			continue
+		}
+		fresh = append(fresh, t)
 	}
 	for oid, shape := range s.tables {
-		if have[oid] {
-			continue
+		if have[oid] || s.tables[oid] == nil {
+			continue // it may have gone with one that was let go before
 		}
 		if err := s.letGo(oid, shape); err != nil {
 			return err
@@ -216,11 +225,11 @@ func (s *Source) identified(specs []*pg.Table) []*pg.Table {
 	for _, t := range specs {
 		if t.Identity == 'f' || len(t.IdentityKey) > 0 {
 			out = append(out, t)
-			delete(s.nameless, t.OID)
+			delete(s.waiting, t.OID)
 			continue
 		}
-		if !s.nameless[t.OID] {
-			s.nameless[t.OID] = true
+		if !s.waiting[t.OID] {
+			s.waiting[t.OID] = true
 			s.env.Log.Warn("a new table does not join, because it has no primary key; it joins when it has one, or REPLICA IDENTITY FULL", "table", t.String())
 		}
 		s.lookAgain.Store(true)
@@ -315,8 +324,11 @@ func (s *Source) listAnew(columns []listedColumn) error {
 			return err
 		}
 		name := pg.Ident(s.opts.Publication)
-		sql := "BEGIN; ALTER PUBLICATION " + name + " DROP TABLE " + pg.Qualified(t.Schema, t.Name) + "; ALTER PUBLICATION " + name + " ADD TABLE " + s.publishItem(t) + "; COMMIT"
-		if _, err := s.ctl.PgConn().Exec(s.ctx, sql).ReadAll(); err != nil {
+		sql := "ALTER PUBLICATION " + name + " DROP TABLE " + pg.Qualified(t.Schema, t.Name) + "; ALTER PUBLICATION " + name + " ADD TABLE " + s.publishItem(t)
+		if err := s.changePublication(s.ctx, sql, []uint32{t.OID}, true); err == errTableGone {
+			s.lookAgain.Store(true)
+			continue
+		} else if err != nil {
 			return errs.New(errs.SourceStream, "publish the new columns of %s: %w", t, err).Because(err)
 		}
 		if c.Floor, err = s.horizon(); err != nil {
@@ -346,22 +358,19 @@ func (s *Source) letGo(oid uint32, shape *tableShape) error {
 	if err := s.reader.flush(); err != nil {
 		return err
 	}
+	if exists {
+		if err := s.leave(oid); err != nil {
+			return err
+		}
+		if err := s.takeNames(); err != nil {
+			return err
+		}
+		return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: positionState(s.reader.position)})
+	}
+	s.env.Log.Info("table leaves", "table", shape.name().String(), "dropped", true)
+	old := s.describedAs(oid, shape)
 	s.forgetTable(oid)
-	if exists && !s.opts.KeepPublication {
-		// Its rows would go on being sent for nothing. In a publication for everything there is nothing to take out.
-		if _, err := s.ctl.Exec(s.ctx, "ALTER PUBLICATION "+pg.Ident(s.opts.Publication)+" DROP TABLE "+pg.Qualified(shape.Schema, shape.Name)); err != nil {
-			s.env.Log.Warn("table stays in the publication", "table", shape.Schema+"."+shape.Name, "error", err)
-		}
-	}
-	m := dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: append(positionState(s.reader.position),
-		dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil))}
-	if !exists {
-		m.Kind = dataflow.KindSchema
-		m.Schema = &changelog.SchemaChange{
-			Old:   &changelog.Relation{ID: oid, Schema: shape.Schema, Name: shape.Name},
-			Steps: []changelog.SchemaStep{{Kind: changelog.DropTable}},
-		}
-	}
-	s.env.Log.Info("table leaves", "table", shape.Schema+"."+shape.Name, "dropped", !exists)
-	return s.send(m)
+	return s.send(dataflow.Message{Kind: dataflow.KindSchema, Boundary: true,
+		State:  append(positionState(s.reader.position), dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil)),
+		Schema: &changelog.SchemaChange{Old: old, Steps: []changelog.SchemaStep{{Kind: changelog.DropTable}}}})
 }

@@ -405,7 +405,7 @@ func sameColumns(a, b *tableShape) bool {
 
 // relationFromSpec describes a table as its own R message will.
 func (s *Source) relationFromSpec(t *pg.Table, shape *tableShape) *changelog.Relation {
-	rel := &changelog.Relation{ID: t.OID, Version: shape.Version, Schema: t.Schema, Name: t.Name, Binary: s.binary, Identity: changelog.IdentityKey}
+	rel := &changelog.Relation{ID: t.OID, Version: shape.Version, Schema: shape.Schema, Name: shape.Name, Binary: s.binary, Identity: changelog.IdentityKey}
 	if t.Identity == 'f' {
 		rel.Identity = changelog.IdentityFull
 	} else if len(t.IdentityKey) == 0 {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,6 +30,28 @@ type moved struct {
 
 func (t *tableShape) name() pg.TargetName { return pg.TargetName{Schema: t.Schema, Name: t.Name} }
 
+// called is m, or with KeepNames m under the name that its table has had from the beginning.
+func (s *Source) called(m *pgoutput.RelationMsg) *pgoutput.RelationMsg {
+	known := s.tables[m.ID]
+	if !s.opts.KeepNames || known == nil || known.Schema == m.Namespace && known.Name == m.Name {
+		return m
+	}
+	kept := *m
+	kept.Namespace, kept.Name = known.Schema, known.Name
+	return &kept
+}
+
+// keepsName tells whether a table that is mirrored keeps a name that another has by now, which can then not join: the
+// target would have both under one name.
+func (s *Source) keepsName(t pg.TableName) bool {
+	for oid, known := range s.tables {
+		if s.opts.KeepNames && oid != t.OID && known.Schema == t.Schema && known.Name == t.Name {
+			return true
+		}
+	}
+	return false
+}
+
 // makeWay clears the name that m gives its table, if another mirrored table has it. It returns m, or m with the name that
 // the catalog has.
 func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.RelationMsg, error) {
@@ -47,17 +70,8 @@ func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.R
 	if err != nil {
 		return nil, err
 	}
-	if err := s.reader.flush(); err != nil {
+	if err := s.clearNames(present, m.ID); err != nil {
 		return nil, err
-	}
-	for _, oid := range slices.Sorted(maps.Keys(s.tables)) {
-		now, exists := present[oid]
-		if oid == m.ID || exists && now == s.tables[oid].name() {
-			continue
-		}
-		if err := s.stepAside(oid, now, exists); err != nil {
-			return nil, err
-		}
 	}
 	own, exists := present[m.ID]
 	if !exists {
@@ -69,6 +83,61 @@ func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.R
 	called := *m
 	called.Namespace, called.Name = own.Schema, own.Name
 	return &called, nil
+}
+
+// clearNames has all tables step aside that are called otherwise by now, but for one; see takeNames.
+func (s *Source) clearNames(present map[uint32]pg.TargetName, but uint32) error {
+	if err := s.reader.flush(); err != nil {
+		return err
+	}
+	for _, oid := range slices.Sorted(maps.Keys(s.tables)) {
+		now, exists := present[oid]
+		if oid == but || exists && now == s.tables[oid].name() {
+			continue
+		}
+		if err := s.stepAside(oid, now, exists); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave lets go of a table that exists under a name that is not selected. The target keeps its rows under the old name,
+// unless another table has that by now: then they step aside, and takeNames has to follow.
+func (s *Source) leave(oid uint32) error {
+	present, err := s.presentNames()
+	if err != nil {
+		return err
+	}
+	name := s.tables[oid].name()
+	for other, now := range present {
+		if other != oid && now == name && !s.opts.KeepNames {
+			return s.clearNames(present, 0)
+		}
+	}
+	s.env.Log.Info("table leaves", "table", name.String(), "now", present[oid].String())
+	s.unpublish(oid)
+	s.forgetTable(oid)
+	return s.send(dataflow.Message{Kind: dataflow.KindMark, State: []dataflow.StateChange{{Key: tableKey(oid)}, liveCopyState(oid, nil)}})
+}
+
+// unpublish takes a table that leaves out of the publication; its rows would go on being sent for nothing.
+func (s *Source) unpublish(oid uint32) {
+	if s.opts.KeepPublication {
+		return
+	}
+	// Its name is asked for here: that which is known may be another table's by now.
+	var name string
+	err := s.ctl.QueryRow(s.ctx, `SELECT oid::regclass::text FROM pg_class WHERE oid = $1::oid`, fmt.Sprint(oid)).Scan(&name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return // dropped by now
+	}
+	if err == nil {
+		err = s.changePublication(s.ctx, "ALTER PUBLICATION "+pg.Ident(s.opts.Publication)+" DROP TABLE "+name, []uint32{oid}, false)
+	}
+	if err != nil {
+		s.env.Log.Warn("a table that left stays in the publication", "table", name, "oid", oid, "error", err)
+	}
 }
 
 func (s *Source) presentNames() (map[uint32]pg.TargetName, error) {
@@ -101,6 +170,7 @@ func (s *Source) stepAside(oid uint32, now pg.TargetName, exists bool) error {
 		s.forgetTable(oid)
 	case !s.opts.Includes(now.Schema, now.Name):
 		m.State = leave
+		s.unpublish(oid)
 		s.forgetTable(oid)
 	default:
 		s.moving = append(s.moving, moved{oid, now})

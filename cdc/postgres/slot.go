@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -174,15 +175,12 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 		if s.version >= 130000 {
 			sql += " WITH (publish_via_partition_root = true)"
 		}
-		if _, err := s.ctl.Exec(ctx, sql); err != nil {
-			var e *pgconn.PgError
-			if errors.As(err, &e) && e.Code == "42P01" {
-				return errTableGone
-			}
+		err := s.changePublication(ctx, sql, oidsOf(tables), true)
+		if err != nil && err != errTableGone {
 			return errs.New(errs.PublicationMissing, "create publication %q: %w", s.opts.Publication, err).Because(err).
 				WithFix(sql + ";")
 		}
-		return nil
+		return err
 	}
 	if all || s.opts.KeepPublication {
 		return s.covered(ctx, tables)
@@ -205,19 +203,55 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 	}
 	if len(add) > 0 {
 		sql := "ALTER PUBLICATION " + pg.Ident(s.opts.Publication) + " ADD TABLE " + strings.Join(add, ", ")
-		if _, err := s.ctl.Exec(ctx, sql); err != nil {
-			var e *pgconn.PgError
-			if errors.As(err, &e) && e.Code == "42P01" {
-				return errTableGone
-			}
+		err := s.changePublication(ctx, sql, oidsOf(tables), true)
+		if err != nil && err != errTableGone {
 			return errs.New(errs.PublicationMissing, "add tables to publication %q: %w", s.opts.Publication, err).Because(err).WithFix(sql + ";")
 		}
+		return err
 	}
 	return nil
 }
 
+// changePublication runs sql, which names tables, and keeps its result if that is about the tables that are meant:
+// afterwards all of them are in the publication, or none. Another table may have got a name since the catalog was read.
+func (s *Source) changePublication(ctx context.Context, sql string, oids []uint32, in bool) error {
+	want := 0
+	if in {
+		want = len(oids)
+	}
+	results, err := s.ctl.PgConn().Exec(ctx, "BEGIN; "+sql+"; SELECT count(*) FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = "+
+		pg.Literal(s.opts.Publication)+" AND r.prrelid = ANY ("+pg.Literal(oidArray(oids))+"::oid[])").ReadAll()
+	end := "ROLLBACK"
+	if err == nil {
+		if last := results[len(results)-1].Rows; len(last) == 1 && string(last[0][0]) == strconv.Itoa(want) {
+			end = "COMMIT"
+		}
+	}
+	if _, eerr := s.ctl.PgConn().Exec(ctx, end).ReadAll(); eerr != nil {
+		return s.lost(eerr)
+	}
+	var e *pgconn.PgError
+	switch {
+	case errors.As(err, &e) && (e.Code == "42P01" || e.Code == "42704" || e.Code == "42710" || e.Code == "3F000"):
+		return errTableGone
+	case err != nil:
+		return err
+	case end == "ROLLBACK":
+		return errTableGone
+	}
+	return nil
+}
+
+func oidsOf(tables []*pg.Table) []uint32 {
+	oids := make([]uint32, len(tables))
+	for i, t := range tables {
+		oids[i] = t.OID
+	}
+	return oids
+}
+
 // errTableGone: a table was dropped or renamed between the look at the catalog and its use. Looking again helps.
-var errTableGone = errs.New(errs.SourceStream, "a table was dropped while it was added to the publication")
+var errTableGone = errs.New(errs.SourceStream, "a table was dropped or renamed while the publication was changed")
 
 // covered checks somebody else's publication.
 func (s *Source) covered(ctx context.Context, tables []*pg.Table) error {

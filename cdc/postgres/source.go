@@ -29,6 +29,8 @@ type Options struct {
 	Config      *pg.Config
 	Slot        string // required
 	Publication string // required
+	// KeepNames: tables go on under the names that they had when they joined, because the target does not follow renames.
+	KeepNames bool
 	// KeepPublication: the publication is somebody else's; tables are not added to it.
 	KeepPublication bool
 	Failover        bool // 17 and later: the slot is synchronised to standbys
@@ -101,7 +103,7 @@ type Source struct {
 	copying    atomic.Bool
 	lookAgain  atomic.Bool     // the last look at the catalog could not be obeyed
 	resumed    bool            // a slot of ours exists; its publication must
-	nameless   map[uint32]bool // new tables that do not join, as they have no identity
+	waiting    map[uint32]bool // new tables that do not join yet; the user was told
 	nextChunk  time.Time
 	moving     []moved  // tables that made way for another's name
 	again      []uint32 // tables whose rows changed without a word in the log: to be copied again
@@ -173,7 +175,7 @@ func New(e *env.Env, opts Options) *Source {
 	}
 	s := &Source{
 		env: e.With("part", "source", "slot", opts.Slot), opts: opts,
-		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, copies: map[uint32]*liveCopy{}, nameless: map[uint32]bool{},
+		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, copies: map[uint32]*liveCopy{}, waiting: map[uint32]bool{},
 		commands: make(chan command, 16), out: make(chan dataflow.Message, 8), failed: make(chan error, 1),
 	}
 	s.progress.tables = map[uint32]*TableProgress{}
@@ -286,8 +288,12 @@ func (s *Source) describe(specs []*pg.Table) error {
 				return errs.New(errs.RowFilterUnsupport, "row filter of %s needs Postgres 15 or later at the source", t)
 			}
 		}
+		p := &TableProgress{Schema: t.Schema, Name: t.Name, EstRows: t.RelTuples, EstBytes: t.Bytes, Done: s.live}
+		if known := s.tables[t.OID]; known != nil && s.opts.KeepNames {
+			p.Schema, p.Name = known.Schema, known.Name
+		}
 		s.progress.mu.Lock()
-		s.progress.tables[t.OID] = &TableProgress{Schema: t.Schema, Name: t.Name, EstRows: t.RelTuples, EstBytes: t.Bytes, Done: s.live}
+		s.progress.tables[t.OID] = p
 		s.progress.mu.Unlock()
 	}
 	return nil

@@ -50,6 +50,9 @@ func (t *tableShape) state(oid uint32) dataflow.StateChange {
 // sends them, which weir's does not, and without excluded ones.
 func (s *Source) shapeOf(t *pg.Table) *tableShape {
 	shape := &tableShape{Schema: t.Schema, Name: t.Name, Version: 1}
+	if known := s.tables[t.OID]; known != nil && s.opts.KeepNames {
+		shape.Schema, shape.Name = known.Schema, known.Name
+	}
 	for _, c := range t.Columns {
 		if c.Generated != 0 || s.listed(t) && s.opts.Excluded(t.Schema, t.Name, c.Name) {
 			continue
@@ -84,9 +87,16 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if known == nil {
 		return &relation{msg: m}, nil, nil, nil
 	}
+	m = s.called(m)
 	namespace := m.Namespace
 	if namespace == "" {
 		namespace = "pg_catalog"
+	}
+	if s.reader != nil && !s.opts.Includes(namespace, m.Name) && !(s.reader.inTx && s.reader.skip) {
+		if s.reader.inBlock {
+			return nil, nil, nil, ErrWriteAheadRefused
+		}
+		return &relation{msg: m}, nil, nil, s.leave(m.ID)
 	}
 	m, err := s.makeWay(m, namespace)
 	if err != nil {
@@ -146,6 +156,7 @@ func (s *Source) filterOf(id uint32) rowFilter {
 
 // reshapes implements relationSource.
 func (s *Source) reshapes(m *pgoutput.RelationMsg) bool {
+	m = s.called(m)
 	known, namespace := s.tables[m.ID], m.Namespace
 	if namespace == "" {
 		namespace = "pg_catalog"

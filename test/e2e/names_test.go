@@ -41,6 +41,82 @@ func TestNamesChangeHands(t *testing.T) {
 	}
 }
 
+// TestNamesOfOthers: a table leaves by getting a name that is not selected, and another one takes its old name. What is
+// done about the first must not concern the second.
+func TestNamesOfOthers(t *testing.T) {
+	for name, c := range map[string]struct{ look, row string }{
+		"noticed in the catalog":  {look: "300ms"},
+		"noticed by the old one":  {"1h", `INSERT INTO a_old VALUES (8000, 'of the old one')`},
+		"noticed by the new one":  {"1h", `INSERT INTO a VALUES (8000, 'of the new one')`},
+		"both in one transaction": {"1h", `BEGIN; INSERT INTO a VALUES (8000, 'of the new one'); ALTER TABLE a ADD COLUMN w int DEFAULT 5; INSERT INTO a_old VALUES (8000, 'of the old one'); COMMIT`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, 15, 15)
+			src.exec(t, twoTables)
+			m := newMirror(t, src, dst, "public.*", "--except", "public.*_old", "--set", "discovery.interval="+c.look)
+			m.start()
+			m.caughtUp()
+			src.exec(t, `BEGIN; ALTER TABLE a RENAME TO a_old; ALTER TABLE b RENAME TO a; COMMIT`)
+			if c.row == "" {
+				eventually(t, waitLimit, "the old table leaves", func() (bool, string) {
+					v, err := m.view()
+					return err == nil && len(v.Status.Tables) == 1, fmt.Sprint(v, err)
+				})
+			} else {
+				src.exec(t, c.row)
+			}
+			src.exec(t, `INSERT INTO a VALUES (9000, 'the new one')`, `UPDATE a SET v = 'changed' WHERE id < 10`, `INSERT INTO a VALUES (9001, 'the last')`)
+			eventually(t, waitLimit, "the new table's rows come", func() (bool, string) {
+				if !m.running() {
+					t.Fatalf("weir is not running\n%s", m.logTail(30))
+				}
+				if dst.one(t, `SELECT to_regclass('a') IS NULL`) == "t" {
+					return false, "the name is free"
+				}
+				got := dst.one(t, `SELECT count(*) FROM a WHERE id = 9001`)
+				return got == "1", got
+			})
+			requireTableEqual(t, src, dst, "public.a", "public.a")
+			requireConsistent(t, m)
+		})
+	}
+}
+
+// TestNamesKept: where the target does not follow renames, a table's rows go on to where they went, also after a restart
+// and when another table has its name by now.
+func TestNamesKept(t *testing.T) {
+	for _, behavior := range []string{"lenient", "ignore"} {
+		t.Run(behavior, func(t *testing.T) {
+			t.Parallel()
+			m := live(t, "--set", "schema.change.behavior="+behavior, "--set", "discovery.interval=300ms")
+			m.src.exec(t, `INSERT INTO a VALUES (7001, 'a')`, `INSERT INTO b VALUES (7002, 'b')`)
+			for _, again := range []func(){func() {}, func() { m.kill(); m.start() }} {
+				m.src.exec(t, `BEGIN; ALTER TABLE a RENAME TO x; ALTER TABLE b RENAME TO a; ALTER TABLE x RENAME TO b; COMMIT`)
+				m.src.exec(t, `UPDATE a SET v = 'changed' WHERE id < 10`, `UPDATE b SET v = 'changed' WHERE id BETWEEN 20 AND 30`)
+				again()
+				m.caughtUp()
+				m.src.exec(t, `DELETE FROM a WHERE id = 5`, `DELETE FROM b WHERE id = 25`)
+				m.caughtUp()
+			}
+			requireEqual(t, m.src, m.dst) // it was swapped twice
+			m.src.exec(t, `BEGIN; ALTER TABLE a RENAME TO x; ALTER TABLE b RENAME TO a; ALTER TABLE x RENAME TO b; COMMIT`,
+				`INSERT INTO a VALUES (7003, 'b')`, `INSERT INTO b VALUES (7004, 'a')`)
+			m.mustCLI("sources", "refresh", "public.a", "--yes")
+			m.caughtUp()
+			requireTableEqual(t, m.src, m.dst, "public.a", "public.b")
+			requireTableEqual(t, m.src, m.dst, "public.b", "public.a")
+			m.src.exec(t, `ALTER TABLE a RENAME TO b_old`, `CREATE TABLE a(id int PRIMARY KEY, v text)`, `INSERT INTO a VALUES (1, 'none of theirs')`, `INSERT INTO b_old VALUES (7005, 'b')`)
+			eventually(t, waitLimit, "the renamed table goes on", func() (bool, string) {
+				got := m.dst.one(t, `SELECT count(*) FROM b WHERE id = 7005`)
+				return got == "1", got
+			})
+			requireTableEqual(t, m.src, m.dst, "public.b_old", "public.b")
+			requireTableEqual(t, m.src, m.dst, "public.b", "public.a")
+		})
+	}
+}
+
 // TestNamesDuringCopy: a table or a column gets another name while the first copy is under way, and what is built over the
 // copied rows is built under that name.
 func TestNamesDuringCopy(t *testing.T) {

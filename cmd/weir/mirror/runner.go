@@ -399,15 +399,17 @@ func (r *running) run(ctx context.Context) error {
 		})
 		return labels, err
 	}
+	behavior := sink.Behavior(r.opts.Text("schema.change.behavior"))
 	copies := r.opts.Int("snapshot.parallelism")
 	r.mu.Lock()
 	text := r.memory.text
 	r.mu.Unlock()
 	src := cdc.New(r.env, cdc.Options{
 		Config: r.sourceCfg, Slot: r.slot, Publication: r.publication, KeepPublication: !r.ownPublication,
-		Failover: r.opts.Bool("slot.failover"),
-		CopyText: func(schema, table string) bool { return asText[[2]string{schema, table}] },
-		Includes: r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
+		KeepNames: behavior == sink.Lenient || behavior == sink.Ignore,
+		Failover:  r.opts.Bool("slot.failover"),
+		CopyText:  func(schema, table string) bool { return asText[[2]string{schema, table}] },
+		Includes:  r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
 		RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
 		Prepare: prepare,
@@ -425,7 +427,7 @@ func (r *running) run(ctx context.Context) error {
 			return s, n, true
 		},
 		Excluded: r.sel.Excluded, SyncCommit: r.opts.Text("sink.synchronous_commit"), BatchBytes: int(r.opts.Size("sink.batch.bytes")),
-		SchemaChange: sink.Behavior(r.opts.Text("schema.change.behavior")), SoftDelete: r.opts.Text("soft.delete.column"),
+		SchemaChange: behavior, SoftDelete: r.opts.Text("soft.delete.column"),
 		MissingRow: r.opts.Text("on.missing.row"), Memory: r.memory.sink, AfterCopy: finish((*plan.Plan).FinishKeys),
 		AfterTable: func(ctx context.Context, conn *pgx.Conn, schema, name string, beside bool) error {
 			if p == nil {
