@@ -62,6 +62,10 @@ func liveCopyState(oid uint32, c *liveCopy) dataflow.StateChange {
 
 // Refresh copies tables again while everything streams: those that match the patterns, all without any. It returns when the copies are under way.
 func (s *Source) Refresh(ctx context.Context, patterns []string) error {
+	if !s.streaming.Load() {
+		return errs.New(errs.PipelineState, "the mirror does not stream yet").
+			WithHint("ask again when weir pipelines get shows that it catches up or is live")
+	}
 	c := command{refresh: patterns, done: make(chan error, 1)}
 	select {
 	case s.commands <- c:

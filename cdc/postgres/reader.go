@@ -411,6 +411,13 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 			return nil
 		}
 	}
+	for i, c := range m.Columns {
+		// A server that lost its view of its own catalog at a crash describes such columns now and then. What it makes of
+		// the rows is as wrong; when the log is read again it has another view.
+		if c.Name == "" || c.TypeOID == 0 {
+			return errs.New(errs.SourceStream, "the server described table %s.%s with a column %d that has no name or no type; reading again", m.Namespace, m.Name, i+1)
+		}
+	}
 	rel, change, state, err := r.relations.resolve(m, before)
 	if err != nil {
 		return err

@@ -101,6 +101,7 @@ type Source struct {
 	filters    map[uint32]*tableFilter
 	copies     map[uint32]*liveCopy // beside the stream
 	copying    atomic.Bool
+	streaming  atomic.Bool     // orders are obeyed from now on
 	lookAgain  atomic.Bool     // the last look at the catalog could not be obeyed
 	resumed    bool            // a slot of ours exists; its publication must
 	waiting    map[uint32]bool // new tables that do not join yet; the user was told
@@ -391,6 +392,7 @@ func (s *Source) startStreaming(ctx context.Context) error {
 	if err := s.enterHub(ctx); err != nil {
 		return err
 	}
+	s.streaming.Store(true)
 	s.running.Add(1)
 	s.env.Go("source-receive", func() {
 		defer s.running.Done()

@@ -76,7 +76,7 @@ func (x examination) ofTarget(ctx context.Context, sel *selection.Selection) ([]
 	p := x.plan
 	if p == nil {
 		var err error
-		if p, err = plan.Make(ctx, x.env, plan.Request{Spec: x.spec, Source: x.source, Target: x.target}); err != nil {
+		if p, err = plan.Make(ctx, x.env, plan.Request{Spec: x.spec, Source: x.source, Target: x.target, Judged: true}); err != nil {
 			// A target that cannot be reached is a finding of its own doctor.
 			more, terr := sinkdoctor.Check(ctx, x.env, x.target, sinkdoctor.Options{})
 			if terr != nil || api.Worst(more) != api.SeverityFatal {
@@ -121,7 +121,7 @@ func runPlan(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error) 
 
 // planOf says what a mirror would do.
 func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target *pg.Config, installation string) (*api.Plan, error) {
-	p, err := plan.Make(ctx, e, plan.Request{Spec: spec, Source: source, Target: target})
+	p, err := plan.Make(ctx, e, plan.Request{Spec: spec, Source: source, Target: target, Judged: true})
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 			return err // the user changed the target, as asked
 		}
 		return errs.New(errs.SourceSchemaChange, "table %s changed its shape: %s", rel, describe(change)).
-			WithHint("schema.change.behavior is exception: change the target, then resume")
+			WithHint("schema.change.behavior is exception: change the target, then resume; or, while the mirror is stopped, have the table copied anew by weir sources refresh")
 	}
 	for _, step := range change.Steps {
 		switch step.Kind {
@@ -68,17 +68,13 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 		}
 	}
 	spec := (&shape{*old.spec}).clone()
-	oldName := old.qualified()
 	from := [2]string{old.schema, old.name}
 	if change.Old != nil {
 		from[0], from[1], _ = t.opts.Route(change.Old.Schema, change.Old.Name)
 	}
 	if from != [2]string{schema, name} && t.opts.SchemaChange != Lenient && t.opts.SchemaChange != Ignore {
-		t.ddl("ALTER TABLE " + oldName + " RENAME TO " + pg.Ident(name))
+		t.rename(rel.ID, [2]string{old.schema, old.name}, [2]string{schema, name})
 		t.freed[from] = true
-		if from[0] != schema {
-			t.ddl("ALTER TABLE " + pg.Qualified(from[0], name) + " SET SCHEMA " + pg.Ident(schema))
-		}
 	} else {
 		schema, name = old.schema, old.name
 	}
@@ -95,6 +91,29 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	_, err := t.adoptShape(change.New, schema, name, spec, dropped)
 	return err
 }
+
+// rename gives a table another name, schema or both. Between the two steps it has a name that nobody else has.
+func (t *Target) rename(id uint32, from, to [2]string) {
+	alter := func(schema, name, what string) { t.ddl("ALTER TABLE " + pg.Qualified(schema, name) + " " + what) }
+	name := from[1]
+	if from[0] != to[0] {
+		if from[1] != to[1] {
+			if name = asideName(id, to[1]); name != from[1] { // it may have stepped aside before
+				alter(from[0], from[1], "RENAME TO "+pg.Ident(name))
+			}
+		}
+		// Asked first: IF NOT EXISTS needs the right to make schemas also where there is nothing to make.
+		t.ddl("DO $weir_schema$ BEGIN IF to_regnamespace(" + pg.Literal(pg.Ident(to[0])) + ") IS NULL THEN EXECUTE " +
+			pg.Literal("CREATE SCHEMA "+pg.Ident(to[0])) + "; END IF; END $weir_schema$")
+		alter(from[0], name, "SET SCHEMA "+pg.Ident(to[0]))
+	}
+	if name != to[1] {
+		alter(to[0], name, "RENAME TO "+pg.Ident(to[1]))
+	}
+}
+
+// asideName is a name that no other table of the target has; the server cuts long ones at their end.
+func asideName(id uint32, name string) string { return fmt.Sprintf("aside_%d_%s", id, name) }
 
 // step applies one column's change.
 func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step changelog.SchemaStep, unwritten map[string]bool) error {
@@ -184,7 +203,7 @@ func (t *Target) stepAside(ctx context.Context, rel *changelog.Relation) error {
 	if err != nil || tab == nil {
 		return err
 	}
-	name := fmt.Sprintf("aside_%d_%s", rel.ID, tab.name) // the server cuts long names at their end
+	name := asideName(rel.ID, tab.name)
 	t.ddl("ALTER TABLE " + tab.qualified() + " RENAME TO " + pg.Ident(name))
 	t.freed[[2]string{tab.schema, tab.name}] = true
 	_, err = t.adopt(t.session, rel, tab.schema, name, tab.spec)
@@ -244,10 +263,20 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 	return err
 }
 
-// alreadyFits tells whether the target has every column of the new shape, and takes it then.
+// alreadyFits tells whether the target has every column of the new shape, and takes it then. A table that was renamed
+// has no namesake left; where names change hands nothing tells what the user has done.
 func (t *Target) alreadyFits(ctx context.Context, change *changelog.SchemaChange, schema, name string) (bool, error) {
-	if change.New == nil {
+	if change.New == nil || len(change.Steps) > 0 && change.Steps[0].Kind == changelog.StepAside {
 		return false, nil
+	}
+	if old := change.Old; old != nil {
+		oldSchema, oldName, _ := t.opts.Route(old.Schema, old.Name)
+		if [2]string{oldSchema, oldName} != [2]string{schema, name} {
+			_, err := t.loadTable(ctx, oldSchema, oldName)
+			if !errs.Is(err, errs.TargetTable) {
+				return false, err
+			}
+		}
 	}
 	spec, err := t.loadTable(ctx, schema, name)
 	if errs.Is(err, errs.TargetTable) {

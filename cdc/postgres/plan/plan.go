@@ -84,12 +84,14 @@ type Request struct {
 	Source, Target *pg.Config
 	// Pipeline is the pipeline's id, which tells the unfinished tables of this one from those of others.
 	Pipeline string
+	// Judged: the doctor is asked about the plan. What stands under a table's name and is none is left to it.
+	Judged bool
 }
 
 // Make plans what a user asks for now, so that patterns which would keep nothing back are refused. It reads both
 // databases and writes to none.
 func Make(ctx context.Context, e *env.Env, r Request) (*Plan, error) {
-	return makePlan(ctx, e, r, &maker{spec: r.Spec, asked: true})
+	return makePlan(ctx, e, r, &maker{spec: r.Spec, asked: true, judged: r.Judged})
 }
 
 // Resume plans what is still owed to the tables that an earlier plan made. names has the copied tables by OID, each with
@@ -147,6 +149,7 @@ type maker struct {
 	resume   bool
 	names    map[uint32]pg.TargetName // of tables that may be called otherwise by now
 	asked    bool                     // the patterns have just been written
+	judged   bool                     // see Request
 	p        *Plan
 
 	tables    []*pg.Table

@@ -158,7 +158,7 @@ func (m *maker) existing(ctx context.Context, conn *pgx.Conn) error {
 			return fmt.Errorf("look for tables: %w", err)
 		}
 		t := m.p.Tables[i]
-		if kind != "r" && kind != "p" {
+		if kind != "r" && kind != "p" && !m.judged {
 			return errs.New(errs.TargetTable, "%s on the target is not a table, so %s cannot go there", t.Target.Name, t.Source).
 				WithHint("route the table elsewhere, or leave it out with except")
 		}

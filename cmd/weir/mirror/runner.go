@@ -679,7 +679,8 @@ func (r *running) Command(ctx context.Context, c api.Command) error {
 	src := r.source
 	r.mu.Unlock()
 	if src == nil {
-		return errs.New(errs.PipelineState, "pipeline %s is still preparing", r.pipeline.Name)
+		return errs.New(errs.PipelineState, "pipeline %s is still preparing", r.pipeline.Name).
+			WithHint("ask again when weir pipelines get shows that it catches up or is live")
 	}
 	switch c.Verb {
 	case "refresh":

@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestException: with schema.change.behavior=exception every change stops the mirror, and it goes on when the user has
+// made the change at the target.
+func TestException(t *testing.T) {
+	for name, c := range map[string]struct {
+		sql    []string // at the source
+		byHand []string // at the target; none: the tables are copied anew
+	}{
+		"a column is added":   {[]string{`ALTER TABLE a ADD COLUMN w int`, `UPDATE a SET w = 1 WHERE id = 1`}, []string{`ALTER TABLE a ADD COLUMN w int`}},
+		"a column is renamed": {[]string{`ALTER TABLE a RENAME COLUMN v TO w`, `UPDATE a SET w = 'n' WHERE id = 1`}, []string{`ALTER TABLE a RENAME COLUMN v TO w`}},
+		"a table is renamed":  {[]string{`ALTER TABLE a RENAME TO c`, `UPDATE c SET v = 'n' WHERE id = 1`}, []string{`ALTER TABLE a RENAME TO c`}},
+		"two tables swap":     {[]string{`BEGIN; ALTER TABLE a RENAME TO c; ALTER TABLE b RENAME TO a; ALTER TABLE c RENAME TO b; COMMIT`, `UPDATE a SET v = 'n' WHERE id = 1`, `UPDATE b SET v = 'm' WHERE id = 2`}, nil},
+		"a table moves":       {[]string{`ALTER TABLE a SET SCHEMA other`, `UPDATE other.a SET v = 'n' WHERE id = 1`}, []string{`CREATE SCHEMA other`, `ALTER TABLE a SET SCHEMA other`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, 15, 15)
+			src.exec(t, twoTables, `CREATE SCHEMA other`)
+			m := newMirror(t, src, dst, "*.*", "--set", "schema.change.behavior=exception")
+			m.start()
+			m.caughtUp()
+			src.exec(t, c.sql...)
+			if err := m.wait(waitLimit); err == nil {
+				t.Fatal("the mirror did not stop")
+			}
+			m.server()
+			m.failsWith("W1011")
+			dst.exec(t, c.byHand...)
+			if c.byHand == nil {
+				m.mustCLI("sources", "refresh", "public.*", "--yes")
+			}
+			m.mustCLI("pipelines", "resume", m.name)
+			m.caughtUp()
+			requireEqual(t, src, dst)
+		})
+	}
+}
+
+// TestTablesMove: a table gets another schema, with or without another name.
+func TestTablesMove(t *testing.T) {
+	for name, sql := range map[string]string{
+		"to a schema that the target has":   `ALTER TABLE a SET SCHEMA "o ther"; UPDATE "o ther".a SET v = 'n' WHERE id = 1`,
+		"to a new one":                      `CREATE SCHEMA fresh; ALTER TABLE a SET SCHEMA fresh; UPDATE fresh.a SET v = 'n' WHERE id = 1`,
+		"and gets another name":             `ALTER TABLE a SET SCHEMA "o ther"; ALTER TABLE "o ther".a RENAME TO c; UPDATE "o ther".c SET v = 'n' WHERE id = 1`,
+		"into the place of one that leaves": `ALTER TABLE "o ther".d SET SCHEMA public; ALTER TABLE a SET SCHEMA "o ther"; ALTER TABLE "o ther".a RENAME TO d; UPDATE "o ther".d SET v = 'n' WHERE id = 1; UPDATE d SET v = 'm' WHERE id = 1`,
+	} {
+		for _, killed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, killed %v", name, killed), func(t *testing.T) {
+				t.Parallel()
+				src, dst := pair(t, 15, 15)
+				src.exec(t, twoTables, `CREATE SCHEMA "o ther"; CREATE TABLE "o ther".d(id int PRIMARY KEY, v text); INSERT INTO "o ther".d VALUES (1, 'd')`)
+				m := newMirror(t, src, dst, "*.*")
+				m.start()
+				m.caughtUp()
+				if killed {
+					m.kill()
+				}
+				src.exec(t, sql)
+				if killed {
+					m.start()
+				}
+				m.caughtUp()
+				requireEqual(t, src, dst)
+			})
+		}
+	}
+}
+
+// TestNotYet: what is asked of a mirror while it starts is refused, not lost and not the end of the server.
+func TestNotYet(t *testing.T) {
+	m := live(t)
+	m.stop()
+	m.server()
+	m.caughtUp()
+	for range 5 {
+		m.mustCLI("pipelines", "pause", m.name, "--wait")
+		m.mustCLI("pipelines", "resume", m.name)
+		out, errOut, code := m.cli("sources", "refresh", "public.a", "--yes")
+		if code != 0 && !strings.Contains(errOut, "W3004") {
+			t.Fatalf("refresh of a mirror that starts: exit code %d\n%s%s", code, out, errOut)
+		}
+	}
+	m.caughtUp()
+	requireEqual(t, m.src, m.dst)
+}
