@@ -143,6 +143,9 @@ func (s *Source) settleSpecs(ctx context.Context, specs []*pg.Table) ([]*pg.Tabl
 		oids[i] = t.OID
 	}
 	clear(s.specs)
+	s.progress.mu.Lock()
+	clear(s.progress.tables) // those that are gone by now would never be done
+	s.progress.mu.Unlock()
 	if specs, err = pg.LoadShapes(ctx, conn, oids); err != nil {
 		return nil, s.lost(err)
 	}
@@ -250,6 +253,12 @@ func (c *copyState) restore(s *Source, state dataflow.State) error {
 	for _, r := range c.ranges {
 		if known := s.tables[r.oid]; known != nil && !sameColumns(known, s.shapeOf(s.specs[r.oid])) {
 			c.postponed(r.oid, true)
+		}
+	}
+	// What is left of a table that is gone is not copied; what the stream has of it must not look for its rows.
+	for oid := range s.tables {
+		if s.specs[oid] == nil {
+			c.postponed(oid, true)
 		}
 	}
 	for _, t := range specs {

@@ -232,6 +232,9 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 	err := s.ctl.QueryRow(s.ctx, `SELECT $1::oid::regclass::text FROM pg_class WHERE oid = $1::oid`, fmt.Sprint(oid)).Scan(&table)
 	if errors.Is(err, pgx.ErrNoRows) {
 		delete(s.copies, oid) // dropped meanwhile
+		if s.tables[oid] == nil {
+			s.forgetTable(oid) // it had not joined yet, so nobody lets it go
+		}
 		return true, nil
 	}
 	if err != nil {
@@ -308,9 +311,15 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *li
 	rel := s.relationFromSpec(t, shape)
 	state := append([]dataflow.StateChange{}, positionState(s.reader.position)...)
 	if s.tables[t.OID] == nil {
+		if _, err := s.clearName(t.OID, shape.name()); err != nil {
+			return err
+		}
 		s.tables[t.OID] = shape
 		if err := s.send(dataflow.Message{Kind: dataflow.KindSchema, State: []dataflow.StateChange{shape.state(t.OID)},
 			Schema: &changelog.SchemaChange{New: rel, Steps: []changelog.SchemaStep{{Kind: changelog.CreateTable}}, Origin: t}}); err != nil {
+			return err
+		}
+		if err := s.takeNames(); err != nil {
 			return err
 		}
 	}
@@ -365,6 +374,7 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *li
 	}
 	state = append(append(state, learned...), liveCopyState(t.OID, c))
 	s.tableProgress(t.OID, func(p *TableProgress) {
+		p.Schema, p.Name = shape.Schema, shape.Name // it may have got another name since it was seen first
 		p.Rows += rows
 		p.Done, p.Copying = c.Done, !c.Done
 	})

@@ -59,19 +59,9 @@ func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.R
 	if s.reader == nil || s.reader.inBlock || s.reader.inTx && s.reader.skip || s.tables[m.ID].name() == name {
 		return m, nil
 	}
-	taken := false
-	for oid, t := range s.tables {
-		taken = taken || oid != m.ID && t.name() == name
-	}
-	if !taken {
-		return m, nil
-	}
-	present, err := s.presentNames()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.clearNames(present, m.ID); err != nil {
-		return nil, err
+	present, err := s.clearName(m.ID, name)
+	if present == nil || err != nil {
+		return m, err
 	}
 	own, exists := present[m.ID]
 	if !exists {
@@ -83,6 +73,23 @@ func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.R
 	called := *m
 	called.Namespace, called.Name = own.Schema, own.Name
 	return &called, nil
+}
+
+// clearName has the other tables step aside that are called otherwise by now, if one of them has the name that table oid
+// gets. It returns the present names, nil if the name was free.
+func (s *Source) clearName(oid uint32, name pg.TargetName) (map[uint32]pg.TargetName, error) {
+	taken := false
+	for other, t := range s.tables {
+		taken = taken || other != oid && t.name() == name
+	}
+	if !taken {
+		return nil, nil
+	}
+	present, err := s.presentNames()
+	if err != nil {
+		return nil, err
+	}
+	return present, s.clearNames(present, oid)
 }
 
 // clearNames has all tables step aside that are called otherwise by now, but for one; see takeNames.

@@ -407,7 +407,7 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 			xid = r.block
 		}
 		if old, err := f.drop(xid, nil); err == nil && old {
-			r.rels[m.ID], r.last = &relation{msg: m}, nil
+			r.rels[m.ID], r.last = &relation{msg: m, filter: f}, nil // the next description takes the filter over
 			return nil
 		}
 	}

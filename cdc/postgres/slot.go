@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -219,7 +220,12 @@ func (s *Source) changePublication(ctx context.Context, sql string, oids []uint3
 	if in {
 		want = len(oids)
 	}
-	results, err := s.ctl.PgConn().Exec(ctx, "BEGIN; "+sql+"; SELECT count(*) FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = "+
+	patience := ""
+	if s.reader != nil {
+		// The stream stands still meanwhile, perhaps with a lock for which the holder of this one waits.
+		patience = "SET LOCAL lock_timeout = '1s'; "
+	}
+	results, err := s.ctl.PgConn().Exec(ctx, "BEGIN; "+patience+sql+"; SELECT count(*) FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = "+
 		pg.Literal(s.opts.Publication)+" AND r.prrelid = ANY ("+pg.Literal(oidArray(oids))+"::oid[])").ReadAll()
 	end := "ROLLBACK"
 	if err == nil {
@@ -232,7 +238,7 @@ func (s *Source) changePublication(ctx context.Context, sql string, oids []uint3
 	}
 	var e *pgconn.PgError
 	switch {
-	case errors.As(err, &e) && (e.Code == "42P01" || e.Code == "42704" || e.Code == "42710" || e.Code == "3F000"):
+	case errors.As(err, &e) && slices.Contains([]string{"42P01", "42704", "42710", "3F000", "55P03"}, e.Code):
 		return errTableGone
 	case err != nil:
 		return err

@@ -212,7 +212,12 @@ func (t *Target) stepAside(ctx context.Context, rel *changelog.Relation) error {
 
 func (t *Target) dropTable(rel *changelog.Relation, schema, name string) error {
 	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
-		t.ddl("DROP TABLE IF EXISTS " + pg.Qualified(schema, name))
+		target := pg.Qualified(schema, name)
+		// The source has no foreign key left that points to it; one whose going the log did not tell is here still. A view
+		// that somebody made here is not ours to drop.
+		t.ddl("DO $weir_keys$ DECLARE k record; BEGIN FOR k IN SELECT conrelid::regclass AS rel, conname FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(" +
+			pg.Literal(target) + ") AND conrelid <> confrelid AND conparentid = 0 LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', k.rel, k.conname); END LOOP; END $weir_keys$")
+		t.ddl("DROP TABLE IF EXISTS " + target)
 		t.freed[[2]string{schema, name}] = true
 	}
 	t.forget(rel.ID)

@@ -90,3 +90,18 @@ func TestNotYet(t *testing.T) {
 	m.caughtUp()
 	requireEqual(t, m.src, m.dst)
 }
+
+// TestDropsReferenced: a table goes to which a foreign key points, with the table of that key or without it.
+func TestDropsReferenced(t *testing.T) {
+	for name, sql := range map[string]string{"alone": `DROP TABLE parent CASCADE`, "with its child": `DROP TABLE parent, child`} {
+		t.Run(name, func(t *testing.T) {
+			src, dst := pair(t, 15, 15)
+			src.exec(t, `CREATE TABLE parent(id int PRIMARY KEY)`, `CREATE TABLE child(id int PRIMARY KEY, parent int REFERENCES parent)`, `CREATE TABLE stays(id int PRIMARY KEY)`)
+			m := newMirror(t, src, dst, "public.*")
+			m.start()
+			m.caughtUp()
+			src.exec(t, sql)
+			requireEqual(t, src, dst)
+		})
+	}
+}

@@ -83,6 +83,24 @@ func TestNamesOfOthers(t *testing.T) {
 	}
 }
 
+// TestJoinsUnderTakenName: a table joins under the name of one that was renamed and has got no row since.
+func TestJoinsUnderTakenName(t *testing.T) {
+	for name, def := range map[string]string{"other columns": `k int PRIMARY KEY, w int`, "the same columns": `id int PRIMARY KEY, v text`} {
+		t.Run(name, func(t *testing.T) {
+			src, dst := pair(t, 15, 15)
+			src.exec(t, `CREATE TABLE a(id int PRIMARY KEY, v text)`, `INSERT INTO a SELECT i, 'old' FROM generate_series(1, 10) i`)
+			m := newMirror(t, src, dst, "public.*")
+			m.start()
+			m.caughtUp()
+			src.exec(t, `BEGIN; ALTER TABLE a RENAME TO old; CREATE TABLE a(`+def+`); INSERT INTO a SELECT i FROM generate_series(5, 20) i; COMMIT`)
+			m.caughtUp()
+			src.exec(t, `INSERT INTO old VALUES (100, 'later')`)
+			m.caughtUp()
+			requireEqual(t, src, dst)
+		})
+	}
+}
+
 // TestNamesKept: where the target does not follow renames, a table's rows go on to where they went, also after a restart
 // and when another table has its name by now.
 func TestNamesKept(t *testing.T) {

@@ -351,6 +351,11 @@ func (m *mirror) caughtUpWithin(limit time.Duration) {
 		m.t.Fatal(err)
 	}
 	// A new table is noticed by a look at the catalog; it joins behind the first look that begins after now.
+	defer func() {
+		if m.t.Failed() && m.running() {
+			m.t.Logf("what weir was about:\n%s", m.goroutines())
+		}
+	}()
 	missing := ""
 	nudged := time.Now()
 	eventually(m.t, limit, fmt.Sprintf("the mirror catches up with %s", goal), func() (bool, string) {
