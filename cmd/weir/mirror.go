@@ -50,8 +50,14 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 	if c.Bool("dry-run") {
 		return p.plan(ctx, c, e, specs, store, server)
 	}
-	// A server elsewhere has a secret store of its own and seals what it is given. Here nothing may leave unsealed.
+	// A server elsewhere has a secret store of its own and seals what it is given. Here nothing may leave unsealed, and of
+	// what is refused nothing stays.
 	if server == nil || addr(c) == "" {
+		for _, spec := range specs {
+			if _, _, err := p.both(ctx, spec, store, server); err != nil {
+				return err
+			}
+		}
 		for i := range specs {
 			if err := seal(&specs[i], store); err != nil {
 				return err
@@ -128,10 +134,14 @@ const lookPeriod = 250 * time.Millisecond
 // follow makes sure that the mirrors run and shows them until they are done, one fails for good, or ctx ends. n is the
 // node of this process, or nil.
 func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client, specs []api.MirrorSpec, n node) error {
+	made := map[string]bool{}
+	began := e.Clock.Now()
 	for _, spec := range specs {
-		if err := ensure(ctx, c, cl, spec); err != nil {
+		created, err := ensure(ctx, c, cl, spec)
+		if err != nil {
 			return err
 		}
+		made[spec.Name] = created
 	}
 	var stopped <-chan struct{}
 	if n != nil {
@@ -164,6 +174,13 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 				return err
 			}
 			views = append(views, v)
+			if made[spec.Name] && stillborn(v.Status, e.Clock.Now().Sub(began)) {
+				// The corrected command makes it anew.
+				if err := cl.Delete(ctx, v.ID, rest.DeleteOptions{Force: true, Wait: true}); err != nil && !errs.Is(err, errs.PipelineNotFound) {
+					return err
+				}
+				return recordOf(v.Status.Error)
+			}
 			if v.Status.Phase == api.PhaseFailed && v.Status.Error != nil && v.Desired != api.WantDeleted {
 				return recordOf(v.Status.Error)
 			}
@@ -190,6 +207,19 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 	}
 }
 
+// firstContact is how long a mirror that was just made tries to reach its databases.
+const firstContact = 30 * time.Second
+
+// stillborn tells that nothing was made for a mirror yet and nothing will be: what it was given is a mistake, or one of
+// its databases is away.
+func stillborn(st api.PipelineStatus, age time.Duration) bool {
+	if st.Error == nil || st.Position != "" || st.DurablePosition != "" || st.Checkpoint > 0 {
+		return false
+	}
+	away := st.Error.Code == string(errs.SourceUnreachable) || st.Error.Code == string(errs.TargetUnreachable)
+	return st.Phase == api.PhaseFailed || st.Phase == api.PhaseRetrying && away && age > firstContact
+}
+
 // interrupted: stopping a mirror that should run forever is how it ends, but "until caught up" was not reached.
 func interrupted(c *cli.Call) error {
 	if c.Bool("until-caught-up") {
@@ -202,33 +232,33 @@ func recordOf(i *api.ErrorInfo) error {
 	return &errs.Error{Code: errs.Code(i.Code), Message: i.Message, Detail: i.Detail, Hint: i.Hint, Fix: i.Fix}
 }
 
-// ensure creates the mirror, or takes up one of the same definition. One that is being deleted goes first: its node may
-// be this process, and would otherwise end with the refusal before it has done the rest of the delete.
-func ensure(ctx context.Context, c *cli.Call, cl client, spec api.MirrorSpec) error {
+// ensure creates the mirror, and tells so, or takes up one of the same definition. One that is being deleted goes first:
+// its node may be this process, and would otherwise end with the refusal before it has done the rest of the delete.
+func ensure(ctx context.Context, c *cli.Call, cl client, spec api.MirrorSpec) (created bool, err error) {
 	v, err := cl.Pipeline(ctx, spec.Name)
 	if err == nil && v.Desired == api.WantDeleted {
 		c.Note("pipeline %s is being deleted; the new one starts when it is gone", spec.Name)
 		if err := cl.Delete(ctx, v.ID, rest.DeleteOptions{Wait: true}); err != nil && !errs.Is(err, errs.PipelineNotFound) {
-			return err
+			return false, err
 		}
 		v, err = cl.Pipeline(ctx, spec.Name)
 	}
 	if errs.Is(err, errs.PipelineNotFound) {
 		_, err = cl.CreateMirror(ctx, spec)
-		return err
+		return err == nil, err
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if diff := difference(v.Mirror, spec); len(diff) > 0 {
-		return errs.New(errs.PipelineExists, "pipeline %s exists with another definition", spec.Name).
+		return false, errs.New(errs.PipelineExists, "pipeline %s exists with another definition", spec.Name).
 			WithDetail("%s", "different: "+join(diff)).
 			WithHint("choose another --name or --state; or delete it: `weir pipelines delete %[1]s --state %[2]s`, while `weir server --state %[2]s` or another mirror of that directory runs", spec.Name, c.Text("state"))
 	}
 	if v.Desired != api.WantRunning || v.Status.Phase == api.PhaseFailed {
 		_, err = cl.Resume(ctx, spec.Name)
 	}
-	return err
+	return false, err
 }
 
 func join(words []string) string {

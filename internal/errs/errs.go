@@ -34,9 +34,18 @@ type Position struct {
 	Source string `json:"source,omitempty"` // the text of that line
 }
 
+// usual are hints of codes whose errors mostly come with nothing better; WithHint replaces them.
+var usual = map[Code]string{
+	SourceUnreachable: "check host, port, user and TLS mode with psql from this machine; weir doctor names the step that fails",
+	TargetUnreachable: "check host, port, user and TLS mode with psql from this machine; weir doctor names the step that fails",
+	TargetRejected:    "change what the target refuses and resume, or have the table copied anew: weir sources refresh TABLE",
+	TargetTable:       "make the table on the target as the message says and resume, or route it elsewhere with --route",
+	UnknownOption:     "docs/options.md lists every option with its values; weir config shows those in force",
+}
+
 // New makes a record with a formatted message, as fmt.Errorf does; an error among args becomes the cause.
 func New(code Code, format string, args ...any) *Error {
-	e := &Error{Code: code, Message: fmt.Errorf(format, args...).Error()}
+	e := &Error{Code: code, Message: fmt.Errorf(format, args...).Error(), Hint: usual[code]}
 	for _, a := range args {
 		if err, ok := a.(error); ok {
 			e.Cause = err
@@ -118,7 +127,7 @@ func (e *Error) Render() string {
 			fmt.Fprintf(&b, "  %s | %s^\n", strings.Repeat(" ", len(num)), strings.Repeat(" ", max(p.Column-1, 0)))
 		}
 	}
-	if e.Detail != "" {
+	if e.Detail != "" && !strings.Contains(msg, e.Detail) {
 		fmt.Fprintf(&b, "  detail: %s\n", e.Detail)
 	}
 	if e.Hint != "" {

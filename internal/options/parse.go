@@ -45,6 +45,10 @@ func (o Option) Check(value string) error {
 			}
 			return e
 		}
+	case SlotName:
+		if len(value) == 0 || len(value) > 63 || strings.Trim(value, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+			return bad("a name of at most 63 lower-case letters, digits and underscores")
+		}
 	case Text:
 		if strings.TrimSpace(value) == "" {
 			return bad("a text that is not empty")

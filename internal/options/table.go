@@ -13,6 +13,7 @@ const (
 	Size     Kind = "size"
 	Text     Kind = "text"
 	Enum     Kind = "enum"
+	SlotName Kind = "slot name"
 )
 
 // Scope is what an option belongs to.
@@ -55,7 +56,7 @@ func All() []Option {
 			Help: "The shortest time between two checkpoints. 0s makes one whenever the last is done and changes wait: at once under low load, in larger ones as the load grows. Without changes there is none."},
 		{Key: "schema.change.behavior", Kind: Enum, Values: []string{"evolve", "try_evolve", "lenient", "ignore", "exception"}, Default: "evolve", Scope: Pipeline,
 			Help: "What a schema change of the source does to the target. evolve applies it and stops the pipeline if the target refuses; try_evolve goes on with the old columns if the target refuses; lenient never drops or narrows anything on the target (a dropped column stays and becomes nullable, a rename adds a column); ignore leaves the target alone; exception stops the pipeline at the first change."},
-		{Key: "slot.name", Kind: Text, Scope: Pipeline,
+		{Key: "slot.name", Kind: SlotName, Scope: Pipeline,
 			Help: "Replication slot to use. Default: weir_<database>_<8 hex digits of the installation>_<6 of the pipeline's name>, made when missing."},
 		{Key: "slot.failover", Kind: Bool, Default: "false", Scope: Pipeline,
 			Help: "From Postgres 17 on: make the slot one that standbys keep in step, so that a promoted standby can be read from where the primary ended. A source that is older ignores it."},

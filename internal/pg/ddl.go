@@ -45,6 +45,7 @@ type TargetOptions struct {
 	TargetVersion     int               // server_version_num; 0 the newest
 	Extensions        map[string]string // the target's, name to schema; nil: as at the source
 	MissingCollations map[string]bool   // as in Column.Collation: the target does not have them
+	IndexSalt         string            // not "": indexes and constraints get names that end with a hash of it
 }
 
 // CreateSchema makes a schema.
@@ -156,6 +157,14 @@ func (t *Target) object(name string) string {
 		return name
 	}
 	return withHash(name, t.Source.Schema+"\x00"+t.Source.Name+"\x00"+name)
+}
+
+// index is the target's name for an index or a constraint.
+func (t *Target) index(name string) string {
+	if t.Options.IndexSalt == "" {
+		return t.object(name)
+	}
+	return withHash(name, t.Options.IndexSalt+"\x00"+name)
 }
 
 // CreateTable makes the table, with its primary key unless that is wanted later, and the sequences of its serial
@@ -321,7 +330,7 @@ func (t *Target) SecondaryIndexes() []Statement {
 		if x.ConstraintName != "" || t.whyNotIndex(x) != "" {
 			continue
 		}
-		name := t.object(x.Name)
+		name := t.index(x.Name)
 		sql, _ := retargetIndex(x.Def, name, t.Name) // whyNotIndex has tried
 		out = append(out, Statement{
 			What:   "index " + Qualified(t.Name.Schema, name),
@@ -333,7 +342,7 @@ func (t *Target) SecondaryIndexes() []Statement {
 }
 
 func (t *Target) addConstraint(x *Index) Statement {
-	name := t.object(x.ConstraintName)
+	name := t.index(x.ConstraintName)
 	return Statement{
 		What:   "constraint " + Ident(name) + " of " + t.Name.String(),
 		Exists: t.constraintExists(name),
@@ -348,7 +357,7 @@ func (t *Target) constraint(x *Index) string {
 	if x.Primary {
 		def = strings.TrimSuffix(strings.TrimSuffix(def, " INITIALLY DEFERRED"), " DEFERRABLE")
 	}
-	return "CONSTRAINT " + Ident(t.object(x.ConstraintName)) + " " + def
+	return "CONSTRAINT " + Ident(t.index(x.ConstraintName)) + " " + def
 }
 
 func (t *Target) whyNotIndex(x *Index) string {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -29,6 +30,10 @@ func ParseURL(s string) (*Config, error) {
 	bad := func(reason string) error {
 		return errs.New(errs.BadURL, "%s is not a Postgres connection string: %s", Redact(s), reason).
 			WithHint("use postgres://USER@HOST:PORT/DATABASE or libpq's key=value form")
+	}
+	if scheme, _, ok := strings.Cut(s, "://"); ok && slices.Contains([]string{"mysql", "mariadb", "kafka"}, strings.ToLower(scheme)) {
+		return nil, errs.New(errs.NotBuiltYet, "%s as a source or a target is not built yet", strings.ToLower(scheme)).
+			WithHint("this release mirrors Postgres into Postgres: postgres://USER@HOST:PORT/DATABASE")
 	}
 	c, problem := scan(s)
 	if problem != "" {

@@ -146,7 +146,7 @@ func TestParseURL(t *testing.T) {
 func TestBadURLs(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                                                     "it is empty",
-		"mysql://root:hunter2@db/x":                            `its scheme is "mysql"`,
+		"oracle://root:hunter2@db/x":                           `its scheme is "oracle"`,
 		"hunter2":                                              "neither a postgres:// URL nor",
 		"postgres://u:hunter2@db:port/x":                       "its port is not a number",
 		"postgres://u:hunter2@db:70000/x":                      "its port is not a number",
@@ -174,6 +174,14 @@ func TestBadURLs(t *testing.T) {
 		}
 		if strings.Contains(Redact(in), "hunter2") {
 			t.Errorf("%s: Redact gives %s", in, Redact(in))
+		}
+	}
+}
+
+func TestOtherDatabases(t *testing.T) {
+	for _, in := range []string{"mysql://root:hunter2@db/x", "MariaDB://db/x", "kafka://broker:9092"} {
+		if _, err := ParseURL(in); !errs.Is(err, errs.NotBuiltYet) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", in, err)
 		}
 	}
 }

@@ -255,6 +255,19 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 			to.Options.ExcludeColumns = append(to.Options.ExcludeColumns, c.Name)
 		}
 	}
+	// A table that had the name before may still be here under another one, with the indexes that were named after it.
+	var indexes []string
+	for _, x := range src.Indexes {
+		indexes = append(indexes, x.Name)
+	}
+	var taken bool
+	if err := t.ctl.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = ANY ($2))`,
+		schema, indexes).Scan(&taken); err != nil {
+		return err
+	}
+	if taken {
+		to.Options.IndexSalt = fmt.Sprint(src.OID)
+	}
 	statements := append([]pg.Statement{to.CreateTable()}, to.UniqueConstraints()...)
 	statements = append(statements, to.SecondaryIndexes()...)
 	for _, st := range statements {

@@ -312,7 +312,9 @@ func (m *maker) before() {
 			p.setup = append(p.setup, pg.CreateSchema(s))
 		}
 		st := t.Target.CreateTable()
-		st.SQL = append(st.SQL, "COMMENT ON TABLE "+t.Target.Name.String()+" IS "+pg.Literal(m.p.markOf(t.Source.String())))
+		if p.pipeline != "" { // else nobody makes it
+			st.SQL = append(st.SQL, "COMMENT ON TABLE "+t.Target.Name.String()+" IS "+pg.Literal(m.p.markOf(t.Source.String())))
+		}
 		p.create = append(p.create, st)
 	}
 	p.Before = append(slices.Clone(p.setup), p.create...)
@@ -400,6 +402,7 @@ func (m *maker) describe() {
 		if m.there[st.What] {
 			continue
 		}
+		m.there[st.What] = true // types and tables may want the same schema
 		p.API.DDL = append(p.API.DDL, st.SQL...)
 	}
 	for _, st := range p.After {

@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -72,7 +73,7 @@ func (p *pair) conn(url string) *pgx.Conn {
 }
 
 func (p *pair) try(spec api.MirrorSpec) (*plan.Plan, error) {
-	return plan.Make(p.t.Context(), env.Real(nil), plan.Request{Spec: spec, Source: p.config(p.from), Target: p.config(p.to), Pipeline: spec.Name})
+	return plan.Make(p.t.Context(), env.Real(nil), plan.Request{Spec: spec, Source: p.config(p.from), Target: p.config(p.to), Pipeline: cmp.Or(spec.Name, "p")})
 }
 
 func (p *pair) make(spec api.MirrorSpec) *plan.Plan {

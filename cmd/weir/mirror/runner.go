@@ -238,9 +238,7 @@ func (r *running) hopeless(err error) error {
 	}
 	final := *e
 	final.Final = true
-	if final.Hint == "" {
-		final.Hint = "correct the URL; a mirror of this name with another URL is made after `weir pipelines delete " + r.pipeline.Name + "`, or under another --name"
-	}
+	final.Hint = "correct the URL; if weir pipelines list still shows the mirror, delete it first: weir pipelines delete " + r.pipeline.Name
 	return &final
 }
 
