@@ -325,7 +325,7 @@ func (s *supervisor) phase() api.Phase {
 
 func errorInfo(err error, at time.Time) *api.ErrorInfo {
 	e := errs.From(err, errs.EngineInternal)
-	info := &api.ErrorInfo{Code: string(e.Code), Message: e.Message, Detail: e.Detail, Hint: e.Hint, Fix: e.Fix, At: at}
+	info := &api.ErrorInfo{Code: string(e.Code), Message: e.Message, Detail: e.Detail, Hint: e.Hint, Fix: e.Fix, At: at, Unbegun: e.Unbegun}
 	if info.Detail == "" && e.Cause != nil && e.Cause.Error() != e.Message {
 		info.Detail = e.Cause.Error()
 	}

@@ -213,7 +213,7 @@ const firstContact = 30 * time.Second
 // stillborn tells that nothing was made for a mirror yet and nothing will be: what it was given is a mistake, or one of
 // its databases is away.
 func stillborn(st api.PipelineStatus, age time.Duration) bool {
-	if st.Error == nil || st.Position != "" || st.DurablePosition != "" || st.Checkpoint > 0 {
+	if st.Error == nil || !st.Error.Unbegun {
 		return false
 	}
 	away := st.Error.Code == string(errs.SourceUnreachable) || st.Error.Code == string(errs.TargetUnreachable)

@@ -105,6 +105,7 @@ type ErrorInfo struct {
 	Hint    string    `json:"hint,omitempty"`
 	Fix     string    `json:"fix,omitempty"`
 	At      time.Time `json:"at"`
+	Unbegun bool      `json:"unbegun,omitempty"` // nothing had been made for the pipeline, here or at its databases
 }
 
 // TableStatus is one table's progress.

@@ -24,6 +24,8 @@ type Error struct {
 	Cause   error     `json:"-"`
 	// Final: trying again without a change by the user is of no use, although errors of the code often pass.
 	Final bool `json:"-"`
+	// Unbegun: it came before anything was made for the pipeline that it ended.
+	Unbegun bool `json:"-"`
 }
 
 // Position is a place in a file the user wrote. Line and Column count from 1; Column counts runes.

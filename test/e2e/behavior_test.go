@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -104,4 +106,34 @@ func TestDropsReferenced(t *testing.T) {
 			requireEqual(t, src, dst)
 		})
 	}
+}
+
+// TestFirstMistake: a first command that cannot work leaves nothing, so that the corrected one does.
+func TestFirstMistake(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	src.exec(t, twoTables)
+	m := newMirror(t, src, dst, "public.*")
+	wrongUser, err := url.Parse(src.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrongUser.User = url.User("nobody_here")
+	for name, args := range map[string][]string{
+		"no such table":  {src.url, dst.url, "--tables", "public.nope"},
+		"a wrong user":   {wrongUser.String(), dst.url},
+		"a wrong target": {src.url, "postgres://127.0.0.1:1/x"},
+		"a bad option":   {src.url, dst.url, "--set", "slot.name=Not-A-Slot"},
+		"no database":    {"mysql://a:secret@127.0.0.1/x", dst.url},
+	} {
+		m.run(append([]string{"mirror", "--name", m.name, "--state", m.state, "--http-addr", "127.0.0.1:0"}, args...)...)
+		if err := m.wait(waitLimit); err == nil {
+			t.Fatalf("%s: no error\n%s", name, m.logTail(5))
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(m.state, "secrets", "*")); err != nil || len(left) > 0 {
+		t.Errorf("secrets of refused commands: %v %v", left, err)
+	}
+	m.start()
+	m.caughtUp()
+	requireEqual(t, src, dst)
 }

@@ -50,18 +50,20 @@ type Runner struct {
 
 	mu     sync.Mutex
 	memory map[string]*memory // by pipeline id
+	began  time.Time
 	hubs   *cdc.Hubs
 }
 
 // memory is what one start of a pipeline learned and the next should know.
 type memory struct {
-	sink *sink.Memory
-	text bool // values are needed as text
+	sink  *sink.Memory
+	text  bool        // values are needed as text
+	begun atomic.Bool // something was made for the pipeline, or may have been
 }
 
 // NewRunner returns a Runner.
 func NewRunner(e *env.Env, opts Options) *Runner {
-	r := &Runner{env: e, opts: opts, memory: map[string]*memory{}}
+	r := &Runner{env: e, opts: opts, memory: map[string]*memory{}, began: e.Clock.Now()}
 	r.hubs = cdc.NewHubs(e, r.peers)
 	return r
 }
@@ -124,13 +126,14 @@ func (r *Runner) identity(ctx context.Context, cfg *pg.Config) (pg.Identity, err
 	return pg.SystemIdentity(ctx, conn)
 }
 
-func (r *Runner) remember(id string) *memory {
+func (r *Runner) remember(p api.Pipeline) *memory {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := r.memory[id]
+	m := r.memory[p.ID]
 	if m == nil {
 		m = &memory{sink: sink.NewMemory()}
-		r.memory[id] = m
+		m.begun.Store(p.CreatedAt.Before(r.began)) // an earlier process had it
+		r.memory[p.ID] = m
 	}
 	return m
 }
@@ -191,21 +194,22 @@ func SlotName(database, installation string) string {
 
 // Start implements coordinator.Runner.
 func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generation) (coordinator.Running, error) {
+	memory := r.remember(p)
 	source, target, err := r.Configs(p.Mirror)
 	if err != nil {
-		return nil, err
+		return nil, memory.unbegun(err)
 	}
 	sel, err := selection.New(p.Mirror)
 	if err != nil {
-		return nil, err
+		return nil, memory.unbegun(err)
 	}
 	opts, err := options.Resolve(options.Layer{Origin: "pipeline " + p.Name, Values: p.Mirror.Options})
 	if err != nil {
-		return nil, err
+		return nil, memory.unbegun(err)
 	}
 	run := &running{
 		runner: r, env: r.env.With("pipeline", p.Name), pipeline: p, gen: gen, sel: sel, opts: opts,
-		sourceCfg: source, targetCfg: target, memory: r.remember(p.ID), done: make(chan struct{}),
+		sourceCfg: source, targetCfg: target, memory: memory, done: make(chan struct{}),
 	}
 	run.since = r.env.Clock.Now()
 	run.slot, run.publication, run.ownPublication = r.Names(p, source)
@@ -214,12 +218,23 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 	run.env.Go("pipeline "+p.Name, func() {
 		defer close(run.done)
 		defer cancel()
-		err := run.hopeless(passing(run.run(runCtx)))
+		err := memory.unbegun(run.hopeless(passing(run.run(runCtx))))
 		run.mu.Lock()
 		run.err = err
 		run.mu.Unlock()
 	})
 	return run, nil
+}
+
+// unbegun marks an error from before anything was made for the mirror.
+func (m *memory) unbegun(err error) error {
+	e, coded := errs.As(err)
+	if !coded || m.begun.Load() {
+		return err
+	}
+	early := *e
+	early.Unbegun = true
+	return &early
 }
 
 // justMade is how long whoever made a mirror is taken to watch it start.
@@ -351,6 +366,7 @@ func (r *running) run(ctx context.Context) error {
 			return err
 		}
 	}
+	r.memory.begun.Store(true)
 	// A first start plans when the slot is there, for the tables as the slot's snapshot has them.
 	var p *plan.Plan
 	var asText map[[2]string]bool
