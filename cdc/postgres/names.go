@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
 )
 
@@ -27,6 +29,27 @@ type moved struct {
 	oid uint32
 	to  pg.TargetName
 }
+
+// NamesMoved ends a source with NamesApart. Whoever runs it brings the target's tables, and what is stored of them, to
+// Names, and starts it again: names that have moved already need no change in the stream.
+type NamesMoved struct {
+	Names map[uint32]pg.TargetName // of the mirrored tables that exist, by OID, as the catalog has them
+}
+
+func (e *NamesMoved) Error() string { return "names of tables changed hands" }
+
+// Renamed is a table's stored state under another name.
+func Renamed(state []byte, name pg.TargetName) ([]byte, error) {
+	t := &tableShape{}
+	if err := json.Unmarshal(state, t); err != nil {
+		return nil, errs.New(errs.StateCorrupt, "stored shape of a table: %w", err).Because(err)
+	}
+	t.Schema, t.Name, t.Version = name.Schema, name.Name, t.Version+1
+	return json.Marshal(t)
+}
+
+// StateKeys are the keys of a table's state, that of its shape first.
+func StateKeys(oid uint32) []string { return []string{tableKey(oid), liveCopyState(oid, nil).Key} }
 
 func (t *tableShape) name() pg.TargetName { return pg.TargetName{Schema: t.Schema, Name: t.Name} }
 
@@ -102,6 +125,9 @@ func (s *Source) clearNames(present map[uint32]pg.TargetName, but uint32) error 
 		if oid == but || exists && now == s.tables[oid].name() {
 			continue
 		}
+		if s.opts.NamesApart {
+			return &NamesMoved{Names: present}
+		}
 		if err := s.stepAside(oid, now, exists); err != nil {
 			return err
 		}
@@ -117,10 +143,13 @@ func (s *Source) leave(oid uint32) error {
 		return err
 	}
 	name := s.tables[oid].name()
-	for other, now := range present {
-		if other != oid && now == name && !s.opts.KeepNames {
-			return s.clearNames(present, 0)
-		}
+	var taken bool
+	if err := s.ctl.QueryRow(s.ctx, `SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND c.oid <> $3::oid)`,
+		name.Schema, name.Name, fmt.Sprint(oid)).Scan(&taken); err != nil {
+		return s.lost(err)
+	}
+	if taken && !s.opts.KeepNames {
+		return s.clearNames(present, 0)
 	}
 	s.env.Log.Info("table leaves", "table", name.String(), "now", present[oid].String())
 	s.unpublish(oid)

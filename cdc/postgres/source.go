@@ -31,6 +31,9 @@ type Options struct {
 	Publication string // required
 	// KeepNames: tables go on under the names that they had when they joined, because the target does not follow renames.
 	KeepNames bool
+	// NamesApart: names that change hands end the source with NamesMoved, because the target commits tables apart from
+	// each other.
+	NamesApart bool
 	// KeepPublication: the publication is somebody else's; tables are not added to it.
 	KeepPublication bool
 	Failover        bool // 17 and later: the slot is synchronised to standbys

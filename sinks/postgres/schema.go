@@ -40,6 +40,14 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	for _, s := range t.spare {
 		s.forget(rel.ID)
 	}
+	for _, step := range change.Steps {
+		switch step.Kind {
+		case changelog.CreateTable:
+			return t.createTable(ctx, change, schema, name)
+		case changelog.DropTable:
+			return t.dropTable(change.Old, schema, name)
+		}
+	}
 	if t.opts.SchemaChange == Exception {
 		if ok, err := t.alreadyFits(ctx, change, schema, name); ok || err != nil {
 			return err // the user changed the target, as asked
@@ -47,15 +55,8 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 		return errs.New(errs.SourceSchemaChange, "table %s changed its shape: %s", rel, describe(change)).
 			WithHint("schema.change.behavior is exception: change the target, then resume; or, while the mirror is stopped, have the table copied anew by weir sources refresh")
 	}
-	for _, step := range change.Steps {
-		switch step.Kind {
-		case changelog.CreateTable:
-			return t.createTable(ctx, change, schema, name)
-		case changelog.DropTable:
-			return t.dropTable(change.Old, schema, name)
-		case changelog.StepAside:
-			return t.stepAside(ctx, change.Old)
-		}
+	if len(change.Steps) > 0 && change.Steps[0].Kind == changelog.StepAside {
+		return t.stepAside(ctx, change.Old)
 	}
 	old := t.tables[rel.ID]
 	if old == nil {
@@ -73,7 +74,9 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 		from[0], from[1], _ = t.opts.Route(change.Old.Schema, change.Old.Name)
 	}
 	if from != [2]string{schema, name} && t.opts.SchemaChange != Lenient && t.opts.SchemaChange != Ignore {
-		t.rename(rel.ID, [2]string{old.schema, old.name}, [2]string{schema, name})
+		for _, sql := range RenameTable(rel.ID, pg.TargetName{Schema: old.schema, Name: old.name}, pg.TargetName{Schema: schema, Name: name}) {
+			t.ddl(sql)
+		}
 		t.freed[from] = true
 	} else {
 		schema, name = old.schema, old.name
@@ -92,23 +95,42 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	return err
 }
 
-// rename gives a table another name, schema or both. Between the two steps it has a name that nobody else has.
-func (t *Target) rename(id uint32, from, to [2]string) {
-	alter := func(schema, name, what string) { t.ddl("ALTER TABLE " + pg.Qualified(schema, name) + " " + what) }
-	name := from[1]
-	if from[0] != to[0] {
-		if from[1] != to[1] {
-			if name = asideName(id, to[1]); name != from[1] { // it may have stepped aside before
-				alter(from[0], from[1], "RENAME TO "+pg.Ident(name))
+// RenameTable is the SQL that gives a table, known by its number at the source, another name, schema or both. Between two
+// steps it has a name that nobody else has.
+func RenameTable(id uint32, from, to pg.TargetName) []string {
+	var sql []string
+	alter := func(name pg.TargetName, what string) { sql = append(sql, "ALTER TABLE "+name.String()+" "+what) }
+	now := from
+	if from.Schema != to.Schema {
+		if from.Name != to.Name {
+			if now.Name = asideName(id, to.Name); now != from { // it may have stepped aside before
+				alter(from, "RENAME TO "+pg.Ident(now.Name))
 			}
 		}
 		// Asked first: IF NOT EXISTS needs the right to make schemas also where there is nothing to make.
-		t.ddl("DO $weir_schema$ BEGIN IF to_regnamespace(" + pg.Literal(pg.Ident(to[0])) + ") IS NULL THEN EXECUTE " +
-			pg.Literal("CREATE SCHEMA "+pg.Ident(to[0])) + "; END IF; END $weir_schema$")
-		alter(from[0], name, "SET SCHEMA "+pg.Ident(to[0]))
+		sql = append(sql, "DO $weir_schema$ BEGIN IF to_regnamespace("+pg.Literal(pg.Ident(to.Schema))+") IS NULL THEN EXECUTE "+
+			pg.Literal("CREATE SCHEMA "+pg.Ident(to.Schema))+"; END IF; END $weir_schema$")
+		alter(now, "SET SCHEMA "+pg.Ident(to.Schema))
+		now.Schema = to.Schema
 	}
-	if name != to[1] {
-		alter(to[0], name, "RENAME TO "+pg.Ident(to[1]))
+	if now.Name != to.Name {
+		alter(now, "RENAME TO "+pg.Ident(to.Name))
+	}
+	return sql
+}
+
+// StepAside is the name that a table has while another takes its own.
+func StepAside(id uint32, name pg.TargetName) pg.TargetName {
+	return pg.TargetName{Schema: name.Schema, Name: asideName(id, name.Name)}
+}
+
+// DropTable is the SQL that drops a table of the target. The source has no foreign key left that points to it; one whose
+// going the log did not tell is here still. A view that somebody made here is not ours to drop.
+func DropTable(name pg.TargetName) []string {
+	return []string{
+		"DO $weir_keys$ DECLARE k record; BEGIN FOR k IN SELECT conrelid::regclass AS rel, conname FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(" +
+			pg.Literal(name.String()) + ") AND conrelid <> confrelid AND conparentid = 0 LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', k.rel, k.conname); END LOOP; END $weir_keys$",
+		"DROP TABLE IF EXISTS " + name.String(),
 	}
 }
 
@@ -212,12 +234,9 @@ func (t *Target) stepAside(ctx context.Context, rel *changelog.Relation) error {
 
 func (t *Target) dropTable(rel *changelog.Relation, schema, name string) error {
 	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
-		target := pg.Qualified(schema, name)
-		// The source has no foreign key left that points to it; one whose going the log did not tell is here still. A view
-		// that somebody made here is not ours to drop.
-		t.ddl("DO $weir_keys$ DECLARE k record; BEGIN FOR k IN SELECT conrelid::regclass AS rel, conname FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(" +
-			pg.Literal(target) + ") AND conrelid <> confrelid AND conparentid = 0 LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', k.rel, k.conname); END LOOP; END $weir_keys$")
-		t.ddl("DROP TABLE IF EXISTS " + target)
+		for _, sql := range DropTable(pg.TargetName{Schema: schema, Name: name}) {
+			t.ddl(sql)
+		}
 		t.freed[[2]string{schema, name}] = true
 	}
 	t.forget(rel.ID)

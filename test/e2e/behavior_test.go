@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestException: with schema.change.behavior=exception every change stops the mirror, and it goes on when the user has
-// made the change at the target.
+// TestException: with schema.change.behavior=exception every change of a table stops the mirror, and it goes on when the
+// user has made the change at the target.
 func TestException(t *testing.T) {
 	for name, c := range map[string]struct {
 		sql    []string // at the source
@@ -24,7 +24,7 @@ func TestException(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			src, dst := pair(t, 15, 15)
-			src.exec(t, twoTables, `CREATE SCHEMA other`)
+			src.exec(t, twoTables, `CREATE SCHEMA other`, `CREATE TABLE gone(id int PRIMARY KEY)`)
 			m := newMirror(t, src, dst, "*.*", "--set", "schema.change.behavior=exception")
 			m.start()
 			m.caughtUp()
@@ -35,11 +35,13 @@ func TestException(t *testing.T) {
 			m.server()
 			m.failsWith("W1011")
 			dst.exec(t, c.byHand...)
+			src.exec(t, `DROP TABLE gone`, `CREATE TABLE fresh(id int PRIMARY KEY)`, `INSERT INTO fresh VALUES (1)`)
 			if c.byHand == nil {
 				m.mustCLI("sources", "refresh", "public.*", "--yes")
 			}
 			m.mustCLI("pipelines", "resume", m.name)
 			m.caughtUp()
+			dst.exec(t, `DROP TABLE gone`) // it stays where the source's was dropped, and a new one joins
 			requireEqual(t, src, dst)
 		})
 	}

@@ -21,8 +21,9 @@ func TestNamesChangeHands(t *testing.T) {
 		"three go round":            `BEGIN; CREATE TABLE d(id int PRIMARY KEY, v text); ALTER TABLE a RENAME TO e; ALTER TABLE b RENAME TO a; ALTER TABLE d RENAME TO b; ALTER TABLE e RENAME TO d; COMMIT`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, killed := range []bool{false, true} {
-				m := live(t, "--set", "discovery.interval=3s")
+			for i, lanes := range []string{"1", "1", "2", "3"} {
+				killed := i%2 == 1
+				m := live(t, "--set", "discovery.interval=3s", "--set", "sink.lanes="+lanes)
 				if killed {
 					m.kill()
 				}
@@ -80,6 +81,31 @@ func TestNamesOfOthers(t *testing.T) {
 			requireTableEqual(t, src, dst, "public.a", "public.a")
 			requireConsistent(t, m)
 		})
+	}
+}
+
+// TestNewTableForOneThatLeft: a table is put away under a name that is not selected, and one with other columns is made in
+// its place.
+func TestNewTableForOneThatLeft(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	src.exec(t, twoTables)
+	m := newMirror(t, src, dst, "public.*", "--except", "public.*_old")
+	m.start()
+	m.caughtUp()
+	src.exec(t, `BEGIN; ALTER TABLE a RENAME TO a_old; CREATE TABLE a(id int PRIMARY KEY, more int); INSERT INTO a SELECT i, i FROM generate_series(1, 20) i; COMMIT`)
+	eventually(t, waitLimit, "the new table's rows come", func() (bool, string) {
+		if !m.running() {
+			t.Fatalf("weir is not running\n%s", m.logTail(30))
+		}
+		if dst.one(t, `SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('a') AND attname = 'more'`) == "0" {
+			return false, "the old one has the name"
+		}
+		got := dst.one(t, `SELECT count(*) FROM a`)
+		return got == "20", got
+	})
+	requireTableEqual(t, src, dst, "public.a", "public.a")
+	if got := dst.one(t, `SELECT count(*) FROM pg_class WHERE relname LIKE 'aside_%_a' AND relkind = 'r'`); got != "1" {
+		t.Errorf("%s tables keep the old one's rows, want 1", got)
 	}
 }
 

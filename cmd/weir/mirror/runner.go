@@ -414,16 +414,17 @@ func (r *running) run(ctx context.Context) error {
 		return labels, err
 	}
 	behavior := sink.Behavior(r.opts.Text("schema.change.behavior"))
+	follows := behavior == sink.Evolve || behavior == sink.TryEvolve
 	copies := r.opts.Int("snapshot.parallelism")
 	r.mu.Lock()
 	text := r.memory.text
 	r.mu.Unlock()
 	src := cdc.New(r.env, cdc.Options{
 		Config: r.sourceCfg, Slot: r.slot, Publication: r.publication, KeepPublication: !r.ownPublication,
-		KeepNames: behavior == sink.Lenient || behavior == sink.Ignore,
-		Failover:  r.opts.Bool("slot.failover"),
-		CopyText:  func(schema, table string) bool { return asText[[2]string{schema, table}] },
-		Includes:  r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
+		KeepNames: behavior == sink.Lenient || behavior == sink.Ignore, NamesApart: follows && r.opts.Int("sink.lanes") > 1,
+		Failover: r.opts.Bool("slot.failover"),
+		CopyText: func(schema, table string) bool { return asText[[2]string{schema, table}] },
+		Includes: r.sel.Includes, Excluded: r.sel.Excluded, Filter: r.sel.Filter,
 		RangeBytes: r.opts.Size("snapshot.chunk.bytes"), Text: text,
 		HeartbeatPeriod: r.opts.Duration("heartbeat.interval"), DiscoveryPeriod: r.opts.Duration("discovery.interval"),
 		Prepare: prepare,
@@ -482,6 +483,13 @@ func (r *running) run(ctx context.Context) error {
 		if labels, serr := supply(ctx, nil); serr == nil && labels {
 			return errs.New(errs.SourceStream, "an enum has new labels; the target has them now")
 		}
+	}
+	var moved *cdc.NamesMoved
+	if errors.As(err, &moved) {
+		if err := r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) error { return r.bringNames(ctx, conn, moved.Names) }); err != nil {
+			return err
+		}
+		return errs.New(errs.SourceStream, "names of tables changed hands; the target's tables have them now")
 	}
 	if errors.Is(err, cdc.ErrWriteAheadRefused) {
 		r.memory.sink.RefuseWriteAhead(r.env.Clock.Now())
