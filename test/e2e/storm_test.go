@@ -437,7 +437,7 @@ func (s *storm) action() change {
 	default:
 		sql = append(sql, now.write(s))
 	}
-	if rng.IntN(3) == 0 && strings.Index(strings.Join(sql, ";"), "DROP TABLE") < 0 {
+	if rng.IntN(3) == 0 && !strings.Contains(strings.Join(sql, ";"), "DROP TABLE") {
 		sql = append(sql, now.write(s))
 	}
 	sql = slices.DeleteFunc(sql, func(q string) bool { return q == "" })
