@@ -537,8 +537,8 @@ func (r *reader) mayCut() error {
 // between tells whether no transaction is unfinished.
 func (r *reader) between() bool { return !r.inTx && !r.inBlock && len(r.open) == 0 }
 
-// idle is told the server's position when nothing more is waiting and no transaction is half read. When nothing has moved ours for long, the position
-// goes on by itself, so that a quiet database does not keep a busy server's WAL.
+// idle is told the server's position when nothing more is waiting and no transaction is half read. When nothing has moved
+// ours for long, the position goes on by itself, so that a quiet database does not keep a busy server's WAL.
 func (r *reader) idle(end pg.LSN) error {
 	// Transactions that are open commit behind it, and are sent again as a whole to whoever begins there. A server that
 	// stops waits for this word, also while one is open that a crash before has left without an end.
