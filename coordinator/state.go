@@ -42,10 +42,11 @@ type State struct {
 
 // Endpoints is what a client needs to find the process that owns a state directory.
 type Endpoints struct {
-	PID  int    `json:"pid,omitempty"`
-	HTTP string `json:"http,omitempty"` // host:port
-	PG   string `json:"pg,omitempty"`
-	Node string `json:"node,omitempty"`
+	PID     int    `json:"pid,omitempty"`
+	Command string `json:"command,omitempty"` // what the process was started as: "server", "mirror", "run"
+	HTTP    string `json:"http,omitempty"`    // host:port
+	PG      string `json:"pg,omitempty"`
+	Node    string `json:"node,omitempty"`
 }
 
 // OpenState makes dir this process's state directory. What is in it stays; a directory that another process holds is

@@ -41,7 +41,7 @@ func (p *program) app(io cli.IO) *cli.App {
 				{Line: "weir doctor postgres://shop/shop -o json | jq '.[] | select(.severity == \"fatal\")'", Says: "findings for a script"}},
 			Run: p.doctor},
 		{Name: "mirror", Short: "Mirror a database into another and keep it equal",
-			Long: "Checks both sides, copies the tables and then follows every change until interrupted. Started again with the same arguments it goes on where it was. Passwords in URLs are moved to the secrets of the state directory before anything else happens. If a server runs on the state directory, the mirror is handed to it. With -o json or -o ndjson each change of its phase is a record on standard output.",
+			Long: "Checks both sides, copies the tables and then follows every change until interrupted. Started again with the same arguments it goes on where it was. Passwords in URLs are moved to the secrets of the state directory before anything else happens. If weir server runs on the state directory, the mirror is handed to it; another weir mirror or weir run there refuses it. With -o json or -o ndjson each change of its phase is a record on standard output.",
 			Args: []cli.Arg{source, target},
 			Flags: append(selectionFlags(), name, httpAddr,
 				cli.Flag{Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end with exit code 0 when everything that the source had committed when the mirror went live, and so also all it had when this command began, is durable on the target"}),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/weirstream/weir/coordinator"
@@ -50,6 +51,11 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 	if c.Bool("dry-run") {
 		return p.plan(ctx, c, e, specs, store, server)
 	}
+	if server != nil && addr(c) == "" {
+		if err := handOver(c, e); err != nil {
+			return err
+		}
+	}
 	// A server elsewhere has a secret store of its own and seals what it is given. Here nothing may leave unsealed, and of
 	// what is refused nothing stays.
 	if server == nil || addr(c) == "" {
@@ -89,6 +95,17 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 	return err
 }
 
+// handOver refuses to give a mirror to a process that ends with its own mirrors: only a server is there for others.
+func handOver(c *cli.Call, e *env.Env) error {
+	ep, err := coordinator.ReadEndpoints(e.FS, state(c))
+	if err != nil || ep.Command == "" || ep.Command == serverCommand {
+		return nil // it answers, and does not say that it is no server
+	}
+	return errs.New(errs.StateLocked, "weir %s already runs on the state directory %s", ep.Command, state(c)).
+		WithDetail("pid %d, address %s", ep.PID, ep.HTTP).
+		WithHint("weir pipelines list --state %s shows its mirrors; for another one name another directory with --state, or run weir server on this one, which takes mirrors from other commands", state(c))
+}
+
 func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, specs []api.MirrorSpec) error {
 	cl, err := p.dial(e, n.Addr(), "")
 	if err != nil {
@@ -101,7 +118,7 @@ func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, 
 
 func (p *program) nodeOptions(c *cli.Call, store *secrets.Store, set options.Set) nodeOptions {
 	return nodeOptions{
-		State: state(c), HTTPAddr: c.Text("http-addr"), AllowRemote: c.Bool("allow-remote-without-authentication"),
+		State: state(c), Command: strings.TrimPrefix(c.Path, "weir "), HTTPAddr: c.Text("http-addr"), AllowRemote: c.Bool("allow-remote-without-authentication"),
 		Secrets: store, Options: set.Stored(options.Server), Version: p.version, Commit: p.commit,
 	}
 }
@@ -151,6 +168,7 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 	show := p.displays(c, specs)
 	deleted := map[string]bool{}
 	for {
+		looked := e.Clock.Now()
 		select {
 		case <-stopped:
 			return n.Err()
@@ -201,10 +219,16 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 				return nil
 			}
 		}
-		if e.Clock.Sleep(ctx, lookPeriod) != nil {
+		if e.Clock.Sleep(ctx, lookPause(e.Clock.Now().Sub(looked))) != nil {
 			return interrupted(c)
 		}
 	}
+}
+
+// lookPause is the pause after a look that took so long. With thousands of tables a look takes a while, of a processor
+// that the copy could use.
+func lookPause(took time.Duration) time.Duration {
+	return min(max(lookPeriod, 19*took), 8*lookPeriod)
 }
 
 // firstContact is how long a mirror that was just made tries to reach its databases.

@@ -115,7 +115,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 		return metrics.Raft{Leader: s.State == "Leader", Term: s.Term, LastIndex: s.LastIndex, CommitIndex: s.CommitIndex, AppliedIndex: s.AppliedIndex, SnapshotIdx: s.SnapshotIndex, Voters: s.Voters}
 	})
 	n.server = rest.New(e, rest.Options{
-		Coordinator: n.coord, Version: rest.Version{Version: o.Version, Commit: o.Commit}, PID: os.Getpid(),
+		Coordinator: n.coord, Version: rest.Version{Version: o.Version, Commit: o.Commit}, PID: os.Getpid(), Command: o.Command,
 		Metrics: reg.Handler(), Address: o.HTTPAddr, AllowRemote: o.AllowRemote,
 		Doctor: func(ctx context.Context, r rest.DoctorRequest) ([]api.Check, error) {
 			s, t, err := runner.Configs(*r.Mirror)

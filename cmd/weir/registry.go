@@ -75,6 +75,7 @@ type cutoverReport struct {
 
 type nodeOptions struct {
 	State       string
+	Command     string // what this process was started as
 	HTTPAddr    string // "": the default, moving to a free port when it is taken
 	AllowRemote bool
 	Secrets     *secrets.Store

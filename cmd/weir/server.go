@@ -11,6 +11,9 @@ import (
 	"github.com/weirstream/weir/internal/errs"
 )
 
+// serverCommand is the command whose process takes mirrors from others.
+const serverCommand = "server"
+
 func (p *program) server(ctx context.Context, c *cli.Call) error {
 	if p.engines.Node == nil {
 		return notBuilt(c)

@@ -422,6 +422,20 @@ func TestMirrorThroughARunningServer(t *testing.T) {
 	}
 	f.away = true
 	f.want(t, 3, "mirror", "postgres://db/shop", "postgres://copy/shop", "--addr", "far:7070")
+	f.away = false
+	for command, code := range map[string]int{"server": 0, "mirror": 1, "run": 1} {
+		if err := os.MkdirAll(filepath.Join(f.dir, "state"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(f.dir, "state", "endpoints.json"), []byte(`{"pid": 4711, "command": "`+command+`", "http": "127.0.0.1:7070"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f.scripts["second"] = []api.PipelineStatus{{Phase: api.PhaseLive, DurablePosition: "0/200"}}
+		f.want(t, code, "mirror", "postgres://db/shop", "postgres://copy/shop", "--name", "second", "--until-caught-up")
+		if s := f.err.String(); code != 0 && !strings.Contains(s, "error[W5001]: weir "+command+" already runs") {
+			t.Errorf("beside weir %s it printed\n%s", command, s)
+		}
+	}
 }
 
 func TestMirrorRejects(t *testing.T) {

@@ -28,7 +28,8 @@ import (
 type Options struct {
 	Coordinator *coordinator.Coordinator // required
 	Version     Version
-	PID         int // for endpoints.json
+	PID         int    // for endpoints.json
+	Command     string // for endpoints.json
 
 	// Doctor checks the mirror of a request; its Mirror is never nil. Plan says what a mirror would do. Both required.
 	Doctor func(ctx context.Context, r DoctorRequest) ([]api.Check, error)
@@ -151,7 +152,7 @@ func (s *Server) Listen(ctx context.Context) (string, error) {
 	s.local = isLoopbackHost(addr)
 	s.listener = l
 	err = s.opts.Coordinator.State().SetEndpoints(func(ep *coordinator.Endpoints) {
-		ep.PID, ep.HTTP = s.opts.PID, addr
+		ep.PID, ep.Command, ep.HTTP = s.opts.PID, s.opts.Command, addr
 	})
 	if err != nil {
 		return "", errors.Join(err, l.Close())

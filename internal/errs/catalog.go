@@ -188,7 +188,7 @@ func Catalog() []Entry {
 
 		{StateLocked, "StateLocked", "another process uses the state directory",
 			"A state directory belongs to one process at a time. Two would overwrite each other's catalog.",
-			"Use the running one (client commands find it by --state), stop it, or give this one a directory of its own with --state DIR."},
+			"Use the running one (client commands find it by --state; a weir server also takes the mirrors of weir mirror and weir run), stop it, or give this one a directory of its own with --state DIR."},
 		{StateCorrupt, "StateCorrupt", "a file in the state directory is damaged",
 			"A checksum or a length does not match. weir does not guess at what a damaged file meant.",
 			"Restore the state directory from a copy. If there is none, move it away and start again: mirrors keep their position on the target, so what is lost is the list of pipelines and the secrets. Check the disk."},

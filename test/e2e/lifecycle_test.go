@@ -35,6 +35,12 @@ func TestLifecycle(t *testing.T) {
 		if code == 0 || !strings.Contains(errOut, "W5001") {
 			t.Fatalf("a second process: exit code %d\n%s", code, errOut)
 		}
+		for _, name := range []string{m.name, "another"} {
+			_, errOut, code := m.cli("mirror", m.src.url, m.dst.url, "--name", name, "--until-caught-up")
+			if code == 0 || !strings.Contains(errOut, "W5001") || !strings.Contains(errOut, "weir mirror already runs") {
+				t.Fatalf("mirror %s in a second process: exit code %d\n%s", name, code, errOut)
+			}
+		}
 		m.src.exec(t, `INSERT INTO a VALUES (5000, 'still at work')`)
 		m.caughtUp()
 		requireEqual(t, m.src, m.dst)
