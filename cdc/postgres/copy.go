@@ -36,6 +36,7 @@ import (
 type copyState struct {
 	later  map[uint32]bool // tables whose copy was put off; guarded by mu
 	ranges []copyRange
+	byID   map[string]copyRange // ranges by their ids
 	done   map[string]doneRange
 	bounds map[uint32][]int64
 
@@ -201,6 +202,7 @@ func only(t *pg.Table) string {
 }
 
 func (c *copyState) plan(specs []*pg.Table) {
+	c.byID = map[string]copyRange{}
 	for _, t := range specs {
 		bounds := c.bounds[t.OID]
 		parts := len(bounds) + 1
@@ -214,6 +216,7 @@ func (c *copyState) plan(specs []*pg.Table) {
 			}
 			if _, done := c.done[r.id()]; !done {
 				c.ranges = append(c.ranges, r)
+				c.byID[r.id()] = r
 			}
 		}
 	}
@@ -389,12 +392,7 @@ func (s *Source) walNow() string {
 // OpenRange implements dataflow.Copier.
 func (s *Source) OpenRange(ctx context.Context, worker int, r dataflow.Range) (dataflow.RangeStream, error) {
 	c := &s.copy
-	var cr copyRange
-	for _, x := range c.ranges {
-		if x.id() == r.ID {
-			cr = x
-		}
-	}
+	cr := c.byID[r.ID]
 	t := s.specs[cr.oid]
 	if t == nil {
 		return nil, errs.New(errs.EngineInternal, "range %s is not part of the copy", r.ID)

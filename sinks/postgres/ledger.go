@@ -42,14 +42,19 @@ CREATE TABLE IF NOT EXISTS "_weir"."state" (
 	value bytea NOT NULL,
 	PRIMARY KEY (pipeline, sink, key)
 ) WITH (fillfactor = 50);
+CREATE OR REPLACE FUNCTION "_weir"."remove"(p text, s text, keys text[]) RETURNS void
+-- A plan made while the table was small would look through all of it for each key, and be kept.
+LANGUAGE plpgsql SET search_path = pg_catalog SET enable_seqscan = off AS $fn$
+BEGIN
+	DELETE FROM "_weir"."state" AS t USING unnest(keys) AS u(k) WHERE t.pipeline = p AND t.sink = s AND t.key = u.k;
+END $fn$;
 CREATE OR REPLACE FUNCTION "_weir"."put"(p text, s text, keys text[], vals bytea[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $fn$
 BEGIN
 	INSERT INTO "_weir"."state" AS t SELECT p, s, u.k, u.v FROM unnest(keys, vals) AS u(k, v) WHERE u.v IS NOT NULL
 	ON CONFLICT (pipeline, sink, key) DO UPDATE SET value = EXCLUDED.value;
 	IF array_position(vals, NULL) IS NOT NULL THEN
-		DELETE FROM "_weir"."state" AS t USING unnest(keys, vals) AS u(k, v)
-		WHERE t.pipeline = p AND t.sink = s AND t.key = u.k AND u.v IS NULL;
+		PERFORM "_weir"."remove"(p, s, ARRAY(SELECT u.k FROM unnest(keys, vals) AS u(k, v) WHERE u.v IS NULL));
 	END IF;
 END $fn$;
 CREATE OR REPLACE FUNCTION "_weir"."advance"(p text, s text, f bigint, prev bigint, next bigint, keys text[], vals bytea[]) RETURNS void
@@ -75,7 +80,7 @@ END $fn$;
 `
 
 // ledgerVersion is compared before the objects are made again: most starts find them in place.
-const ledgerVersion = "weir ledger 1"
+const ledgerVersion = "weir ledger 2"
 
 // ledger reads and fences; advancing is part of the applier's transaction.
 type ledger struct {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
@@ -18,25 +19,46 @@ import (
 const (
 	// existsPerQuery bounds the length of a query that asks for many statements at once.
 	existsPerQuery = 250
-	// tablesPerTx keeps a transaction's locks well below what a server with default settings can hold: a table locks
-	// itself, its TOAST table and that one's index, its key and its sequences.
+	// tablesPerTx keeps the locks of transactions at work at the same time well below what a server with default settings
+	// can hold: a table locks itself, its TOAST table and that one's index, its key and its sequences.
 	tablesPerTx = 250
 	// stepsPerTx groups what is built over small tables.
 	stepsPerTx = 100
 )
 
-// Prepare runs Before: schemas, extensions and types in one transaction, tables in a few. What is there is passed over.
-func (p *Plan) Prepare(ctx context.Context, conn *pgx.Conn) error {
-	if err := p.runAll(ctx, conn, p.setup, len(p.setup)); err != nil {
+// Prepare runs Before: schemas, extensions and types in one transaction of the first connection, tables in a few of all
+// of them, at once. What is there is passed over.
+func (p *Plan) Prepare(ctx context.Context, conns ...*pgx.Conn) error {
+	if err := p.runAll(ctx, conns[0], p.setup, len(p.setup), false); err != nil {
 		return err
 	}
-	return p.runAll(ctx, conn, p.create, tablesPerTx)
+	// A server makes tables at the speed of one of its processors, most of it in the file system.
+	parts := make(chan []pg.Statement, len(p.create))
+	for part := range slices.Chunk(p.create, max(1, tablesPerTx/len(conns))) {
+		parts <- part
+	}
+	close(parts)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, conn := range conns {
+		g.Go(func() error {
+			for part := range parts {
+				if err := p.run(ctx, conn, part, false); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
+
+// Makers is the number of connections that Prepare can make use of.
+func (p *Plan) Makers() int { return len(p.create)/tablesPerTx + 1 }
 
 // Supply makes what tables need besides themselves: schemas, extensions and types, with the labels that enums have got
 // since. It tells whether an enum got any.
 func (p *Plan) Supply(ctx context.Context, conn *pgx.Conn) (labels bool, err error) {
-	if err := p.runAll(ctx, conn, p.setup, len(p.setup)); err != nil {
+	if err := p.runAll(ctx, conn, p.setup, len(p.setup), false); err != nil {
 		return false, err
 	}
 	for _, x := range p.Types {
@@ -170,7 +192,7 @@ func (p *Plan) build(ctx context.Context, conn *pgx.Conn, steps []step, memory i
 		for _, s := range steps[i:end] {
 			group = append(group, s.Statement)
 		}
-		if err := p.runAll(ctx, conn, group, stepsPerTx); err != nil {
+		if err := p.runAll(ctx, conn, group, stepsPerTx, true); err != nil {
 			return err
 		}
 		i = end
@@ -178,8 +200,9 @@ func (p *Plan) build(ctx context.Context, conn *pgx.Conn, steps []step, memory i
 	return nil
 }
 
-// runAll runs the statements whose objects are missing, perTx of them in one transaction and one round trip.
-func (p *Plan) runAll(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, perTx int) error {
+// runAll runs the statements whose objects are missing, perTx of them in one transaction and one round trip. For ahead see
+// oneByOne.
+func (p *Plan) runAll(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, perTx int, ahead bool) error {
 	missing, err := notYet(ctx, conn, statements)
 	if err != nil {
 		return err
@@ -188,23 +211,29 @@ func (p *Plan) runAll(ctx context.Context, conn *pgx.Conn, statements []pg.State
 		return nil
 	}
 	for part := range slices.Chunk(missing, perTx) {
-		var sql []string
-		for _, st := range part {
-			sql = append(sql, st.SQL...)
-		}
-		_, err := conn.PgConn().Exec(ctx, strings.Join(sql, ";\n")).ReadAll() // one simple query is one transaction
-		if err == nil {
-			continue
-		}
-		var pgErr *pgconn.PgError
-		if !errors.As(err, &pgErr) || ctx.Err() != nil {
-			return fmt.Errorf("prepare the target: %w", err)
-		}
-		if err := p.oneByOne(ctx, conn, part, perTx == stepsPerTx); err != nil {
+		if err := p.run(ctx, conn, part, ahead); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// run runs the statements in one transaction, and if they do not go together one after another, those of them whose
+// objects are missing.
+func (p *Plan) run(ctx context.Context, conn *pgx.Conn, statements []pg.Statement, ahead bool) error {
+	var sql []string
+	for _, st := range statements {
+		sql = append(sql, st.SQL...)
+	}
+	_, err := conn.PgConn().Exec(ctx, strings.Join(sql, ";\n")).ReadAll() // one simple query is one transaction
+	if err == nil {
+		return nil
+	}
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) || ctx.Err() != nil {
+		return fmt.Errorf("prepare the target: %w", err)
+	}
+	return p.oneByOne(ctx, conn, statements, ahead)
 }
 
 // oneByOne finds the statement that is to blame. It may find none, when what stood in the way has passed. What is built

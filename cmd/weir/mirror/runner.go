@@ -374,11 +374,11 @@ func (r *running) run(ctx context.Context) error {
 		if p, err = plan.MakeAt(ctx, r.env, r.request(), snapshot, tables); err != nil {
 			return err
 		}
-		return r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-			if asText, err = otherTypes(ctx, conn, p); err != nil {
+		return r.onTargetWith(ctx, min(r.opts.Int("snapshot.parallelism"), p.Makers()), func(ctx context.Context, conns []*pgx.Conn) (err error) {
+			if asText, err = otherTypes(ctx, conns[0], p); err != nil {
 				return err
 			}
-			return p.Prepare(ctx, conn)
+			return p.Prepare(ctx, conns...)
 		})
 	}
 	var resumed map[uint32]cdc.KnownTable // what p was made from, unless the tables were as they are at first
@@ -654,12 +654,25 @@ func (r *running) knownTables(ctx context.Context, conn *pgx.Conn) (map[uint32]c
 }
 
 func (r *running) onTarget(ctx context.Context, fn func(context.Context, *pgx.Conn) error) error {
-	conn, err := pg.ConnectPgx(ctx, r.env, r.targetCfg, pg.ConnectOptions{AppName: "weir plan"})
-	if err != nil {
-		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", r.targetCfg.Server(), err).Because(err)
+	return r.onTargetWith(ctx, 1, func(ctx context.Context, conns []*pgx.Conn) error { return fn(ctx, conns[0]) })
+}
+
+// onTargetWith is onTarget with so many connections.
+func (r *running) onTargetWith(ctx context.Context, n int, fn func(context.Context, []*pgx.Conn) error) error {
+	var conns []*pgx.Conn
+	defer func() {
+		for _, conn := range conns {
+			_ = conn.Close(context.WithoutCancel(ctx))
+		}
+	}()
+	for range n {
+		conn, err := pg.ConnectPgx(ctx, r.env, r.targetCfg, pg.ConnectOptions{AppName: "weir plan"})
+		if err != nil {
+			return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", r.targetCfg.Server(), err).Because(err)
+		}
+		conns = append(conns, conn)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return fn(ctx, conn)
+	return fn(ctx, conns)
 }
 
 // Done, Err and Stop implement coordinator.Running.
