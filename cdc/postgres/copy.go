@@ -546,7 +546,7 @@ func (s *Source) viewing(ctx context.Context, worker int) (*pgconn.PgConn, error
 	if conn := c.viewing[worker]; conn != nil {
 		return conn, nil
 	}
-	conn, err := pg.Connect(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " copy"})
+	conn, err := pg.Connect(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName + " copy", ReadBuffer: pieceSize})
 	if err != nil {
 		return nil, s.lost(err)
 	}

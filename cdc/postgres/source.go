@@ -140,7 +140,7 @@ type Progress struct {
 	LogEnd     atomic.Uint64 // of the source's log, when the catalog was last looked at; 0: not yet
 	ServerEnd  atomic.Uint64 // what the stream told last: how far the server has decoded
 	sent       atomic.Uint64 // position of the last boundary that was sent
-	nothing    atomic.Uint64 // up to here the server has told that there is nothing more
+	nothing    atomic.Uint64 // up to here the server has told that there is nothing more than what was sent
 	Looked     atomic.Int64  // Unix ns of the newest look at the catalog whose tables are all known
 	Received   atomic.Int64  // bytes of the stream
 	mu         sync.Mutex
@@ -540,7 +540,7 @@ func (s *Source) keepalive(end pg.LSN) error {
 	if !s.reader.between() {
 		return nil // a mark would cut the transaction in two
 	}
-	if s.reader.rows == nil {
+	if s.reader.rows == nil && s.reader.position == s.reader.emitted {
 		s.progress.nothing.Store(uint64(end))
 	}
 	return s.settle(end)
@@ -599,11 +599,17 @@ func (s *Source) Lag(at pg.LSN) int64 {
 		return -1
 	}
 	end = max(end, s.progress.ServerEnd.Load())
-	here := uint64(at)
-	if here >= s.progress.sent.Load() {
-		here = max(here, s.progress.nothing.Load())
+	return max(int64(end)-int64(s.Reached(at)), 0)
+}
+
+// Reached is how far a target has come that has everything up to at: if that is all that was sent, then up to where the
+// server has told that there is nothing more. What is stored of it follows at the pace of an idle position.
+func (s *Source) Reached(at pg.LSN) pg.LSN {
+	nothing := s.progress.nothing.Load() // first: what was sent before the server said so counts
+	if uint64(at) < s.progress.sent.Load() {
+		return at
 	}
-	return max(int64(end)-int64(here), 0)
+	return max(at, pg.LSN(nothing))
 }
 
 // Looked is when the catalog was last seen with no table that is not known here; zero if never.

@@ -1,10 +1,12 @@
 package pg
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/weirstream/weir/internal/env"
 )
@@ -24,6 +27,9 @@ type ConnectOptions struct {
 	AppName     string            // shown in pg_stat_activity
 	Replication bool              // a walsender bound to the database: speaks the replication commands and simple SQL
 	Settings    map[string]string // added to, or put in place of, the fixed session settings
+	// ReadBuffer is how many bytes one read takes off the socket at most, for a connection that brings much; 0: the
+	// library's 8 KiB.
+	ReadBuffer int
 	// Dial takes the place of the environment's network, for a connection that wants its socket set up in its own way.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -125,6 +131,11 @@ func (c *Config) prepare(e *env.Env, opts ConnectOptions) *pgx.ConnConfig {
 	maps.Copy(cfg.RuntimeParams, opts.Settings)
 	if opts.AppName != "" {
 		cfg.RuntimeParams["application_name"] = opts.AppName
+	}
+	if opts.ReadBuffer > 0 {
+		cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+			return pgproto3.NewFrontend(bufio.NewReaderSize(r, opts.ReadBuffer), w)
+		}
 	}
 	if opts.Replication {
 		cfg.RuntimeParams["replication"] = "database"

@@ -769,7 +769,9 @@ func (r *running) Status() api.PipelineStatus {
 		st.Phase = api.PhaseCatchUp
 		if pos, err := pg.ParseLSN(string(s.Visible["position"])); err == nil {
 			st.Position = pos.String()
-			st.DurablePosition = string(s.Stored["position"])
+			if pos, err := pg.ParseLSN(string(s.Stored["position"])); err == nil {
+				st.DurablePosition = r.source.Reached(pos).String()
+			}
 			st.LagBytes = r.source.Lag(pos)
 			st.LagMS = 0
 			switch {
