@@ -139,7 +139,10 @@ func (v *verifier) match(t *table, s, x *pg.Table, from, to database) string {
 		case y == nil:
 			return fmt.Sprintf("the target's table has no column %s", pg.Ident(c.Name))
 		}
-		a, b := columnTexts(c, y)
+		a, b, cast := columnTexts(c, y)
+		if cast {
+			t.cast = append(t.cast, fmt.Sprintf("%s (%s, at the target %s)", pg.Ident(c.Name), c.FormattedType, y.FormattedType))
+		}
 		t.source.names, t.target.names = append(t.source.names, c.Name), append(t.target.names, c.Name)
 		t.source.columns, t.target.columns = append(t.source.columns, a), append(t.target.columns, b)
 	}
@@ -251,15 +254,15 @@ func base(t *pg.Type) *pg.Type {
 
 // columnTexts gives for both sides the expression whose text is compared. Where the types differ, the source's value is
 // brought into the form in which the target holds it, as it was when it was written there.
-func columnTexts(a, b *pg.Column) (source, target string) {
+func columnTexts(a, b *pg.Column) (source, target string, cast bool) {
 	source, target = "t."+pg.Ident(a.Name), "t."+pg.Ident(b.Name)
 	x, y := base(&a.Type), base(&b.Type)
 	if a.FormattedType == b.FormattedType || !y.Builtin() || x.Name == y.Name && a.Mod == b.Mod {
-		return source + "::text", target + "::text"
+		return source + "::text", target + "::text", false
 	}
 	if y.Name == "text" || y.Name == "varchar" {
 		// A cast to text is not always how a value is written: char loses its padding, a bool becomes true and not t.
-		return "CASE WHEN " + source + " IS NOT NULL THEN concat(" + source + ") END", target + "::text"
+		return "CASE WHEN " + source + " IS NOT NULL THEN concat(" + source + ") END", target + "::text", false
 	}
-	return "(" + source + "::" + b.FormattedType + ")::text", target + "::text"
+	return "(" + source + "::" + b.FormattedType + ")::text", target + "::text", true
 }

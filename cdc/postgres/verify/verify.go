@@ -13,10 +13,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/internal/api"
@@ -167,7 +169,7 @@ func (v *verifier) work(ctx context.Context, tasks <-chan task) error {
 			if ctx.Err() != nil || conns.source.IsClosed() || conns.target.IsClosed() {
 				return fmt.Errorf("compare %s: %w", k.t.report.Source, err)
 			}
-			k.t.fail(err) // a statement that a server refused is this table's trouble alone
+			k.t.fail(k.t.explain(err)) // a statement that a server refused is this table's trouble alone
 		}
 	}
 	return nil
@@ -238,6 +240,7 @@ func (v *verifier) sum() {
 type table struct {
 	source, target side
 	keyless        bool
+	cast           []string // columns whose values are compared in the form that the target's type gives them
 	ranged         bool // key ranges mean the same on both servers, and an index finds them
 
 	mu       sync.Mutex
@@ -251,6 +254,15 @@ func (t *table) fail(err error) {
 	if t.report.Error == "" {
 		t.report.Error = err.Error()
 	}
+}
+
+// explain names the columns whose types can be to blame when a value has no form in the target's type.
+func (t *table) explain(err error) error {
+	var refused *pgconn.PgError
+	if len(t.cast) == 0 || !errors.As(err, &refused) || !strings.HasPrefix(refused.Code, "22") && refused.Code != "42846" {
+		return err
+	}
+	return fmt.Errorf("a value does not fit the target's type of %s: %w", strings.Join(t.cast, " or "), err)
 }
 
 func (t *table) failed() bool {

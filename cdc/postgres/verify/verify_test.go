@@ -237,12 +237,15 @@ public.users missing "500"/NULL id="500"/NULL name="n500"/NULL region="eu"/NULL
 func TestWhatCannotBeComparedIsNotEqual(t *testing.T) {
 	p := newPair(t, 15, 15)
 	p.both("CREATE TABLE fine (id int PRIMARY KEY)")
-	p.src("CREATE TABLE absent (id int PRIMARY KEY)", "CREATE TABLE narrow (id int PRIMARY KEY, a int)", "CREATE TABLE odd (id int PRIMARY KEY, a point)", "INSERT INTO odd VALUES (1, '(1,2)')")
-	p.dst("CREATE TABLE narrow (id int PRIMARY KEY)", "CREATE TABLE odd (id int PRIMARY KEY, a date)")
+	p.src("CREATE TABLE absent (id int PRIMARY KEY)", "CREATE TABLE narrow (id int PRIMARY KEY, a int)", "CREATE TABLE odd (id int PRIMARY KEY, a point)", "INSERT INTO odd VALUES (1, '(1,2)')",
+		"CREATE TABLE small (id int PRIMARY KEY, a bigint, b text)", "INSERT INTO small VALUES (1, 3000000000, 'b')")
+	p.dst("CREATE TABLE narrow (id int PRIMARY KEY)", "CREATE TABLE odd (id int PRIMARY KEY, a date)",
+		"CREATE TABLE small (id int PRIMARY KEY, a int, b text)")
 	p.want(p.run(verify.Request{}), `
 public.absent: the target has no table "public"."absent"
 public.narrow: the target's table has no column "a"
-public.odd: source: ERROR: cannot cast type point to date (SQLSTATE 42846)
+public.odd: a value does not fit the target's type of "a" (point, at the target date): source: ERROR: cannot cast type point to date (SQLSTATE 42846)
+public.small: a value does not fit the target's type of "a" (bigint, at the target integer): source: ERROR: integer out of range (SQLSTATE 22003)
 `)
 	_, err := verify.Run(t.Context(), env.Real(nil), verify.Request{Source: config(t, p.from), Target: config(t, p.to), Selection: select_(t, api.MirrorSpec{Tables: []string{"x.y"}})})
 	if !errs.Is(err, errs.NoTables) {
