@@ -67,6 +67,8 @@ type relationSource interface {
 	// filterOf is the filter of a table that is being copied, or nil; reshapes tells whether m is news.
 	filterOf(id uint32) rowFilter
 	reshapes(m *pgoutput.RelationMsg) bool
+	// renewed tells whether a column of the table was dropped, and added again so that its description is as it was.
+	renewed(id uint32) (bool, error)
 	// takeNames follows a change that resolve gave: tables that made way for it are renamed.
 	takeNames() error
 }
@@ -398,7 +400,10 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 	delete(r.stale, m.ID)
 	before := r.rels[m.ID]
 	if before != nil && before.msg.Equal(m) {
-		return nil // servers repeat descriptions freely
+		// Servers repeat descriptions freely, and also behind a change.
+		if anew, err := r.relations.renewed(m.ID); err != nil || !anew {
+			return err
+		}
 	}
 	if f := r.relations.filterOf(m.ID); f != nil && (r.inTx || r.inBlock) && r.relations.reshapes(m) {
 		// A shape from before the view that the table was copied under: its rows are in the copy, in the later shape.

@@ -188,6 +188,7 @@ func (m *modelReader) resolve(msg *pgoutput.RelationMsg, _ *relation) (*relation
 }
 func (m *modelReader) takeNames() error                    { return nil }
 func (m *modelReader) filterOf(uint32) rowFilter           { return nil }
+func (m *modelReader) renewed(uint32) (bool, error)        { return false, nil }
 func (m *modelReader) reshapes(*pgoutput.RelationMsg) bool { return false }
 
 func (m *modelReader) emit(msg dataflow.Message) error {

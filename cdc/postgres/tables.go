@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -119,12 +120,24 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if f := s.filters[m.ID]; f != nil {
 		r.filter = f
 	}
+	attrs, err := s.attributes(m.ID)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	now := known.next(m, namespace)
-	if now == nil {
+	if now != nil {
+		err = s.align(m, known, now, namespace, attrs)
+	} else if now = known.renewed(attrs); now != nil {
+		s.env.Log.Info("a column was dropped, and added again under its name; the table is copied again", "table", namespace+"."+m.Name)
+		s.copyLater(m.ID)
+	} else {
 		r.rel = s.relationOf(m, namespace, known.Version)
 		return r, nil, nil, nil
 	}
-	steps, err := s.diff(m, known, now, namespace)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	steps, err := s.diff(m, known, now, namespace, attrs)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -138,7 +151,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	change.New = r.rel
 	s.tables[m.ID] = now
 	s.tableProgress(m.ID, func(p *TableProgress) { p.Schema, p.Name = now.Schema, now.Name })
-	s.env.Log.Info("table changed its shape", "table", r.rel.String(), "steps", len(steps))
+	s.env.Log.Info("table changed its shape", "table", r.rel.String(), "steps", fmt.Sprint(steps))
 	state := []dataflow.StateChange{now.state(m.ID)}
 	if slices.Contains(s.again, m.ID) {
 		state = append(state, liveCopyState(m.ID, &liveCopy{}))
@@ -152,6 +165,16 @@ func (s *Source) filterOf(id uint32) rowFilter {
 		return f
 	}
 	return nil
+}
+
+// renewed implements relationSource.
+func (s *Source) renewed(oid uint32) (bool, error) {
+	known := s.tables[oid]
+	if known == nil {
+		return false, nil
+	}
+	attrs, err := s.attributes(oid)
+	return err == nil && known.renewed(attrs) != nil, err
 }
 
 // reshapes implements relationSource.
@@ -291,27 +314,26 @@ type attribute struct {
 	root      bool // of a partitioned table
 }
 
-// diff explains how known became now, which is what a rename, a drop, an add or a change of type did to it.
+// align gives now's columns their numbers.
 //
 // The log tells only the new columns. Which of them are old ones is told by their numbers in the catalog, which outlive
 // renames. The catalog shows the present, later than the log, so it is used only for what cannot have changed since: a
-// column that exists now has existed all along, and the log lists columns in the order of their numbers. Where that
-// leaves two readings any is taken that keeps the key, and the table is copied again, for the reading may lose values.
-func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string) ([]changelog.SchemaStep, error) {
-	attrs, err := s.attributes(m.ID)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case known.align(now, attrs):
-	case known.alignByName(now, attrs, m):
-		s.env.Log.Info("how a table changed its columns cannot be told any more; it is copied again", "table", namespace+"."+m.Name)
-		s.copyLater(m.ID)
-	default:
-		return nil, errs.New(errs.SourceSchemaChange,
+// column that exists now has existed all along, and the log lists columns in the order of their numbers.
+func (s *Source) align(m *pgoutput.RelationMsg, known, now *tableShape, namespace string, attrs []attribute) error {
+	switch told, ok := known.align(now, attrs, func(i int) bool { return m.Columns[i].Key }); {
+	case !ok:
+		return errs.New(errs.SourceSchemaChange,
 			"table %s.%s changed its columns, and how cannot be told any more, because it has changed again since", namespace, m.Name).
 			WithHint("make the same change on the target by hand, then copy the table again: weir sources refresh '%s'", selection.Quote(pg.TargetName{Schema: namespace, Name: m.Name}))
+	case !told:
+		s.env.Log.Info("how a table changed its columns cannot be told any more; it is copied again", "table", namespace+"."+m.Name)
+		s.copyLater(m.ID)
 	}
+	return nil
+}
+
+// diff explains how known became now, which is what a rename, a drop, an add or a change of type did to it.
+func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string, attrs []attribute) ([]changelog.SchemaStep, error) {
 	sent := slices.DeleteFunc(slices.Clone(attrs), func(a attribute) bool { return a.generated || s.opts.Excluded(namespace, m.Name, a.name) })
 	if known.hides(now, sent) {
 		s.env.Log.Info("a new column has another name by now, and what its rows were given cannot be told; the table is copied again", "table", namespace+"."+m.Name)
@@ -428,88 +450,177 @@ func (t *tableShape) hides(now *tableShape, attrs []attribute) bool {
 	return false
 }
 
-// align gives now's columns their numbers; false when there is more than one reading.
-func (t *tableShape) align(now *tableShape, attrs []attribute) bool {
-	present := map[int16]*attribute{}
-	byName := map[string]*attribute{}
-	var newest int16
+// align gives now's columns their numbers.
+//
+// The first of them are columns of t, in t's order: all that exist today, and any of those that are gone. Behind them are
+// new ones. told: only one reading of the log is like that, or only one in which every column has a name that t or the
+// catalog has for it. Otherwise the one is taken that makes do with the fewest other names, and keeps the key; it may be
+// wrong, and lose values, so that the table has to be copied again. ok is false when there is none.
+func (t *tableShape) align(now *tableShape, attrs []attribute, key func(column int) bool) (told, ok bool) {
+	a := newAlignment(t, now, attrs)
+	best := a.read(func(int) int { return 0 })
+	if best.readings == 0 {
+		return false, false
+	}
+	if told = best.readings == 1 || best.plain == 1; !told {
+		best = a.read(func(column int) int {
+			if key(column) {
+				return lostKey
+			}
+			return 0
+		})
+	}
+	if best.strange >= lostKey {
+		return false, false
+	}
+	a.number()
+	return told, true
+}
+
+// lostKey counts for more than the strange names of any table.
+const lostKey = 1 << 20
+
+// alignment looks for the readings of align. reading[i][k] is of now's columns from i on, with t's from k on: of those
+// there are so many, and so many without a strange name (both counted up to 2), and the best has so many strange names.
+type alignment struct {
+	known, now *tableShape
+	present    map[int16]*attribute
+	byName     map[string]*attribute
+	newest     int16 // of the known columns
+	reading    [][]reading
+}
+
+type reading struct {
+	readings, plain uint8
+	strange         int
+	dropped         bool // the best begins with the known column being gone
+}
+
+func newAlignment(known, now *tableShape, attrs []attribute) *alignment {
+	a := &alignment{known: known, now: now, present: map[int16]*attribute{}, byName: map[string]*attribute{}}
 	for i := range attrs {
-		present[attrs[i].num] = &attrs[i]
-		byName[attrs[i].name] = &attrs[i]
+		a.present[attrs[i].num], a.byName[attrs[i].name] = &attrs[i], &attrs[i]
 	}
-	inNow := func(name string) bool {
-		return slices.ContainsFunc(now.Columns, func(c columnShape) bool { return c.Name == name })
+	for _, k := range known.Columns {
+		a.newest = max(a.newest, k.Attnum)
 	}
-	var old []columnShape
-	for _, k := range t.Columns {
-		newest = max(newest, k.Attnum)
-		// What exists now existed then. What does not was there then if its name was; had it been renamed before it
-		// was dropped, the places below would not agree.
-		if present[k.Attnum] != nil || inNow(k.Name) {
-			old = append(old, k)
+	a.reading = make([][]reading, len(now.Columns)+1)
+	for i := range a.reading {
+		a.reading[i] = make([]reading, len(known.Columns)+1)
+	}
+	return a
+}
+
+// read fills in the table from its end. asNew is what it costs to take a column for a new one.
+func (a *alignment) read(asNew func(column int) int) reading {
+	for i := len(a.now.Columns); i >= 0; i-- {
+		for k := len(a.known.Columns); k >= 0; k-- {
+			var r reading
+			if i < len(a.now.Columns) {
+				c := &a.now.Columns[i]
+				switch {
+				case k < len(a.known.Columns):
+					old := &a.known.Columns[k]
+					x := a.present[old.Attnum]
+					r = a.reading[i+1][k+1].with(c.Name != old.Name && (x == nil || x.name != c.Name), 0)
+				default:
+					r = a.reading[i+1][k].with(!a.isNew(i), asNew(i))
+				}
+			} else if k == len(a.known.Columns) {
+				r = reading{readings: 1, plain: 1}
+			}
+			if k < len(a.known.Columns) && a.present[a.known.Columns[k].Attnum] == nil {
+				// Of two that are as good the one that drops it: what has its name today is another column.
+				if d := a.reading[i][k+1]; d.readings > 0 {
+					if r.readings == 0 || d.strange <= r.strange {
+						r.strange, r.dropped = d.strange, true
+					}
+					r.readings, r.plain = min(r.readings+d.readings, 2), min(r.plain+d.plain, 2)
+				}
+			}
+			a.reading[i][k] = r
 		}
 	}
-	if len(now.Columns) < len(old) {
-		return false
+	return a.reading[0][0]
+}
+
+// isNew tells whether the catalog has a new column of this column's name, in front of those of the columns behind it.
+func (a *alignment) isNew(column int) bool {
+	number := func(c columnShape) int16 {
+		if x := a.byName[c.Name]; x != nil && x.num > a.newest {
+			return x.num
+		}
+		return 0
 	}
-	for i := range now.Columns {
-		c := &now.Columns[i]
-		if i < len(old) {
-			k := old[i]
-			if c.Name != k.Name && slices.ContainsFunc(old, func(x columnShape) bool { return x.Name == c.Name }) && present[k.Attnum] == nil {
-				return false
-			}
-			if c.Name != k.Name && present[k.Attnum] == nil {
-				return false
-			}
-			c.Attnum = k.Attnum
+	n := number(a.now.Columns[column])
+	return n > 0 && !slices.ContainsFunc(a.now.Columns[column+1:], func(c columnShape) bool { m := number(c); return m > 0 && m < n })
+}
+
+// with is r with one more column in front.
+func (r reading) with(strange bool, cost int) reading {
+	if r.readings == 0 {
+		return reading{}
+	}
+	r.dropped = false
+	if r.strange += cost; strange {
+		r.strange++
+		r.plain = 0
+	}
+	return r
+}
+
+// number gives now's columns the numbers of the best reading.
+func (a *alignment) number() {
+	k, free := 0, a.newest
+	for i := range a.now.Columns {
+		c := &a.now.Columns[i]
+		for a.reading[i][k].dropped {
+			k++
+		}
+		if k < len(a.known.Columns) {
+			c.Attnum = a.known.Columns[k].Attnum
+			k++
 			continue
 		}
-		if a := byName[c.Name]; a != nil && a.num > newest {
-			c.Attnum = a.num
+		if x := a.byName[c.Name]; x != nil && x.num > a.newest {
+			c.Attnum = x.num
 			continue
 		}
 		// New then and gone now: its number is one that nothing has any more. Any will do that is not taken.
-		newest++
-		for present[newest] != nil {
-			newest++
+		free++
+		for a.present[free] != nil {
+			free++
 		}
-		c.Attnum = newest
+		c.Attnum = free
 	}
-	return true
 }
 
-// alignByName gives now's columns the numbers of those that had their names; false when the key has got another.
-func (t *tableShape) alignByName(now *tableShape, attrs []attribute, m *pgoutput.RelationMsg) bool {
-	taken := map[int16]bool{}
-	var newest int16
+// renewed tells which columns were dropped and added again since t, under their names and types, so that the log shows
+// the table as it was; nil if none were. It may be early: the log can be before that, and is for sure when it lists such a
+// column in front of one that was there first.
+func (t *tableShape) renewed(attrs []attribute) *tableShape {
+	newest, present, byName := int16(0), map[int16]bool{}, map[string]*attribute{}
+	for i := range attrs {
+		present[attrs[i].num], byName[attrs[i].name] = true, &attrs[i]
+	}
 	for _, k := range t.Columns {
-		taken[k.Attnum] = true
 		newest = max(newest, k.Attnum)
 	}
-	for _, a := range attrs {
-		taken[a.num] = true
-	}
-	for i := range now.Columns {
-		c := &now.Columns[i]
-		if at := slices.IndexFunc(t.Columns, func(k columnShape) bool { return k.Name == c.Name }); at >= 0 {
-			c.Attnum = t.Columns[at].Attnum
+	var now *tableShape
+	for i, k := range t.Columns {
+		a := byName[k.Name]
+		if present[k.Attnum] || a == nil || a.num <= newest || a.typ != k.TypeOID || a.mod != k.TypeMod || a.generated {
 			continue
 		}
-		if m.Columns[i].Key {
-			return false
+		if now == nil {
+			now = &tableShape{Schema: t.Schema, Name: t.Name, Version: t.Version + 1, Columns: slices.Clone(t.Columns)}
 		}
-		if at := slices.IndexFunc(attrs, func(a attribute) bool { return a.name == c.Name && a.num > newest }); at >= 0 {
-			c.Attnum = attrs[at].num
-			continue
-		}
-		c.Attnum = newest
-		for taken[c.Attnum] {
-			c.Attnum++
-		}
-		taken[c.Attnum] = true
+		now.Columns[i].Attnum = a.num
 	}
-	return true
+	if now == nil || !slices.IsSortedFunc(now.Columns, func(a, b columnShape) int { return cmp.Compare(a.Attnum, b.Attnum) }) {
+		return nil
+	}
+	return now
 }
 
 // literal is a constant as the server writes one: the same wherever and whenever it is evaluated.

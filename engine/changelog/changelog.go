@@ -7,6 +7,7 @@ package changelog
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -219,6 +220,16 @@ type SchemaStep struct {
 	Default string // AddColumn: SQL of the value that rows already there have, "" for NULL
 	// NewDefault is the SQL of the column's default for rows to come, as the source has it; "" for none.
 	NewDefault string
+}
+
+func (s SchemaStep) String() string {
+	words := []string{s.Kind.String()}
+	for _, word := range []string{s.Column, s.NewName, s.Type} {
+		if word != "" {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // SchemaChange says that rows of New follow where rows of Old came before. It travels at its exact place in the

@@ -9,6 +9,17 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// Vanished tells that something was dropped while the catalog was read. Queries see the catalog as it was when they
+// began, and the functions that describe a thing as it is now.
+func Vanished(err error) bool {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != "XX000" {
+		return false
+	}
+	// The server says these in English, whatever its language.
+	return strings.HasPrefix(refused.Message, "cache lookup failed for ") || strings.HasPrefix(refused.Message, "could not open relation with OID ")
+}
+
 // Passing tells whether the same work can succeed on a new connection: the connection ended, or the server refused for
 // what a restart, a failover, a lock or a moment's shortage can cause anywhere. What it says about the databases
 // themselves is not passing, and neither is an error that came from elsewhere.
@@ -17,6 +28,9 @@ func Passing(err error) bool {
 	if errors.As(err, &refused) {
 		switch refused.Code {
 		case "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "25006", "53100", "53200":
+			return true
+		}
+		if Vanished(err) {
 			return true
 		}
 		return strings.HasPrefix(refused.Code, "08")

@@ -23,6 +23,8 @@ func TestPassing(t *testing.T) {
 		"nothing":                {nil, false},
 		"administrator":          {&pgconn.PgError{Code: "57P01"}, true},
 		"deadlock":               {fmt.Errorf("add: %w", &pgconn.PgError{Code: "40P01"}), true},
+		"dropped meanwhile":      {fmt.Errorf("read indexes: %w", &pgconn.PgError{Code: "XX000", Message: "cache lookup failed for index 16400"}), true},
+		"damaged":                {&pgconn.PgError{Code: "XX000", Message: "invalid page in block 7"}, false},
 		"connection":             {&pgconn.PgError{Code: "08006"}, true},
 		"no right":               {&pgconn.PgError{Code: "42501"}, false},
 		"no such table":          {&pgconn.PgError{Code: "42P01"}, false},

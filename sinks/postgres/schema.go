@@ -83,7 +83,11 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	}
 	target := pg.Qualified(schema, name)
 	dropped := map[string]bool{}
-	for _, step := range change.Steps {
+	steps := change.Steps
+	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
+		steps = untangle(steps)
+	}
+	for _, step := range steps {
 		if t.opts.Excluded(rel.Schema, rel.Name, step.Column) {
 			continue
 		}
@@ -93,6 +97,34 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	}
 	_, err := t.adoptShape(change.New, schema, name, spec, dropped)
 	return err
+}
+
+// untangle lets columns that take each other's names do so one after the other: one whose name is wanted before it gets its
+// new one has a name of its own for as long.
+func untangle(steps []changelog.SchemaStep) []changelog.SchemaStep {
+	bears := map[string]bool{} // names of columns that are still to be renamed
+	for _, s := range steps {
+		if s.Kind == changelog.RenameColumn {
+			bears[s.Column] = true
+		}
+	}
+	out := make([]changelog.SchemaStep, 0, len(steps))
+	aside := map[string]string{}
+	for _, s := range steps {
+		if s.Kind == changelog.RenameColumn {
+			delete(bears, s.Column)
+			if bears[s.NewName] {
+				delete(bears, s.NewName)
+				aside[s.NewName] = fmt.Sprintf("aside_%d", len(aside)+1)
+				out = append(out, changelog.SchemaStep{Kind: changelog.RenameColumn, Column: s.NewName, NewName: aside[s.NewName]})
+			}
+			if name, ok := aside[s.Column]; ok {
+				s.Column = name
+			}
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // RenameTable is the SQL that gives a table, known by its number at the source, another name, schema or both. Between two
@@ -143,7 +175,8 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 	switch step.Kind {
 	case changelog.AddColumn:
 		if ignore {
-			unwritten[step.Column] = true
+			_, again := unwritten[step.Column]
+			unwritten[step.Column] = !again // the same change dropped it, and the target has it still
 			return nil
 		}
 		if spec.has(step.Column) {
@@ -164,6 +197,9 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 		spec.add(rel, step.Column)
 	case changelog.DropColumn:
 		if ignore || lenient {
+			if ignore && spec.has(step.Column) {
+				unwritten[step.Column] = false
+			}
 			if lenient {
 				t.ddl("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " DROP NOT NULL")
 			}
@@ -413,7 +449,10 @@ func relationType(rel *changelog.Relation, name string) pg.Type {
 
 // adoptShape takes the new shape; columns in unwritten exist at the source only.
 func (t *Target) adoptShape(rel *changelog.Relation, schema, name string, spec *shape, unwritten map[string]bool) (*table, error) {
-	for c := range unwritten {
+	for c, so := range unwritten {
+		if !so {
+			continue
+		}
 		t.unwritten[[3]string{rel.Schema, rel.Name, c}] = true
 	}
 	return t.adopt(t.session, rel, schema, name, &spec.Table)

@@ -116,7 +116,11 @@ func makePlan(ctx context.Context, e *env.Env, r Request, m *maker) (*Plan, erro
 	m.p = &Plan{Selection: sel, pipeline: r.Pipeline, log: e.Log, API: api.Plan{
 		Pipeline: m.spec.Name, Slot: m.spec.Options["slot.name"], Publication: m.spec.Options["publication.name"],
 	}}
-	if err := m.readSource(ctx, e, r.Source); err != nil {
+	err = m.readSource(ctx, e, r.Source)
+	for tries := 1; pg.Vanished(err) && m.snapshot == "" && tries < vanishTries; tries++ {
+		err = m.readSource(ctx, e, r.Source)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := m.readTarget(ctx, e, r.Target); err != nil {
@@ -127,6 +131,9 @@ func makePlan(ctx context.Context, e *env.Env, r Request, m *maker) (*Plan, erro
 	m.describe()
 	return m.p, nil
 }
+
+// vanishTries bounds how often the source is read while others drop what is described.
+const vanishTries = 5
 
 // appName is shown in pg_stat_activity.
 const appName = "weir plan"

@@ -241,7 +241,7 @@ type table struct {
 	source, target side
 	keyless        bool
 	cast           []string // columns whose values are compared in the form that the target's type gives them
-	ranged         bool // key ranges mean the same on both servers, and an index finds them
+	ranged         bool     // key ranges mean the same on both servers, and an index finds them
 
 	mu       sync.Mutex
 	report   api.VerifyTable
