@@ -167,6 +167,17 @@ func (t *Target) index(name string) string {
 	return withHash(name, t.Options.IndexSalt+"\x00"+name)
 }
 
+// Unsalted gives the source's indexes their names without salt, one statement each: where a name turns out to be taken,
+// that index keeps the salted one.
+func (t *Target) Unsalted() (sql []string) {
+	for _, x := range t.Source.Indexes {
+		if plain, salted := t.object(x.Name), t.index(x.Name); plain != salted {
+			sql = append(sql, "ALTER INDEX IF EXISTS "+Qualified(t.Name.Schema, salted)+" RENAME TO "+Ident(plain))
+		}
+	}
+	return sql
+}
+
 // CreateTable makes the table, with its primary key unless that is wanted later, and the sequences of its serial
 // columns.
 //

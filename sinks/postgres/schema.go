@@ -330,6 +330,10 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 			t.ddl(sql)
 		}
 	}
+	// The names may be free here: who had them was dropped in this very transaction.
+	for _, sql := range to.Unsalted() {
+		t.tryDDL(sql)
+	}
 	spec := *src
 	spec.Schema, spec.Name, spec.Columns = schema, name, to.Columns()
 	_, err = t.adopt(t.session, change.New, schema, name, &spec)
