@@ -301,7 +301,7 @@ func (s *Source) listAnew(columns []listedColumn) error {
 			c.listed && slices.ContainsFunc(known.Columns, func(k columnShape) bool { return k.Name == c.name }) {
 			continue
 		}
-		if s.copies[c.table] != nil {
+		if s.copies[c.table] != nil || s.filters[c.table] != nil {
 			s.lookAgain.Store(true) // its copy may be of the old list; when that is done
 			continue
 		}

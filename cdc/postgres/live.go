@@ -36,6 +36,9 @@ type liveCopy struct {
 	Done   bool        `json:"done,omitempty"`   // every chunk was read
 	Floor  uint64      `json:"floor,omitempty"`  // views must hold every transaction below it
 	Chunks []liveChunk `json:"chunks,omitempty"` // read so far, as long as their views matter
+	// Again: another copy is wanted. It waits until the stream has passed the views of this one, because where it has not
+	// come by yet, rows of this one stand at the target, and the stream may not bring to them what they hold already.
+	Again bool `json:"again,omitempty"`
 
 	reshaped pg.LSN // where the log stood when a change of shape was seen that the stream has not brought
 }
@@ -178,18 +181,34 @@ func (s *Source) copyAgain(oids []uint32) error {
 	// Noted before it begins: a copy that was asked for is made, also after a crash.
 	state := positionState(s.reader.position)
 	for _, t := range specs {
-		state = append(state, liveCopyState(t.OID, &liveCopy{}))
+		state = append(state, liveCopyState(t.OID, s.anotherCopy(t.OID)))
 	}
 	if err := s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state}); err != nil {
 		return err
 	}
 	for _, t := range specs {
 		s.specs[t.OID] = t
-		s.copies[t.OID] = &liveCopy{}
+		s.copies[t.OID] = s.anotherCopy(t.OID)
 		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
 	}
 	s.copying.Store(true)
 	return nil
+}
+
+// anotherCopy is what has to be stored for a table that is to be copied again: a new copy, or a note in that which is under
+// way. One that was made before the stream began has no note but its filter.
+func (s *Source) anotherCopy(oid uint32) *liveCopy {
+	switch c := s.copies[oid]; {
+	case c != nil && len(c.Chunks) > 0:
+		more := *c
+		more.Again = true
+		return &more
+	case c != nil:
+		return c // it has not begun yet
+	case s.filters[oid] != nil:
+		return &liveCopy{Done: true, Again: true}
+	}
+	return &liveCopy{}
 }
 
 // chunkRows is how many rows of a table with an integer key are read while the stream stands still.
@@ -562,7 +581,12 @@ func (s *Source) settle(position pg.LSN) error {
 			continue
 		}
 		s.setFilter(oid, nil)
-		if s.copies[oid] != nil {
+		switch c := s.copies[oid]; {
+		case c != nil && c.Again:
+			s.copies[oid] = &liveCopy{}
+			s.copying.Store(true)
+			state = append(state, liveCopyState(oid, s.copies[oid]))
+		case c != nil:
 			delete(s.copies, oid)
 			state = append(state, liveCopyState(oid, nil))
 		}
@@ -616,6 +640,14 @@ func (s *Source) restoreLive(state dataflow.State) error {
 		c := &liveCopy{}
 		if err := json.Unmarshal(value, c); err != nil {
 			return errs.New(errs.StateCorrupt, "stored copy of table %d: %w", oid, err).Because(err)
+		}
+		if c.Done && c.Again && len(c.Chunks) == 0 {
+			if s.filters[uint32(oid)] != nil { // of the first copy
+				s.copies[uint32(oid)] = c
+				s.tableProgress(uint32(oid), func(p *TableProgress) { p.Copying, p.Done = true, false })
+				continue
+			}
+			c = &liveCopy{}
 		}
 		if len(c.Chunks) == 0 {
 			// Whoever may have written under an earlier publication still runs, or has ended.

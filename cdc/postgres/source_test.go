@@ -2,11 +2,13 @@ package postgres
 
 import (
 	"context"
+	"reflect"
 	"testing"
 
 	"github.com/weirstream/weir/cdc/snapshot"
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/env"
 )
 
 // TestKeepaliveInsideTransaction: a server answers in the middle of what it sends. When that lets go of a copy's filter,
@@ -62,5 +64,57 @@ func TestBoundaryBehindItsRows(t *testing.T) {
 	}
 	if first := <-s.out; first.Kind != dataflow.KindRows || !first.Boundary {
 		t.Errorf("the first message is of kind %v", first.Kind)
+	}
+}
+
+// TestAnotherCopyWaits: a table of which a copy is under way is copied once more behind it. The rows of the first one are
+// at the target and may be further than the stream; without its views the stream would bring them what they hold.
+func TestAnotherCopyWaits(t *testing.T) {
+	for name, c := range map[string]struct {
+		now  *liveCopy // under way; nil: the filter is one of the first copy
+		want liveCopy  // behind the order
+	}{
+		"made, and not passed":         {&liveCopy{Done: true, Chunks: []liveChunk{{View: "5:5:", High: "0/64"}}}, liveCopy{Done: true, Again: true, Chunks: []liveChunk{{View: "5:5:", High: "0/64"}}}},
+		"of the first copy":            {nil, liveCopy{Done: true, Again: true}},
+		"half made, of a table's rows": {&liveCopy{First: true, Chunks: []liveChunk{{View: "5:5:", High: "0/64"}}}, liveCopy{First: true, Again: true, Chunks: []liveChunk{{View: "5:5:", High: "0/64"}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Source{ctx: context.Background(), out: make(chan dataflow.Message, 10), consistent: true, env: env.Real(nil),
+				filters: map[uint32]*tableFilter{}, copies: map[uint32]*liveCopy{}, tables: map[uint32]*tableShape{7: shape(col(1, "id", 23))}}
+			s.reader = &reader{emit: s.send, rels: map[uint32]*relation{}}
+			if c.now != nil {
+				s.copies[7] = c.now
+				if err := s.armLive(7); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				s.filters[7] = &tableFilter{key: -1, ranges: []filterRange{{view: &snapshot.View{Xmin: 5, Xmax: 5}, high: 100}}}
+			}
+			s.copies[7] = s.anotherCopy(7)
+			if !reflect.DeepEqual(*s.copies[7], c.want) {
+				t.Fatalf("noted: %+v", *s.copies[7])
+			}
+			if again := s.anotherCopy(7); !reflect.DeepEqual(*again, c.want) {
+				t.Errorf("ordered twice: %+v", *again)
+			}
+			if drop, err := s.filters[7].drop(4, changelog.Image{0, 0}); err != nil || !drop {
+				t.Errorf("what the copy holds is let through: %v", err)
+			}
+			if c.now != nil && !c.now.Done {
+				return
+			}
+			if err := s.settle(50); err != nil || s.filters[7] == nil {
+				t.Fatalf("the stream has not passed it: %v", err)
+			}
+			if err := s.settle(200); err != nil || s.filters[7] != nil {
+				t.Fatalf("the stream has passed it: %v", err)
+			}
+			if s.copies[7] == nil || !reflect.DeepEqual(*s.copies[7], liveCopy{}) || !s.copying.Load() {
+				t.Errorf("the next copy does not begin: %+v", s.copies[7])
+			}
+			if m := <-s.out; len(m.State) < 2 || string(m.State[len(m.State)-1].Value) != "{}" {
+				t.Errorf("nothing is noted: %+v", m.State)
+			}
+		})
 	}
 }

@@ -154,7 +154,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	s.env.Log.Info("table changed its shape", "table", r.rel.String(), "steps", fmt.Sprint(steps))
 	state := []dataflow.StateChange{now.state(m.ID)}
 	if slices.Contains(s.again, m.ID) {
-		state = append(state, liveCopyState(m.ID, &liveCopy{}))
+		state = append(state, liveCopyState(m.ID, s.anotherCopy(m.ID)))
 	}
 	return r, change, state, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/weirstream/weir/coordinator"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
 	sinkdoctor "github.com/weirstream/weir/sinks/postgres/doctor"
 )
@@ -54,6 +55,9 @@ func (x examination) run(ctx context.Context) ([]api.Check, error) {
 	target := <-answered
 	if err != nil {
 		return checks, err
+	}
+	if _, coded := errs.As(target.err); coded && !x.itself && api.Worst(checks) == api.SeverityFatal {
+		return checks, nil // which tables the target needs cannot be told before that is mended
 	}
 	return append(checks, target.checks...), target.err
 }

@@ -89,10 +89,36 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 	if errors.Is(err, errDeleted) {
 		err = nil
 	}
-	if cerr := p.close(c, e, n, more); err == nil {
+	next := ""
+	switch {
+	case more && p.redefined(e, n, specs):
+		next = "; its tables were changed while it ran: weir server --state " + state(c) + " goes on from here"
+	case more:
+		next = sameCommand
+	}
+	if cerr := p.close(c, e, n, next); err == nil {
 		err = cerr
 	}
 	return err
+}
+
+const sameCommand = "; the same command goes on from here"
+
+// redefined tells whether a mirror is not any more what the command said, because others changed its tables meanwhile.
+func (p *program) redefined(e *env.Env, n node, specs []api.MirrorSpec) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	cl, err := p.dial(e, n.Addr(), "")
+	if err != nil {
+		return false
+	}
+	defer cl.Close()
+	for _, spec := range specs {
+		if v, err := cl.Pipeline(ctx, spec.Name); err == nil && v.Desired != api.WantDeleted && len(difference(v.Mirror, spec)) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // handOver refuses to give a mirror to a process that ends with its own mirrors: only a server is there for others.
@@ -129,19 +155,15 @@ const closeLimit = 30 * time.Second
 // errDeleted ends a look at mirrors that are all gone: it is how a cutover ends, and no failure.
 var errDeleted = errors.New("no mirror is left")
 
-// close ends the node; with more the mirrors go on where they are when they are started again.
-func (p *program) close(c *cli.Call, e *env.Env, n node, more bool) error {
+// close ends the node; next is what it says of how the mirrors go on.
+func (p *program) close(c *cli.Call, e *env.Env, n node, next string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
 	began := e.Clock.Now()
 	if err := n.Close(ctx); err != nil {
 		return err
 	}
-	says := ""
-	if more {
-		says = "; the same command goes on from here"
-	}
-	c.Note("stopped in %s%s", cli.Took(e.Clock.Now().Sub(began)), says)
+	c.Note("stopped in %s%s", cli.Took(e.Clock.Now().Sub(began)), next)
 	return nil
 }
 
@@ -277,7 +299,7 @@ func ensure(ctx context.Context, c *cli.Call, cl client, spec api.MirrorSpec) (c
 	if diff := difference(v.Mirror, spec); len(diff) > 0 {
 		return false, errs.New(errs.PipelineExists, "pipeline %s exists with another definition", spec.Name).
 			WithDetail("%s", "different: "+join(diff)).
-			WithHint("choose another --name or --state; or delete it: `weir pipelines delete %[1]s --state %[2]s`, while `weir server --state %[2]s` or another mirror of that directory runs", spec.Name, c.Text("state"))
+			WithHint("`weir server --state %[2]s` goes on with it as it is, with the tables that were added or removed since; a new mirror needs another --name or --state; while the server runs, `weir pipelines delete %[1]s --state %[2]s` deletes this one", spec.Name, c.Text("state"))
 	}
 	if v.Desired != api.WantRunning || v.Status.Phase == api.PhaseFailed {
 		_, err = cl.Resume(ctx, spec.Name)

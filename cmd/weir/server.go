@@ -33,7 +33,11 @@ func (p *program) server(ctx context.Context, c *cli.Call) error {
 	case <-n.Done():
 		err = n.Err()
 	}
-	if cerr := p.close(c, e, n, err == nil); err == nil {
+	next := ""
+	if err == nil {
+		next = sameCommand
+	}
+	if cerr := p.close(c, e, n, next); err == nil {
 		err = cerr
 	}
 	return err

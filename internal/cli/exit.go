@@ -60,7 +60,7 @@ func ExitCode(err error) int {
 		return ExitUnreachable
 	case errs.NotCaughtUp:
 		return ExitNo
-	case errs.SourcePreflight, errs.NoTables, errs.RowFilterUnsupport, errs.TableUnknown,
+	case errs.SourcePreflight, errs.NoTables, errs.TableUnsupported, errs.RowFilterUnsupport, errs.TableUnknown,
 		errs.PipelineNotFound, errs.PipelineExists, errs.PipelineState:
 		return ExitRejected
 	}

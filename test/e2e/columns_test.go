@@ -14,6 +14,9 @@ func TestColumnsComeBack(t *testing.T) {
 	cases := map[string][]string{ // T is the table
 		"another type":                       {`ALTER TABLE T DROP b`, `ALTER TABLE T ADD b text`, `UPDATE T SET v = 100 WHERE id = 1`},
 		"another type, with a default":       {`ALTER TABLE T DROP b`, `ALTER TABLE T ADD b text NOT NULL DEFAULT 'new'`, `UPDATE T SET v = 100 WHERE id = 1`},
+		"a type that its values do not fit":  {`ALTER TABLE T DROP k, ADD k int DEFAULT 5`, `UPDATE T SET b = 3 WHERE id = 2`},
+		"two whose values do not fit":        {`ALTER TABLE T DROP v, DROP k, ADD k int, ADD v text`, `INSERT INTO T (id) VALUES (4000)`},
+		"the same type of the last":          {`ALTER TABLE T DROP k`, `ALTER TABLE T ADD k text`, `UPDATE T SET v = 100 WHERE id = 1`},
 		"the same type":                      {`ALTER TABLE T DROP b`, `ALTER TABLE T ADD b int`, `UPDATE T SET v = 100 WHERE id = 1`},
 		"the same type, in one transaction":  {`BEGIN; UPDATE T SET b = 7 WHERE id = 2; ALTER TABLE T DROP b; ALTER TABLE T ADD b int; UPDATE T SET v = 100 WHERE id = 1; COMMIT`},
 		"without its unique index":           {`ALTER TABLE T DROP u`, `ALTER TABLE T ADD u int`, `UPDATE T SET u = 1 WHERE id < 5`},
@@ -33,7 +36,7 @@ func TestColumnsComeBack(t *testing.T) {
 			t.Parallel()
 			src, dst := pair(t, 15, 15)
 			for i := range names {
-				src.exec(t, fmt.Sprintf(`CREATE TABLE t%d(id int PRIMARY KEY, v int, b int, u int UNIQUE); INSERT INTO t%[1]d SELECT i, i, i, i FROM generate_series(1, 3000) i`, i))
+				src.exec(t, fmt.Sprintf(`CREATE TABLE t%d(id int PRIMARY KEY, v int, b int, u int UNIQUE, k text); INSERT INTO t%[1]d SELECT i, i, i, i, 'k' FROM generate_series(1, 3000) i`, i))
 			}
 			m := newMirror(t, src, dst, "public.*", set...)
 			m.start()

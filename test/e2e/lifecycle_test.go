@@ -44,6 +44,12 @@ func TestLifecycle(t *testing.T) {
 		m.src.exec(t, `INSERT INTO a VALUES (5000, 'still at work')`)
 		m.caughtUp()
 		requireEqual(t, m.src, m.dst)
+		// The mirror is not what its command says any more.
+		m.mustCLI("pipelines", "tables", "remove", m.name, "public.b", "--yes")
+		m.stop()
+		if !strings.Contains(m.log(), "weir server --state "+m.state+" goes on from here") {
+			t.Errorf("after its tables were changed it ended with\n%s", m.logTail(3))
+		}
 	})
 
 	t.Run("pause, resume, delete", func(t *testing.T) {

@@ -248,7 +248,7 @@ func (r *running) hopeless(err error) error {
 	if !coded || !errors.As(err, &refused) || r.env.Clock.Now().Sub(r.pipeline.CreatedAt) > justMade {
 		return err
 	}
-	if !slices.Contains([]string{"28000", "28P01", "3D000"}, refused.Code) {
+	if !slices.Contains([]string{"28000", "28P01", "3D000"}, refused.Code) || r.memory.begun.Load() {
 		return err
 	}
 	final := *e
@@ -575,7 +575,7 @@ func Refusal(checks []api.Check) error {
 	}
 	var fixes []string
 	for _, c := range fatal {
-		if c.Fix != "" {
+		if c.Fix != "" && c.ID == fatal[0].ID { // others have messages of their own
 			fixes = append(fixes, c.Fix)
 		}
 	}

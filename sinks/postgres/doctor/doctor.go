@@ -66,6 +66,7 @@ type doctor struct {
 	conn   *pgx.Conn
 	server server
 	tables []*table // those of opts.Tables that exist
+	itself bool     // the target is the source's own database
 }
 
 func (d *doctor) run(ctx context.Context) (err error) {
@@ -250,6 +251,7 @@ func (d *doctor) checkLoop(ctx context.Context) error {
 		d.out.OK(id, "source and target are two databases")
 		return nil
 	}
+	d.itself = true
 	var found []api.Check
 	for _, t := range d.opts.Tables {
 		if d.opts.Selected(t.Name.Schema, t.Name.Name) {

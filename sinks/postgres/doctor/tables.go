@@ -129,6 +129,9 @@ func (d *doctor) checkEmpty(ctx context.Context) error {
 	}
 	var asked []*table
 	for _, t := range d.tables {
+		if d.itself && d.opts.Selected(t.want.Name.Schema, t.want.Name.Name) {
+			continue // a table of the source: tgt.loop says so, and nobody may empty it
+		}
 		if t.usage && !slices.Contains(t.lacks, "SELECT") { // else tgt.write says so
 			asked = append(asked, t)
 		}
@@ -163,6 +166,11 @@ func (d *doctor) checkEmpty(ctx context.Context) error {
 				return err
 			}
 			t := some[i]
+			if severity == api.SeverityWarning {
+				found = append(found, finding(severity, errs.TargetTable, t.String(), "-- only if no mirror fills it: TRUNCATE "+t.sql()+";",
+					"%s already holds rows: those of a mirror that is at work here, or others, to which the first copy of a new mirror would add its own", t))
+				return nil
+			}
 			found = append(found, finding(severity, errs.TargetTable, t.String(), "TRUNCATE "+t.sql()+";", "%s already holds rows, and the first copy would add its own", t))
 			return nil
 		})
