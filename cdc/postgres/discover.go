@@ -2,14 +2,11 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
@@ -239,8 +236,8 @@ func (s *Source) identified(specs []*pg.Table) []*pg.Table {
 
 // present describes tables as they are now. Nil: one was dropped at this moment, and the catalog is looked at again.
 func (s *Source) present(oids []uint32) ([]*pg.Table, error) {
-	specs, err := pg.LoadShapes(s.ctx, s.ctl, oids)
-	if gone(err) {
+	specs, err := pg.PeekShapes(s.ctx, s.ctl, oids) // the stream waits for nobody's lock
+	if pg.Vanished(err) {
 		s.lookAgain.Store(true)
 		return nil, nil
 	}
@@ -248,13 +245,6 @@ func (s *Source) present(oids []uint32) ([]*pg.Table, error) {
 		return nil, s.lost(err)
 	}
 	return specs, nil
-}
-
-// gone tells that a catalog changed while it was read: functions that print definitions see the present, and the query
-// around them a moment before.
-func gone(err error) bool {
-	var e *pgconn.PgError
-	return errors.As(err, &e) && e.Code == "XX000" && strings.HasPrefix(e.Message, "cache lookup failed")
 }
 
 // listedColumn is a column of a table that is published with a list of columns.

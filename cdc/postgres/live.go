@@ -171,7 +171,7 @@ func (s *Source) beginRefresh(patterns []string) error {
 
 // copyAgain begins a new copy of tables that the target has.
 func (s *Source) copyAgain(oids []uint32) error {
-	specs, err := pg.LoadShapes(s.ctx, s.ctl, oids)
+	specs, err := pg.PeekShapes(s.ctx, s.ctl, oids) // the stream waits for nobody's lock
 	if err != nil {
 		return s.lost(err)
 	}
@@ -294,7 +294,7 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 		return false, err
 	}
 	specs, err := pg.LoadTables(s.ctx, conn, []uint32{oid})
-	if gone(err) || err == nil && len(specs) == 0 {
+	if pg.Vanished(err) || err == nil && len(specs) == 0 {
 		return false, nil
 	}
 	if err != nil {

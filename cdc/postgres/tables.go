@@ -120,16 +120,17 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if f := s.filters[m.ID]; f != nil {
 		r.filter = f
 	}
-	attrs, err := s.attributes(m.ID)
+	now := known.next(m, namespace)
+	attrs, err := s.attributes(m.ID, now != nil)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	now := known.next(m, namespace)
 	if now != nil {
 		err = s.align(m, known, now, namespace, attrs)
 	} else if now = known.renewed(attrs); now != nil {
 		s.env.Log.Info("a column was dropped, and added again under its name; the table is copied again", "table", namespace+"."+m.Name)
 		s.copyLater(m.ID)
+		attrs, err = s.attributes(m.ID, true)
 	} else {
 		r.rel = s.relationOf(m, namespace, known.Version)
 		return r, nil, nil, nil
@@ -173,7 +174,7 @@ func (s *Source) renewed(oid uint32) (bool, error) {
 	if known == nil {
 		return false, nil
 	}
-	attrs, err := s.attributes(oid)
+	attrs, err := s.attributes(oid, false)
 	return err == nil && known.renewed(attrs) != nil, err
 }
 
@@ -629,9 +630,13 @@ var literal = regexp.MustCompile(`^(NULL|true|false|-?[0-9.]+|'([^']|'')*')(::[a
 func isLiteral(expr string) bool { return literal.MatchString(expr) }
 
 // attributes reads a table's columns as they are now.
-func (s *Source) attributes(oid uint32) ([]attribute, error) {
+func (s *Source) attributes(oid uint32, defaults bool) ([]attribute, error) {
+	expression := "NULL"
+	if defaults {
+		expression = "pg_get_expr(d.adbin, d.adrelid)" // which waits for whoever has the table locked
+	}
 	rows, err := s.ctl.Query(s.ctx, `SELECT a.attnum, a.attname, a.atttypid::int8, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-			pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '',
+			`+expression+`, a.attgenerated <> '',
 			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, c.relfilenode <> c.oid, c.relkind = 'p'
 		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, fmt.Sprint(oid))

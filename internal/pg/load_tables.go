@@ -23,6 +23,14 @@ func LoadShapes(ctx context.Context, q Querier, oids []uint32) ([]*Table, error)
 	return l.load(oids, l.tables, l.columns, l.indexes)
 }
 
+// PeekShapes is LoadShapes that waits for nobody who has a table locked, which may be ourselves in another session: there
+// are no definitions and defaults, and sizes are those that the last ANALYZE or VACUUM saw, without partitions.
+func PeekShapes(ctx context.Context, q Querier, oids []uint32) ([]*Table, error) {
+	l := newTableLoader(ctx, q, oids)
+	l.peek = true
+	return l.load(oids, l.tables, l.columns, l.indexes)
+}
+
 func newTableLoader(ctx context.Context, q Querier, oids []uint32) *tableLoader {
 	return &tableLoader{ctx: ctx, q: q, list: oidList(oids), byOID: map[uint32]*Table{}, pages: map[uint32]pageCount{}}
 }
@@ -50,6 +58,31 @@ type tableLoader struct {
 	byOID map[uint32]*Table
 	types map[uint32]*Type
 	pages map[uint32]pageCount
+	peek  bool // nothing that locks
+}
+
+// sizes is SQL for what a table takes. The functions that measure it lock it.
+func (l *tableLoader) sizes() string {
+	if l.peek {
+		return `SELECT c.relpages * current_setting('block_size')::int8 AS bytes, c.relpages * current_setting('block_size')::int8 AS heap,
+		               c.relpages AS pages, greatest(c.reltuples, 0)::float8 AS tuples`
+	}
+	return `
+		    SELECT sum(pg_table_size(l.oid)) AS bytes, sum(pg_relation_size(l.oid)) AS heap, sum(l.relpages) AS pages,
+		           sum(greatest(l.reltuples, 0)::float8) AS tuples
+		    FROM (SELECT c.relkind, c.relpages, c.reltuples, c.oid WHERE c.relkind <> 'p'
+		          UNION ALL
+		          SELECT x.relkind, x.relpages, x.reltuples, x.oid
+		          FROM pg_partition_tree(CASE WHEN c.relkind = 'p' THEN c.oid END) p JOIN pg_class x ON x.oid = p.relid) l
+		    WHERE l.relkind IN ('r', 'm')`
+}
+
+// printed is SQL for the text of a definition. The functions that print them lock the table that it is about.
+func (l *tableLoader) printed(call string) string {
+	if l.peek {
+		return "''"
+	}
+	return "coalesce(" + call + ", '')"
 }
 
 // pageCount is what the row estimate is made of: what the last ANALYZE saw and how large the heap is now.
@@ -76,19 +109,11 @@ func (l *tableLoader) tables() error {
 		       NOT c.relispartition AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid),
 		       (SELECT count(*) FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal)::int,
 		       CASE WHEN c.relispartition THEN coalesce(pg_partition_root(c.oid)::oid, 0::oid) ELSE 0::oid END,
-		       CASE WHEN c.relkind = 'p' THEN coalesce(pg_get_partkeydef(c.oid), '') ELSE '' END,
+		       CASE WHEN c.relkind = 'p' THEN ` + l.printed("pg_get_partkeydef(c.oid)") + ` ELSE '' END,
 		       coalesce(s.bytes, 0)::int8, coalesce(s.heap, 0)::int8, coalesce(s.pages, 0)::int4,
 		       coalesce(s.tuples, -1)::float8, current_setting('block_size')::int8
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		LEFT JOIN LATERAL (
-		    SELECT sum(pg_table_size(l.oid)) AS bytes, sum(pg_relation_size(l.oid)) AS heap, sum(l.relpages) AS pages,
-		           sum(greatest(l.reltuples, 0)::float8) AS tuples
-		    FROM (SELECT c.relkind, c.relpages, c.reltuples, c.oid WHERE c.relkind <> 'p'
-		          UNION ALL
-		          SELECT x.relkind, x.relpages, x.reltuples, x.oid
-		          FROM pg_partition_tree(CASE WHEN c.relkind = 'p' THEN c.oid END) p JOIN pg_class x ON x.oid = p.relid) l
-		    WHERE l.relkind IN ('r', 'm')
-		) s ON true
+		LEFT JOIN LATERAL (` + l.sizes() + `) s ON true
 		WHERE c.oid IN (SELECT unnest($1::text::oid[]))`)
 	_, err = collect(rows, err, "read tables", func(scan func(...any) error) (*Table, error) {
 		t := &Table{}
@@ -113,7 +138,7 @@ func (l *tableLoader) columns() error {
 		            ELSE '' END,
 		       a.attcollation, a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n'
 		                                    AND k.conkey[1] = a.attnum AND NOT k.convalidated),
-		       coalesce(pg_get_expr(d.adbin, d.adrelid), ''), a.attidentity::text, a.attgenerated::text, a.attstorage::text
+		       ` + l.printed("pg_get_expr(d.adbin, d.adrelid)") + `, a.attidentity::text, a.attgenerated::text, a.attstorage::text
 		FROM pg_attribute a
 		JOIN pg_type t ON t.oid = a.atttypid
 		LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -185,8 +210,8 @@ func (l *tableLoader) indexes() error {
 		       i.indisvalid AND i.indisready, i.indimmediate, i.indisreplident,
 		       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false), i.indpred IS NOT NULL,
 		       NOT EXISTS (SELECT FROM pg_collation k WHERE k.oid = ANY (i.indcollation) AND NOT k.collisdeterministic),
-		       i.indkey::int2[], i.indnkeyatts, coalesce(pg_get_indexdef(i.indexrelid), ''),
-		       coalesce(k.conname::text, ''), coalesce(pg_get_constraintdef(k.oid), '')
+		       i.indkey::int2[], i.indnkeyatts, ` + l.printed("pg_get_indexdef(i.indexrelid)") + `,
+		       coalesce(k.conname::text, ''), ` + l.printed("pg_get_constraintdef(k.oid)") + `
 		FROM pg_index i
 		JOIN pg_class c ON c.oid = i.indexrelid
 		LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')
@@ -202,7 +227,7 @@ func (l *tableLoader) indexes() error {
 		if err != nil {
 			return struct{}{}, err
 		}
-		if t := l.byOID[rel]; t != nil && x.Def != "" {
+		if t := l.byOID[rel]; t != nil && (x.Def != "" || l.peek) {
 			names := t.names(keys)
 			x.Columns = names[:min(int(keyCount), len(names))]
 			for _, name := range names {

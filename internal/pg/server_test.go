@@ -732,3 +732,67 @@ func TestQuotingIsReadBack(t *testing.T) {
 		}
 	}
 }
+
+// TestPeek: a shape is read of tables that somebody has locked, who may be waiting for the reader.
+func TestPeek(t *testing.T) {
+	for _, v := range []testenv.Version{12, 15, 18} {
+		t.Run(v.String(), func(t *testing.T) {
+			url := server(t, v).CreateDatabase(t, "peek")
+			holder, reader := connect(t, url), connect(t, url)
+			everything(t, holder, v)
+			var oids []uint32
+			tables, err := pg.ListTables(t.Context(), reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range tables {
+				oids = append(oids, x.OID)
+			}
+			want, err := pg.LoadShapes(t.Context(), reader, oids)
+			if err != nil {
+				t.Fatal(err)
+			}
+			exec(t, holder, "BEGIN")
+			locked := 0
+			for _, x := range tables {
+				if x.Kind == 'r' || x.Kind == 'p' {
+					exec(t, holder, "LOCK TABLE "+pg.Qualified(x.Schema, x.Name)+" IN ACCESS EXCLUSIVE MODE")
+					locked++
+				}
+			}
+			if locked == 0 {
+				t.Fatal("nothing is locked")
+			}
+			exec(t, reader, "SET lock_timeout = '1ms'")
+			got, err := pg.PeekShapes(t.Context(), reader, oids)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != len(want) {
+				t.Fatalf("%d tables, want %d", len(got), len(want))
+			}
+			for i, x := range want {
+				x.Bytes, got[i].Bytes, x.RelTuples, got[i].RelTuples = 0, 0, 0, 0
+				x.PartitionKey = ""
+				for k := range x.Columns {
+					x.Columns[k].Default = ""
+				}
+				for k := range x.Indexes {
+					x.Indexes[k].Def, x.Indexes[k].ConstraintDef = "", ""
+				}
+				a, err := json.Marshal(x)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := json.Marshal(got[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if string(a) != string(b) {
+					t.Errorf("%s\nis %s\nnot %s", x, b, a)
+				}
+			}
+			exec(t, holder, "ROLLBACK")
+		})
+	}
+}

@@ -465,7 +465,7 @@ func (t *Target) loadTable(ctx context.Context, schema, name string) (*pg.Table,
 	if err != nil {
 		return nil, err
 	}
-	tables, err := pg.LoadShapes(ctx, t.ctl, []uint32{oid})
+	tables, err := pg.PeekShapes(ctx, t.ctl, []uint32{oid})
 	if err != nil {
 		return nil, err
 	}
