@@ -86,7 +86,7 @@ func newMirror(t testing.TB, src, dst db, tables string, args ...string) *mirror
 	t.Cleanup(func() {
 		m.kill()
 		if t.Failed() {
-			t.Logf("log of weir:\n%s", m.logTail(400))
+			t.Logf("log of weir:\n%s", m.logTail(1000))
 		}
 	})
 	return m
@@ -227,7 +227,8 @@ func (m *mirror) log() string {
 }
 
 func (m *mirror) logTail(n int) string {
-	lines := strings.Split(strings.TrimRight(m.log(), "\n"), "\n")
+	log, _, _ := strings.Cut(m.log(), "SIGQUIT: quit") // goroutines are told apart
+	lines := strings.Split(strings.TrimRight(log, "\n"), "\n")
 	if len(lines) > n {
 		lines = lines[len(lines)-n:]
 	}
