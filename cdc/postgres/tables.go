@@ -459,7 +459,7 @@ func (t *tableShape) hides(now *tableShape, attrs []attribute) bool {
 // wrong, and lose values, so that the table has to be copied again. ok is false when there is none.
 func (t *tableShape) align(now *tableShape, attrs []attribute, key func(column int) bool) (told, ok bool) {
 	a := newAlignment(t, now, attrs)
-	best := a.read(func(int) int { return 0 })
+	best := a.read(func(int) int { return 0 }, 0)
 	if best.readings == 0 {
 		return false, false
 	}
@@ -469,7 +469,7 @@ func (t *tableShape) align(now *tableShape, attrs []attribute, key func(column i
 				return lostKey
 			}
 			return 0
-		})
+		}, lostColumn)
 	}
 	if best.strange >= lostKey {
 		return false, false
@@ -478,8 +478,12 @@ func (t *tableShape) align(now *tableShape, attrs []attribute, key func(column i
 	return told, true
 }
 
-// lostKey counts for more than the strange names of any table.
-const lostKey = 1 << 20
+// lostKey counts for more than all else. lostColumn keeps a guess from giving a column a name or type of which nothing
+// is known: at the target it would bring its constraints along, or values that do not fit.
+const (
+	lostKey    = 1 << 30
+	lostColumn = 1 << 12
+)
 
 // alignment looks for the readings of align. reading[i][k] is of now's columns from i on, with t's from k on: of those
 // there are so many, and so many without a strange name (both counted up to 2), and the best has so many strange names.
@@ -512,8 +516,9 @@ func newAlignment(known, now *tableShape, attrs []attribute) *alignment {
 	return a
 }
 
-// read fills in the table from its end. asNew is what it costs to take a column for a new one.
-func (a *alignment) read(asNew func(column int) int) reading {
+// read fills in the table from its end. asNew is what it costs to take a column for a new one, asAnother to take one for an
+// old one of another name or type.
+func (a *alignment) read(asNew func(column int) int, asAnother int) reading {
 	for i := len(a.now.Columns); i >= 0; i-- {
 		for k := len(a.known.Columns); k >= 0; k-- {
 			var r reading
@@ -522,8 +527,12 @@ func (a *alignment) read(asNew func(column int) int) reading {
 				switch {
 				case k < len(a.known.Columns):
 					old := &a.known.Columns[k]
-					x := a.present[old.Attnum]
-					r = a.reading[i+1][k+1].with(c.Name != old.Name && (x == nil || x.name != c.Name), 0)
+					x, cost := a.present[old.Attnum], 0
+					strange := c.Name != old.Name && (x == nil || x.name != c.Name)
+					if strange || (c.TypeOID != old.TypeOID || c.TypeMod != old.TypeMod) && (x == nil || x.typ != c.TypeOID || x.mod != c.TypeMod) {
+						cost = asAnother
+					}
+					r = a.reading[i+1][k+1].with(strange, cost)
 				default:
 					r = a.reading[i+1][k].with(!a.isNew(i), asNew(i))
 				}
