@@ -581,7 +581,10 @@ func (r reading) with(strange bool, cost int) reading {
 
 // number gives now's columns the numbers of the best reading.
 func (a *alignment) number() {
-	k, free := 0, a.newest
+	k, free := 0, int16(0)
+	for _, old := range a.known.Columns {
+		free = min(free, old.Attnum)
+	}
 	for i := range a.now.Columns {
 		c := &a.now.Columns[i]
 		for a.reading[i][k].dropped {
@@ -596,11 +599,8 @@ func (a *alignment) number() {
 			c.Attnum = x.num
 			continue
 		}
-		// New then and gone now: its number is one that nothing has any more. Any will do that is not taken.
-		free++
-		for a.present[free] != nil {
-			free++
-		}
+		// New then and gone now, or taken for new: its number is one that no column will ever have.
+		free--
 		c.Attnum = free
 	}
 }
