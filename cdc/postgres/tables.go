@@ -127,13 +127,14 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	}
 	if now != nil {
 		err = s.align(m, known, now, namespace, attrs)
-	} else if now = known.renewed(attrs); now != nil {
+	} else {
+		if now = known.renewed(attrs); now == nil {
+			r.rel = s.relationOf(m, namespace, known.Version)
+			return r, nil, nil, nil
+		}
 		s.env.Log.Info("a column was dropped, and added again under its name; the table is copied again", "table", namespace+"."+m.Name)
 		s.copyLater(m.ID)
 		attrs, err = s.attributes(m.ID, true)
-	} else {
-		r.rel = s.relationOf(m, namespace, known.Version)
-		return r, nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, nil, err
@@ -638,7 +639,7 @@ var literal = regexp.MustCompile(`^(NULL|true|false|-?[0-9.]+|'([^']|'')*')(::[a
 
 func isLiteral(expr string) bool { return literal.MatchString(expr) }
 
-// attributes reads a table's columns as they are now.
+// attributes reads a table's columns as they are now, their defaults too where these matter.
 func (s *Source) attributes(oid uint32, defaults bool) ([]attribute, error) {
 	expression := "NULL"
 	if defaults {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weirstream/weir/engine/changelog"
@@ -83,14 +84,11 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	}
 	target := pg.Qualified(schema, name)
 	dropped := map[string]bool{}
-	steps := change.Steps
+	steps := slices.DeleteFunc(slices.Clone(change.Steps), func(s changelog.SchemaStep) bool { return t.opts.Excluded(rel.Schema, rel.Name, s.Column) })
 	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
-		steps = untangle(steps)
+		steps = untangle(steps, spec.has)
 	}
 	for _, step := range steps {
-		if t.opts.Excluded(rel.Schema, rel.Name, step.Column) {
-			continue
-		}
 		if err := t.step(target, spec, change.New, step, dropped); err != nil {
 			return err
 		}
@@ -100,12 +98,22 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 }
 
 // untangle lets columns that take each other's names do so one after the other: one whose name is wanted before it gets its
-// new one has a name of its own for as long.
-func untangle(steps []changelog.SchemaStep) []changelog.SchemaStep {
+// new one has a name for as long that no column has or gets; has tells those of the target.
+func untangle(steps []changelog.SchemaStep, has func(name string) bool) []changelog.SchemaStep {
 	bears := map[string]bool{} // names of columns that are still to be renamed
+	taken := map[string]bool{}
 	for _, s := range steps {
+		taken[s.Column], taken[s.NewName] = true, true
 		if s.Kind == changelog.RenameColumn {
 			bears[s.Column] = true
+		}
+	}
+	free := func() string {
+		for n := 1; ; n++ {
+			if name := fmt.Sprintf("aside_%d", n); !taken[name] && !has(name) {
+				taken[name] = true
+				return name
+			}
 		}
 	}
 	out := make([]changelog.SchemaStep, 0, len(steps))
@@ -115,7 +123,7 @@ func untangle(steps []changelog.SchemaStep) []changelog.SchemaStep {
 			delete(bears, s.Column)
 			if bears[s.NewName] {
 				delete(bears, s.NewName)
-				aside[s.NewName] = fmt.Sprintf("aside_%d", len(aside)+1)
+				aside[s.NewName] = free()
 				out = append(out, changelog.SchemaStep{Kind: changelog.RenameColumn, Column: s.NewName, NewName: aside[s.NewName]})
 			}
 			if name, ok := aside[s.Column]; ok {

@@ -240,8 +240,8 @@ func (m *memory) unbegun(err error) error {
 // justMade is how long whoever made a mirror is taken to watch it start.
 const justMade = time.Minute
 
-// hopeless marks a login that a server refuses to a mirror that was just made: the name of a database or a role, or a
-// password, is wrong. Of an older mirror it is tried again, since somebody may be at work on the server.
+// hopeless marks a login that a server refuses to a mirror that was just made and has nothing yet: the name of a database
+// or a role, or a password, is wrong. Of another mirror it is tried again, since somebody may be at work on the server.
 func (r *running) hopeless(err error) error {
 	var refused *pgconn.PgError
 	e, coded := errs.As(err)
