@@ -393,7 +393,7 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *li
 	}
 	state = append(append(state, learned...), liveCopyState(t.OID, c))
 	s.tableProgress(t.OID, func(p *TableProgress) {
-		p.Schema, p.Name = shape.Schema, shape.Name // it may have got another name since it was seen first
+		p.Schema, p.Name = shape.Schema, shape.Name  // it may have got another name since it was seen first
 		p.EstRows, p.EstBytes = t.RelTuples, t.Bytes // measured under the chunk's lock, which a look before cannot wait for
 		p.Rows += rows
 		p.Done, p.Copying = c.Done, !c.Done
