@@ -306,6 +306,11 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 		s.lookAgain.Store(true)
 		return true, nil
 	}
+	if s.tables[oid] == nil && !supplies(s.specs[oid], t) {
+		s.forgetTable(oid) // it joins anew, so that the target gets the schema and the types
+		s.lookAgain.Store(true)
+		return true, nil
+	}
 	if known := s.tables[oid]; known != nil && !sameColumns(known, shape) {
 		// Catching up asks the catalog on another connection, which may have to queue for the table behind somebody who
 		// waits for this one.
@@ -429,6 +434,13 @@ func (s *Source) catchUpShape(t *pg.Table, c *liveCopy) error {
 	}
 	// A cut is allowed here, as it is behind every transaction.
 	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: positionState(s.reader.position)})
+}
+
+// supplies tells whether what a table needed besides itself when it was looked at is all that it needs now.
+func supplies(then, now *pg.Table) bool {
+	return then != nil && then.Schema == now.Schema && !slices.ContainsFunc(now.Columns, func(c pg.Column) bool {
+		return !slices.ContainsFunc(then.Columns, func(old pg.Column) bool { return old.Type.OID == c.Type.OID })
+	})
 }
 
 func sameColumns(a, b *tableShape) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -123,6 +124,45 @@ func TestJoinsUnderTakenName(t *testing.T) {
 			src.exec(t, `INSERT INTO old VALUES (100, 'later')`)
 			m.caughtUp()
 			requireEqual(t, src, dst)
+		})
+	}
+}
+
+// TestJoinsElsewhere: a table that joins gets another schema, or a column of another type, before its first rows are read.
+// The target must have that schema and that type by then.
+func TestJoinsElsewhere(t *testing.T) {
+	for name, change := range map[string]string{
+		"a schema": `CREATE SCHEMA shop; ALTER TABLE joining SET SCHEMA shop`,
+		"a type":   `CREATE TYPE mood AS ENUM ('sad', 'ok'); ALTER TABLE joining ADD m mood DEFAULT 'ok'`,
+		"a name":   `ALTER TABLE joining RENAME TO joined`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, 15, 15)
+			src.exec(t, `CREATE TABLE a(id int PRIMARY KEY)`)
+			m := newMirror(t, src, dst, "public.*,shop.*", "--log-level", "info", "--set", "discovery.interval=300ms")
+			m.start()
+			m.caughtUp()
+			// Who began to write before the table was published keeps its copy waiting.
+			conn, err := pgx.Connect(t.Context(), src.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close(context.Background()) }()
+			if _, err := conn.PgConn().Exec(t.Context(), `BEGIN; INSERT INTO a VALUES (1)`).ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+			src.exec(t, `CREATE TABLE joining(id int PRIMARY KEY)`, `INSERT INTO joining SELECT generate_series(1, 100)`)
+			eventually(t, waitLimit, "the table joins", func() (bool, string) {
+				return strings.Contains(m.log(), "table joins"), m.logTail(3)
+			})
+			src.exec(t, change)
+			if _, err := conn.PgConn().Exec(t.Context(), `COMMIT`).ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+			m.caughtUp()
+			requireEqual(t, src, dst)
+			requireConsistent(t, m)
 		})
 	}
 }
