@@ -38,7 +38,7 @@ type copyState struct {
 	ranges []copyRange
 	byID   map[string]copyRange // ranges by their ids
 	done   map[string]doneRange
-	bounds map[uint32][]int64
+	bounds map[uint32]copyBounds
 
 	exporter *pgconn.PgConn // holds the slot's snapshot; nil after a restart
 	holder   *pgx.Conn      // holds a later snapshot
@@ -68,8 +68,14 @@ type doneRange struct {
 
 const (
 	doneKey   = "done/"   // done/OID/PART
-	boundsKey = "bounds/" // bounds/OID: inner bounds of a table copied in ranges
+	boundsKey = "bounds/" // bounds/OID: copyBounds of a table copied in ranges
 )
+
+// copyBounds are where a table's copy is cut into ranges.
+type copyBounds struct {
+	Key int16   `json:"key"` // number of the integer key's column
+	At  []int64 `json:"at"`  // inner bounds; a range holds its upper one
+}
 
 // begin makes the slot and plans the copy.
 func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) error {
@@ -98,7 +104,7 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) er
 	}
 	c.initial = []dataflow.StateChange{{Key: systemKey, Value: []byte(system)}, {Key: slotKey, Value: []byte(s.opts.Slot)}}
 	c.initial = append(c.initial, positionState(s.position)...)
-	c.bounds, c.done = map[uint32][]int64{}, map[string]doneRange{}
+	c.bounds, c.done = map[uint32]copyBounds{}, map[string]doneRange{}
 	for _, t := range specs {
 		shape := s.shapeOf(t)
 		s.tables[t.OID] = shape
@@ -111,8 +117,9 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) er
 			return err
 		}
 		if len(bounds) > 0 {
-			c.bounds[t.OID] = bounds
-			v, err := json.Marshal(bounds)
+			b := copyBounds{Key: integerKey(t).Attnum, At: bounds}
+			c.bounds[t.OID] = b
+			v, err := json.Marshal(b)
 			if err != nil {
 				return err
 			}
@@ -165,16 +172,14 @@ func integerKey(t *pg.Table) *pg.Column {
 	if t.PrimaryKey == nil || len(t.PrimaryKey.Columns) != 1 || !t.PrimaryKey.Arbiter() {
 		return nil
 	}
-	c := t.Column(t.PrimaryKey.Columns[0])
-	if c == nil {
-		return nil
-	}
-	switch c.Type.OID {
-	case 20, 21, 23:
+	if c := t.Column(t.PrimaryKey.Columns[0]); c != nil && isInteger(c.Type.OID) {
 		return c
 	}
 	return nil
 }
+
+// isInteger tells bigint, smallint and integer.
+func isInteger(oid uint32) bool { return oid == 20 || oid == 21 || oid == 23 }
 
 func (s *Source) planRanges(ctx context.Context, t *pg.Table) ([]int64, error) {
 	key := integerKey(t)
@@ -204,7 +209,7 @@ func only(t *pg.Table) string {
 func (c *copyState) plan(specs []*pg.Table) {
 	c.byID = map[string]copyRange{}
 	for _, t := range specs {
-		bounds := c.bounds[t.OID]
+		bounds := c.bounds[t.OID].At
 		parts := len(bounds) + 1
 		for i := range parts {
 			r := copyRange{oid: t.OID, part: i, parts: parts}
@@ -224,7 +229,7 @@ func (c *copyState) plan(specs []*pg.Table) {
 
 // restore takes up a copy, or what is left of its consequences, after a restart.
 func (c *copyState) restore(s *Source, state dataflow.State) error {
-	c.bounds, c.done = map[uint32][]int64{}, map[string]doneRange{}
+	c.bounds, c.done = map[uint32]copyBounds{}, map[string]doneRange{}
 	for key, value := range state {
 		switch {
 		case strings.HasPrefix(key, boundsKey):
@@ -232,7 +237,7 @@ func (c *copyState) restore(s *Source, state dataflow.State) error {
 			if err != nil {
 				return errs.New(errs.StateCorrupt, "stored key %q", key)
 			}
-			var b []int64
+			var b copyBounds
 			if err := json.Unmarshal(value, &b); err != nil {
 				return errs.New(errs.StateCorrupt, "stored bounds of table %d: %w", oid, err).Because(err)
 			}
@@ -254,7 +259,9 @@ func (c *copyState) restore(s *Source, state dataflow.State) error {
 	}
 	c.plan(specs)
 	for _, r := range c.ranges {
-		if known := s.tables[r.oid]; known != nil && !sameColumns(known, s.shapeOf(s.specs[r.oid])) {
+		key := integerKey(s.specs[r.oid])
+		rekeyed := r.parts > 1 && (key == nil || key.Attnum != c.bounds[r.oid].Key)
+		if known := s.tables[r.oid]; rekeyed || known != nil && !sameColumns(known, s.shapeOf(s.specs[r.oid])) {
 			c.postponed(r.oid, true)
 		}
 	}
@@ -291,10 +298,10 @@ func (c *copyState) arm(s *Source) error {
 		}
 	}
 	for oid := range later {
-		bounds := c.bounds[oid]
-		f := &tableFilter{key: -1, standby: s.standby}
-		if t := s.specs[oid]; t != nil && len(bounds) > 0 {
-			f.key = keyIndex(s.tables[oid], integerKey(t))
+		bounds := c.bounds[oid].At
+		f := &tableFilter{num: c.bounds[oid].Key, standby: s.standby}
+		if known := s.tables[oid]; known != nil && !f.follow(known) {
+			return errs.New(errs.StateCorrupt, "stored bounds of table %d: it has no column %d", oid, f.num)
 		}
 		for part := 0; part <= len(bounds); part++ {
 			r := filterRange{}
@@ -416,7 +423,7 @@ func (s *Source) OpenRange(ctx context.Context, worker int, r dataflow.Range) (d
 	}
 	cols, binary := s.copyColumns(t)
 	st := &rangeStream{source: s, oid: cr.oid, binary: binary, columns: cols, conn: conn, worker: worker,
-		pieces: make(chan []byte, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
+		pieces: make(chan piece, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
 	sql := s.copyOut(t, cols, cr.where(t), binary)
 	s.tableProgress(cr.oid, func(p *TableProgress) { p.Copying = true })
 	s.running.Add(1)
@@ -679,15 +686,22 @@ type rangeStream struct {
 	columns []string
 	conn    *pgconn.PgConn
 	worker  int
-	pieces  chan []byte
+	pieces  chan piece
 	free    chan []byte
 	stop    chan struct{}
 	once    sync.Once
 	ended   bool
 	last    []byte
-	cur     []byte
+	cur     piece
 	err     error
 	rows    int64
+	told    int64 // of them, to the progress
+}
+
+// piece is what was read of a COPY, and how many messages that took: about one a row.
+type piece struct {
+	data []byte
+	rows int64
 }
 
 const pieceSize = 128 << 10
@@ -700,7 +714,7 @@ func (r *rangeStream) run(ctx context.Context, sql string) {
 		return
 	}
 	r.rows = tag.RowsAffected()
-	if len(r.cur) > 0 {
+	if len(r.cur.data) > 0 {
 		select {
 		case r.pieces <- r.cur:
 		case <-r.stop:
@@ -710,20 +724,22 @@ func (r *rangeStream) run(ctx context.Context, sql string) {
 
 // Write implements io.Writer for CopyTo.
 func (r *rangeStream) Write(p []byte) (int, error) {
-	if len(r.cur) > 0 && len(r.cur)+len(p) > pieceSize {
+	if len(r.cur.data) > 0 && len(r.cur.data)+len(p) > pieceSize {
 		select {
 		case r.pieces <- r.cur:
 		case <-r.stop:
 			return 0, context.Canceled
 		}
+		r.cur.rows = 0
 		select {
-		case r.cur = <-r.free:
-			r.cur = r.cur[:0]
+		case used := <-r.free:
+			r.cur.data = used[:0]
 		default:
-			r.cur = make([]byte, 0, pieceSize)
+			r.cur.data = make([]byte, 0, pieceSize)
 		}
 	}
-	r.cur = append(r.cur, p...)
+	r.cur.data = append(r.cur.data, p...)
+	r.cur.rows++
 	return len(p), nil
 }
 
@@ -752,12 +768,12 @@ func (r *rangeStream) Next(ctx context.Context) ([]byte, error) {
 			if r.err != nil {
 				return nil, r.source.lost(r.err)
 			}
-			r.source.tableProgress(r.oid, func(p *TableProgress) { p.Rows += r.rows })
+			r.source.tableProgress(r.oid, func(p *TableProgress) { p.Rows += r.rows - r.told })
 			return nil, io.EOF
 		}
-		r.last = p
-		r.source.tableProgress(r.oid, func(t *TableProgress) { t.Bytes += int64(len(p)) })
-		return p, nil
+		r.last, r.told = p.data, r.told+p.rows
+		r.source.tableProgress(r.oid, func(t *TableProgress) { t.Rows, t.Bytes = t.Rows+p.rows, t.Bytes+int64(len(p.data)) })
+		return p.data, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"encoding/binary"
+	"slices"
 	"strconv"
 
 	"github.com/weirstream/weir/cdc/snapshot"
@@ -16,10 +17,11 @@ import (
 // holds its transaction, because the copied row has it already. On a first copy, changes beyond the cursor are dropped
 // as well: the range that is still to come will hold them.
 type tableFilter struct {
-	key     int // column of the integer key in the images; -1: there is one range, the whole table
+	num     int16 // of the integer key's column in the catalog; 0: there is one range, the whole table
+	key     int   // its place in the images
 	ranges  []filterRange
 	open    bool // ranges beyond the last one are still to be copied
-	first   bool // and have no rows at the target yet
+	first   bool // and have no rows at the target that count
 	standby bool
 }
 
@@ -30,13 +32,10 @@ type filterRange struct {
 	high    pg.LSN         // once the stream is here, nothing is left that view could hold
 }
 
-// drop implements rowFilter. A nil image means the whole table (truncate).
+// drop implements rowFilter.
 func (f *tableFilter) drop(xid uint32, img changelog.Image) (bool, error) {
-	if img == nil {
-		return f.dropAll(xid)
-	}
 	i := 0
-	if f.key >= 0 {
+	if f.num != 0 {
 		key, err := integerAt(img, f.key)
 		if err != nil {
 			return false, err
@@ -55,22 +54,41 @@ func (r *filterRange) sees(xid uint32, standby bool) bool {
 	return r.view != nil && r.view.Sees(xid, standby)
 }
 
-// dropAll judges a truncate: it must be seen by every range or by none.
-func (f *tableFilter) dropAll(xid uint32) (bool, error) {
-	seen := 0
+// dropAll implements rowFilter.
+func (f *tableFilter) dropAll(xid uint32) bool {
+	whole, _, rest := f.emptied(xid)
+	return !whole && len(rest) == 0
+}
+
+// emptied implements rowFilter.
+func (f *tableFilter) emptied(xid uint32) (whole bool, key int, rest []keyRange) {
+	seen := false
+	var after *int64
 	for i := range f.ranges {
-		if f.ranges[i].sees(xid, f.standby) {
-			seen++
+		r := &f.ranges[i]
+		if r.sees(xid, f.standby) {
+			seen = true
+		} else {
+			rest = append(rest, keyRange{after, r.through})
 		}
+		after = r.through
 	}
-	switch {
-	case seen == len(f.ranges) && !(f.open && !f.first):
-		return true, nil
-	case seen == 0:
-		return false, nil
+	if f.open && !f.first {
+		rest = append(rest, keyRange{after, nil})
 	}
-	return false, errs.New(errs.SourceStream, "a table was truncated between two ranges of its copy").
-		WithHint("copy the table again: weir sources refresh TABLE")
+	if !seen && len(rest) > 0 {
+		return true, 0, nil
+	}
+	return false, f.key, rest
+}
+
+// follow finds the key in another shape of the table. False: it is gone, and no change can be judged any more.
+func (f *tableFilter) follow(shape *tableShape) bool {
+	if f.num == 0 {
+		return true
+	}
+	f.key = slices.IndexFunc(shape.Columns, func(c columnShape) bool { return c.Attnum == f.num && isInteger(c.TypeOID) })
+	return f.key >= 0
 }
 
 // past forgets what the stream has left behind and tells whether nothing is left.
@@ -118,17 +136,4 @@ func integerAt(img changelog.Image, col int) (int64, error) {
 		break
 	}
 	return 0, errs.New(errs.SourceProtocol, "a change came without its integer key")
-}
-
-// keyIndex is the place of a table's integer key among the columns of its shape, -1 if it has none.
-func keyIndex(shape *tableShape, key *pg.Column) int {
-	if shape == nil || key == nil {
-		return -1
-	}
-	for i, c := range shape.Columns {
-		if c.Attnum == key.Attnum {
-			return i
-		}
-	}
-	return -1
 }

@@ -32,9 +32,10 @@ import (
 
 // liveCopy is one table's copy beside the stream, as stored.
 type liveCopy struct {
-	First  bool        `json:"first,omitempty"`  // the target has no rows of the table yet
+	First  bool        `json:"first,omitempty"`  // the target has no rows of the table that count yet
 	Done   bool        `json:"done,omitempty"`   // every chunk was read
 	Floor  uint64      `json:"floor,omitempty"`  // views must hold every transaction below it
+	Key    int16       `json:"key,omitempty"`    // number of the column whose values bound the chunks
 	Chunks []liveChunk `json:"chunks,omitempty"` // read so far, as long as their views matter
 	// Again: another copy is wanted. It waits until the stream has passed the views of this one, because where it has not
 	// come by yet, rows of this one stand at the target, and the stream may not bring to them what they hold already.
@@ -348,8 +349,18 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *li
 		}
 	}
 	key := integerKey(t)
-	if keyIndex(shape, key) < 0 {
+	if key != nil && !slices.ContainsFunc(shape.Columns, func(c columnShape) bool { return c.Attnum == key.Attnum }) {
 		key = nil
+	}
+	switch {
+	case len(c.Chunks) == 0 && key != nil:
+		c.Key = key.Attnum
+	case len(c.Chunks) > 0 && (key == nil || key.Attnum != c.Key):
+		anew, err := s.beginAnew(t.OID)
+		if err != nil {
+			return err
+		}
+		return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: slices.Concat(state, learned, anew)})
 	}
 	chunk := &dataflow.Chunk{Rel: rel, Replace: true}
 	where, order := "", ""
@@ -384,7 +395,7 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *li
 		c.Chunks = append(c.Chunks, liveChunk{View: view.String()})
 		c.Done = true
 	}
-	rows, err := s.readChunk(conn, t, rel, shape, chunk, where+order)
+	rows, bytes, err := s.readChunk(conn, t, rel, shape, chunk, where+order)
 	if err != nil {
 		return err
 	}
@@ -400,10 +411,37 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *li
 	s.tableProgress(t.OID, func(p *TableProgress) {
 		p.Schema, p.Name = shape.Schema, shape.Name  // it may have got another name since it was seen first
 		p.EstRows, p.EstBytes = t.RelTuples, t.Bytes // measured under the chunk's lock, which a look before cannot wait for
-		p.Rows += rows
+		p.Rows, p.Bytes = p.Rows+rows, p.Bytes+bytes
 		p.Done, p.Copying = c.Done, !c.Done
 	})
 	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state})
+}
+
+// beginAnew begins a copy again from the start, because the key that bounded its chunks is gone, and with it the means to
+// tell which changes they hold. Until a chunk replaces them, the rows at the target do not count: no change is brought. It
+// returns what has to be stored.
+func (s *Source) beginAnew(oid uint32) ([]dataflow.StateChange, error) {
+	floor, err := s.horizon()
+	if err != nil {
+		return nil, err
+	}
+	s.env.Log.Info("the key of a table that is being copied changed; it is copied again", "table", s.tables[oid].name().String())
+	c := &liveCopy{First: true, Floor: floor}
+	s.copies[oid] = c
+	s.copying.Store(true)
+	s.tableProgress(oid, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
+	return append(s.forgetRanges(oid), liveCopyState(oid, c)), s.armLive(oid)
+}
+
+// forgetRanges lets go of the notes of a table's first copy.
+func (s *Source) forgetRanges(oid uint32) (state []dataflow.StateChange) {
+	for id := range s.copy.done {
+		if strings.HasPrefix(id, strconv.FormatUint(uint64(oid), 10)+"/") {
+			delete(s.copy.done, id)
+			state = append(state, dataflow.StateChange{Key: doneKey + id})
+		}
+	}
+	return state
 }
 
 // catchUpShape lets the stream bring a change of shape that it has not brought yet; the chunk is read behind it. But the
@@ -468,8 +506,8 @@ func (s *Source) relationFromSpec(t *pg.Table, shape *tableShape) *changelog.Rel
 	return rel
 }
 
-// readChunk sends the chunk's rows, the first message with its range, in bounded batches.
-func (s *Source) readChunk(conn *pgx.Conn, t *pg.Table, rel *changelog.Relation, shape *tableShape, chunk *dataflow.Chunk, where string) (int64, error) {
+// readChunk sends the chunk's rows, the first message with its range, in bounded batches. bytes is the size of their values.
+func (s *Source) readChunk(conn *pgx.Conn, t *pg.Table, rel *changelog.Relation, shape *tableShape, chunk *dataflow.Chunk, where string) (n, bytes int64, err error) {
 	var cols []string
 	for _, c := range shape.Columns {
 		cols = append(cols, pg.Ident(c.Name))
@@ -489,20 +527,19 @@ func (s *Source) readChunk(conn *pgx.Conn, t *pg.Table, rel *changelog.Relation,
 		format, kind = 1, changelog.ValueBinary
 	}
 	if err := s.send(dataflow.Message{Kind: dataflow.KindChunk, Chunk: chunk}); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	rr := conn.PgConn().ExecParams(s.ctx, sql, nil, nil, nil, []int16{format})
 	batch := s.reader.pool.Get()
 	index := batch.UseRelation(rel)
 	var img []byte
-	var n int64
 	for rr.NextRow() {
 		img = appendImage(img[:0], rr.Values(), kind)
 		batch.Append(index, changelog.Insert, false, nil, img)
-		n++
+		n, bytes = n+1, bytes+int64(len(img))
 		if batch.Bytes() >= batchGoal {
 			if err := s.send(dataflow.Message{Kind: dataflow.KindRows, Rows: batch}); err != nil {
-				return n, err
+				return n, bytes, err
 			}
 			batch = s.reader.pool.Get()
 			index = batch.UseRelation(rel)
@@ -510,13 +547,13 @@ func (s *Source) readChunk(conn *pgx.Conn, t *pg.Table, rel *changelog.Relation,
 	}
 	if _, err := rr.Close(); err != nil {
 		batch.Release()
-		return n, s.lost(err)
+		return n, bytes, s.lost(err)
 	}
 	if len(batch.Entries) == 0 {
 		batch.Release()
-		return n, nil
+		return n, bytes, nil
 	}
-	return n, s.send(dataflow.Message{Kind: dataflow.KindRows, Rows: batch})
+	return n, bytes, s.send(dataflow.Message{Kind: dataflow.KindRows, Rows: batch})
 }
 
 func appendImage(dst []byte, values [][]byte, kind byte) []byte {
@@ -536,7 +573,7 @@ func appendImage(dst []byte, values [][]byte, kind byte) []byte {
 // armLive makes the filter of a table from its copy's chunks.
 func (s *Source) armLive(oid uint32) error {
 	c := s.copies[oid]
-	f := &tableFilter{key: -1, open: !c.Done, first: c.First, standby: s.standby}
+	f := &tableFilter{num: c.Key, open: !c.Done, first: c.First, standby: s.standby}
 	for _, ch := range c.Chunks {
 		view, err := snapshot.ParseView(ch.View)
 		if err != nil {
@@ -548,10 +585,8 @@ func (s *Source) armLive(oid uint32) error {
 		}
 		f.ranges = append(f.ranges, filterRange{through: ch.Through, view: &view, high: high})
 	}
-	if t := s.specs[oid]; t != nil {
-		if k := keyIndex(s.tables[oid], integerKey(t)); k >= 0 && (len(f.ranges) == 0 || f.ranges[0].through != nil) {
-			f.key = k
-		}
+	if known := s.tables[oid]; known != nil && !f.follow(known) {
+		return errs.New(errs.StateCorrupt, "stored copy of table %d: it has no column %d", oid, c.Key)
 	}
 	s.setFilter(oid, f)
 	return nil
@@ -603,12 +638,7 @@ func (s *Source) settle(position pg.LSN) error {
 			delete(s.copies, oid)
 			state = append(state, liveCopyState(oid, nil))
 		}
-		for id := range s.copy.done {
-			if strings.HasPrefix(id, strconv.FormatUint(uint64(oid), 10)+"/") {
-				delete(s.copy.done, id)
-				state = append(state, dataflow.StateChange{Key: doneKey + id})
-			}
-		}
+		state = append(state, s.forgetRanges(oid)...)
 	}
 	if len(state) == 0 {
 		return nil

@@ -79,7 +79,7 @@ func (s *Source) keepsName(t pg.TableName) bool {
 // the catalog has.
 func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.RelationMsg, error) {
 	name := pg.TargetName{Schema: namespace, Name: m.Name}
-	if s.reader == nil || s.reader.inBlock || s.reader.inTx && s.reader.skip || s.tables[m.ID].name() == name {
+	if s.reader == nil || s.reader.inBlock || s.tables[m.ID].name() == name {
 		return m, nil
 	}
 	present, err := s.clearName(m.ID, name)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
@@ -89,6 +90,25 @@ type relation struct {
 // row, or will.
 type rowFilter interface {
 	drop(xid uint32, img changelog.Image) (bool, error)
+	// dropAll is drop for what concerns the whole table. emptied is what a TRUNCATE does to the copy: it empties all of the
+	// table, or the ranges that did not see it; key is the place of their key among the columns.
+	dropAll(xid uint32) bool
+	emptied(xid uint32) (whole bool, key int, rest []keyRange)
+}
+
+// keyRange is what lies above after and not above through; nil bounds are open.
+type keyRange struct{ after, through *int64 }
+
+// chunk has the target empty the range.
+func (k keyRange) chunk(rel *changelog.Relation, key int) *dataflow.Chunk {
+	c := &dataflow.Chunk{Rel: rel, Replace: true, Key: []string{rel.Columns[key].Name}}
+	if k.after != nil {
+		c.After = []string{strconv.FormatInt(*k.after, 10)}
+	}
+	if k.through != nil {
+		c.Through = []string{strconv.FormatInt(*k.through, 10)}
+	}
+	return c
 }
 
 // A batch is sent at the first commit past batchGoal bytes, and in any case past batchMax.
@@ -393,7 +413,7 @@ func (r *reader) restart() error {
 func (r *reader) holds(id uint32) bool { return r.final < r.ahead[id] }
 
 func (r *reader) relation(m *pgoutput.RelationMsg) error {
-	if r.inTx && r.ahead != nil && r.holds(m.ID) {
+	if r.inTx && (r.skip || r.ahead != nil && r.holds(m.ID)) {
 		r.describe(m) // an older shape than the one that is stored, perhaps: looked at when a row of it counts
 		return nil
 	}
@@ -411,7 +431,7 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 		if r.inBlock {
 			xid = r.block
 		}
-		if old, err := f.drop(xid, nil); err == nil && old {
+		if f.dropAll(xid) {
 			r.rels[m.ID], r.last = &relation{msg: m, filter: f}, nil // the next description takes the filter over
 			return nil
 		}
@@ -432,7 +452,7 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 	}
 	r.rels[m.ID] = rel
 	r.last = nil
-	if change == nil || r.skip && r.inTx {
+	if change == nil {
 		return r.relations.takeNames()
 	}
 	if r.inBlock {
@@ -452,6 +472,7 @@ func (r *reader) truncate(m *pgoutput.Message) error {
 		return nil
 	}
 	var tr changelog.Truncate
+	var parts []*dataflow.Chunk // of tables whose copy saw the truncate in part
 	for _, id := range m.Relations {
 		if r.ahead != nil && r.holds(id) {
 			tr.ByDelete = true // the others' TRUNCATE would be refused where this one refers to them
@@ -465,22 +486,31 @@ func (r *reader) truncate(m *pgoutput.Message) error {
 			continue
 		}
 		if rel.filter != nil {
-			if drop, err := rel.filter.drop(r.xid, nil); err != nil || drop {
-				if err != nil {
-					return err
-				}
+			whole, key, rest := rel.filter.emptied(r.xid)
+			for _, part := range rest {
+				parts = append(parts, part.chunk(rel.rel, key))
+			}
+			if !whole {
 				tr.ByDelete = true
 				continue
 			}
 		}
 		tr.Relations = append(tr.Relations, rel.rel)
 	}
-	if len(tr.Relations) == 0 {
+	if len(tr.Relations) == 0 && len(parts) == 0 {
 		return nil
 	}
 	tr.Cascade, tr.RestartIdentity = m.Cascade, m.RestartIdentity
 	if err := r.flush(); err != nil {
 		return err
+	}
+	for _, part := range parts {
+		if err := r.emit(dataflow.Message{Kind: dataflow.KindChunk, Chunk: part}); err != nil {
+			return err
+		}
+	}
+	if len(tr.Relations) == 0 {
+		return nil
 	}
 	return r.emit(dataflow.Message{Kind: dataflow.KindTruncate, Truncate: &tr})
 }

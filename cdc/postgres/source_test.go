@@ -30,7 +30,7 @@ func TestKeepaliveInsideTransaction(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &Source{ctx: context.Background(), out: make(chan dataflow.Message, 10), consistent: true,
-				filters: map[uint32]*tableFilter{1: {key: -1, ranges: []filterRange{{view: &view, high: 100}}}}}
+				filters: map[uint32]*tableFilter{1: {ranges: []filterRange{{view: &view, high: 100}}}}}
 			s.reader = &reader{inTx: c.inTx, inBlock: c.inBlock, open: c.open, emit: s.send, rels: map[uint32]*relation{}}
 			if err := s.keepalive(200); err != nil {
 				t.Fatal(err)
@@ -88,7 +88,7 @@ func TestAnotherCopyWaits(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else {
-				s.filters[7] = &tableFilter{key: -1, ranges: []filterRange{{view: &snapshot.View{Xmin: 5, Xmax: 5}, high: 100}}}
+				s.filters[7] = &tableFilter{ranges: []filterRange{{view: &snapshot.View{Xmin: 5, Xmax: 5}, high: 100}}}
 			}
 			s.copies[7] = s.anotherCopy(7)
 			if !reflect.DeepEqual(*s.copies[7], c.want) {

@@ -93,7 +93,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if namespace == "" {
 		namespace = "pg_catalog"
 	}
-	if s.reader != nil && !s.opts.Includes(namespace, m.Name) && !(s.reader.inTx && s.reader.skip) {
+	if s.reader != nil && !s.opts.Includes(namespace, m.Name) {
 		if s.reader.inBlock {
 			return nil, nil, nil, ErrWriteAheadRefused
 		}
@@ -157,6 +157,14 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	state := []dataflow.StateChange{now.state(m.ID)}
 	if slices.Contains(s.again, m.ID) {
 		state = append(state, liveCopyState(m.ID, s.anotherCopy(m.ID)))
+	}
+	if f := s.filters[m.ID]; f != nil && !f.follow(now) {
+		anew, err := s.beginAnew(m.ID)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		state = append(state, anew...)
+		r.filter = s.filters[m.ID]
 	}
 	return r, change, state, nil
 }

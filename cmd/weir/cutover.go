@@ -60,10 +60,18 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			}
 		})
 		if err == nil && !report.Ready {
-			return cli.No("the target is not ready: see the warnings above; --force goes on although somebody may write")
+			return cli.No("the target is not ready: " + notReady(report.Steps[len(report.Steps)-1], c.Bool("force")))
 		}
 		return err
 	})
+}
+
+// notReady says what stood in the way, which is the last step, and whether anything helps.
+func notReady(s cutoverStep, forced bool) string {
+	if s.Name == "writes" && !forced {
+		return s.Says + "; --force goes on all the same, unless a check is fatal"
+	}
+	return s.Says + ", see the warning above"
 }
 
 func stepLine(c *cli.Call, s cutoverStep) string {

@@ -55,7 +55,11 @@ func (p *program) debugRecords(_ context.Context, c *cli.Call) error {
 			break
 		}
 		if err != nil {
-			damaged = errs.New(errs.StateCorrupt, "%s, offset %d: %v", c.Arg(0), offset, err).Because(err)
+			e := errs.New(errs.StateCorrupt, "%s, offset %d: %v", c.Arg(0), offset, err).Because(err)
+			if offset == 0 {
+				e.WithHint("it may be a file of another kind: raft's log is read by weir debug raft STATE")
+			}
+			damaged = e
 			break
 		}
 		rows = append(rows, row)

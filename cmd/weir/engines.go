@@ -131,10 +131,27 @@ func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 	}
 	out := p.API
 	out.Slot, out.Publication, _ = mirror.Names(spec, source.Database(), installation)
+	began, err := slotExists(ctx, e, source, out.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if began {
+		out.Notes = append([]string{"slot " + out.Slot + " is there, so this mirror has begun: started again it goes on from where it was. The rest is the plan of a first start"}, out.Notes...)
+	}
 	if out.Checks, err = (examination{env: e, spec: spec, source: source, target: target, installation: installation, plan: p}).run(ctx); err != nil {
 		return nil, err
 	}
 	return &out, nil
+}
+
+func slotExists(ctx context.Context, e *env.Env, source *pg.Config, slot string) (exists bool, err error) {
+	conn, err := pg.ConnectPgx(ctx, e, source, pg.ConnectOptions{AppName: "weir plan"})
+	if err != nil {
+		return false, errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", source.Server(), err).Because(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", slot).Scan(&exists)
+	return exists, err
 }
 
 // unmatched lists the globs that match no table of the source.

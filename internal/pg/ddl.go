@@ -457,7 +457,7 @@ func (t *Target) ForeignKeys(mirrored map[uint32]*Target) (add []Statement, note
 func (t *Target) whyNotForeignKey(k *Constraint, ref *Target) string {
 	switch {
 	case ref == nil:
-		return Qualified(k.RefSchema, k.RefName) + " is not mirrored"
+		return Qualified(k.RefSchema, k.RefName) + " is not mirrored, or not with all its rows"
 	case !k.Enforced:
 		return "the source does not enforce it"
 	case !k.Validated:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -325,6 +326,7 @@ type running struct {
 	pipe   *worker.Pipe
 	source *cdc.Source
 	rate   rate
+	paces  map[string]*pace // of tables, by their name at the source
 	live   bool
 
 	building atomic.Bool // unique and foreign keys and indexes of the first copy are still owed
@@ -353,6 +355,34 @@ func (r *rate) add(now time.Time, rows, bytes int64) (rowsPerSec, bytesPerSec fl
 		return 0, 0
 	}
 	return float64(rows-first.rows) / d, float64(bytes-first.bytes) / d
+}
+
+// pace is a table's rate. There may be thousands, so that each keeps only the last look and a mean that forgets.
+type pace struct {
+	sample
+	copying            bool
+	rowRate, bytesRate float64
+}
+
+// add takes the table's totals and gives its rates, in rows and bytes a second. Those of the copy and those of the stream
+// are counted apart.
+func (p *pace) add(now time.Time, copying bool, rows, bytes int64) (rowsPerSec, bytesPerSec float64) {
+	d := now.Sub(p.at).Seconds()
+	switch {
+	case p.at.IsZero() || copying != p.copying || rows < p.rows:
+		*p = pace{sample: sample{now, rows, bytes}, copying: copying}
+	case d >= 0.5:
+		keep := math.Exp(-d / 3)
+		if p.rowRate == 0 && p.bytesRate == 0 {
+			keep = 0
+		}
+		p.rowRate = keep*p.rowRate + (1-keep)*float64(rows-p.rows)/d
+		p.bytesRate = keep*p.bytesRate + (1-keep)*float64(bytes-p.bytes)/d
+		if p.sample = (sample{now, rows, bytes}); p.rowRate < 0.05 {
+			p.rowRate, p.bytesRate = 0, 0
+		}
+	}
+	return p.rowRate, p.bytesRate
 }
 
 func (r *running) run(ctx context.Context) error {
@@ -775,9 +805,9 @@ func (r *running) Status() api.PipelineStatus {
 			st.LagBytes = r.source.Lag(pos)
 			st.LagMS = 0
 			switch {
-			case st.LagBytes < 0 || s.LastCommit.IsZero() && s.Written.After(s.LastCommit):
+			case st.LagBytes < 0, s.LastCommit.IsZero() && (s.Written.After(s.LastCommit) || st.LagBytes >= behind):
 				st.LagMS = -1 // nothing with a time of the source's is visible yet
-			case s.Written.After(s.LastCommit), st.LagBytes >= behind && !s.LastCommit.IsZero():
+			case s.Written.After(s.LastCommit), st.LagBytes >= behind:
 				st.LagMS = max(now.Sub(s.LastCommit).Milliseconds(), 0)
 			}
 			// Under load a little is always under way, so what is live is behind only when much is.
@@ -786,15 +816,18 @@ func (r *running) Status() api.PipelineStatus {
 			}
 		}
 	}
-	st.Tables = r.tables(st.Phase)
+	st.Tables = r.tables(now, st.Phase)
 	return st
 }
 
-func (r *running) tables(phase api.Phase) []api.TableStatus {
+func (r *running) tables(now time.Time, phase api.Phase) []api.TableStatus {
 	if r.source == nil {
 		return nil
 	}
 	counts := r.memory.sink.Counts()
+	if r.paces == nil || len(r.paces) > 2*len(counts)+1000 { // names that are gone
+		r.paces = map[string]*pace{}
+	}
 	var out []api.TableStatus
 	for _, t := range r.source.Tables() {
 		ts, tn := r.sel.Route(t.Schema, t.Name)
@@ -811,6 +844,23 @@ func (r *running) tables(phase api.Phase) []api.TableStatus {
 			row.Phase = phase
 		case t.Done:
 			row.Phase = api.PhaseCatchUp
+		}
+		p := r.paces[row.Source]
+		if p == nil {
+			p = &pace{}
+			r.paces[row.Source] = p
+		}
+		if !t.Copying {
+			row.RowsPerSec, _ = p.add(now, false, c.Inserts+c.Updates+c.Deletes, 0)
+		} else {
+			var bytesPerSec float64
+			row.RowsPerSec, bytesPerSec = p.add(now, true, t.Rows, t.Bytes)
+			switch { // both totals are estimates; that of the rows does not count what a table's pages waste
+			case t.EstRows > 0 && row.RowsPerSec > 0:
+				row.ETASeconds = max(int64(float64(t.EstRows-t.Rows)/row.RowsPerSec), 0)
+			case t.EstBytes > 0 && bytesPerSec > 0:
+				row.ETASeconds = max(int64(float64(t.EstBytes-t.Bytes)/bytesPerSec), 0)
+			}
 		}
 		out = append(out, row)
 	}

@@ -160,6 +160,8 @@ func stories() []story {
 		{name: "table closed", src: table, dst: table, as: "CREATEDB", id: "tgt.write", severity: api.SeverityFatal, words: "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"},
 		{name: "somebody else's table", src: table, dst: append([]string{`CREATE ROLE "own er"`}, append(table, `ALTER TABLE "T t" OWNER TO "own er"`)...), as: "CREATEDB",
 			id: "tgt.owner", severity: api.SeverityWarning, words: "does not own"},
+		{name: "a superuser's table", src: table, dst: table, as: "CREATEDB", grant: []string{`GRANT CREATE ON DATABASE %d TO %s; GRANT ALL ON "T t" TO %s`},
+			id: "tgt.owner", severity: api.SeverityWarning, words: "does not own"},
 		{name: "row security", src: table, dst: append(table, `ALTER TABLE "T t" ENABLE ROW LEVEL SECURITY`), as: "CREATEDB", id: "tgt.rls", severity: api.SeverityFatal, words: "row security"},
 		{name: "a view in the way", src: table, dst: []string{`CREATE VIEW "T t" AS SELECT 1`}, id: "tgt.kind", severity: api.SeverityFatal, words: "is not a table", hopeless: true},
 		{name: "column missing", src: table, dst: []string{`CREATE TABLE "T t" (id int PRIMARY KEY)`}, id: "tgt.columns", severity: api.SeverityFatal, words: `lacks column "b" numeric(10,2)`},

@@ -26,6 +26,7 @@ type table struct {
 	lacks   []string // privileges
 	owned   bool
 	owner   string
+	trusted bool // the owner is one that nobody else should be able to act as
 	rls     bool
 	always  []string // triggers that fire for replicas too
 	enabled int      // triggers that fire for an ordinary session
@@ -44,7 +45,8 @@ func (d *doctor) loadTables(ctx context.Context) error {
 	err := d.rows(ctx, "read the target's tables", `
 		SELECT (u.n - 1)::int, c.oid, c.relkind::text, coalesce(has_schema_privilege(s.oid, 'USAGE'), true),
 		       ARRAY(SELECT p FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) p WHERE NOT has_table_privilege(c.oid, p)),
-		       pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)::text, c.relrowsecurity AND row_security_active(c.oid),
+		       pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)::text,
+		       coalesce((SELECT rolsuper FROM pg_roles WHERE oid = c.relowner), false), c.relrowsecurity AND row_security_active(c.oid),
 		       ARRAY(SELECT g.tgname::text FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgenabled IN ('A', 'R') ORDER BY 1),
 		       (SELECT count(*) FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A'))::int,
 		       coalesce(f.n, 0)::int
@@ -57,7 +59,7 @@ func (d *doctor) loadTables(ctx context.Context) error {
 		func(r pgx.Rows) error {
 			var i int
 			t := &table{}
-			if err := r.Scan(&i, &t.oid, &t.kind, &t.usage, &t.lacks, &t.owned, &t.owner, &t.rls, &t.always, &t.enabled, &t.foreign); err != nil {
+			if err := r.Scan(&i, &t.oid, &t.kind, &t.usage, &t.lacks, &t.owned, &t.owner, &t.trusted, &t.rls, &t.always, &t.enabled, &t.foreign); err != nil {
 				return err
 			}
 			t.want = d.opts.Tables[i]
@@ -207,7 +209,11 @@ func (d *doctor) owner(t *table) []api.Check {
 	if t.owned {
 		return nil
 	}
-	return []api.Check{finding(api.SeverityWarning, errs.TargetDDL, t.String(), "GRANT "+pg.Ident(t.owner)+" TO "+pg.Ident(d.server.role)+";",
+	fix := "GRANT " + pg.Ident(t.owner) + " TO " + pg.Ident(d.server.role) + ";"
+	if t.trusted {
+		fix = "ALTER TABLE " + t.sql() + " OWNER TO " + pg.Ident(d.server.role) + ";"
+	}
+	return []api.Check{finding(api.SeverityWarning, errs.TargetDDL, t.String(), fix,
 		"role %s does not own %s: when the source's table changes its shape, the mirror cannot follow", d.server.role, t)}
 }
 
