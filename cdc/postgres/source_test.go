@@ -9,6 +9,7 @@ import (
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/pg"
 )
 
 // TestKeepaliveInsideTransaction: a server answers in the middle of what it sends. When that lets go of a copy's filter,
@@ -116,5 +117,17 @@ func TestAnotherCopyWaits(t *testing.T) {
 				t.Errorf("nothing is noted: %+v", m.State)
 			}
 		})
+	}
+}
+
+// TestReached: a target that has all that was sent has also what came behind without rows, and no target has more than that.
+func TestReached(t *testing.T) {
+	s := &Source{}
+	s.progress.sent.Store(100)
+	s.progress.nothing.Store(150)
+	for at, want := range map[pg.LSN]pg.LSN{40: 40, 99: 99, 100: 150, 120: 150, 160: 160} {
+		if got := s.Reached(at); got != want {
+			t.Errorf("a target at %d has reached %d, want %d", at, got, want)
+		}
 	}
 }

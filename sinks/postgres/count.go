@@ -4,6 +4,7 @@ import "sync/atomic"
 
 // tableCount counts what was applied to one table. Missing are updates and deletes that found no row.
 type tableCount struct {
+	table                              string // schema.name at the target
 	Inserts, Updates, Deletes, Missing atomic.Int64
 }
 

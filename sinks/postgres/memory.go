@@ -37,7 +37,7 @@ func (m *Memory) count(table string) *tableCount {
 	defer m.mu.Unlock()
 	c := m.counts[table]
 	if c == nil {
-		c = &tableCount{}
+		c = &tableCount{table: table}
 		m.counts[table] = c
 	}
 	return c

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -89,8 +90,9 @@ func (t *Target) learn(s *session, err error) error {
 		return err
 	}
 	switch {
-	case s.ahead && (pgErr.Code == "55P03" || pgErr.Code == "40P01" || pgErr.Code == "23505"):
-		// What was written ahead of its commit got in the way of what committed.
+	case s.ahead && slices.Contains([]string{"55P03", "40P01", "23505", "42P01", "42703"}, pgErr.Code):
+		// What was written ahead of its commit got in the way of what committed, or a table that it writes to has gone or
+		// has another name by now: what the source's catalog tells of comes before its place in the log.
 		t.opts.Memory.RefuseWriteAhead(t.env.Clock.Now())
 		return errs.New(errs.TargetConflict, "an open transaction cannot be written ahead: %w", err).Because(err)
 	case pgErr.Code == "23505":

@@ -452,6 +452,15 @@ func (t *Target) wrap(err error) error {
 	if pgErr.Where != "" {
 		e.Detail = strings.TrimSpace(e.Detail + " " + pgErr.Where)
 	}
+	var of *refusal
+	if errors.As(err, &of) && of.of.String() != "" {
+		const enough = 500
+		what := []rune(of.of.String())
+		if len(what) > enough {
+			what = append(what[:enough], '…')
+		}
+		e.Detail = strings.TrimSpace(e.Detail + " in: " + string(what))
+	}
 	return e
 }
 

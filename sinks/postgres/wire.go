@@ -45,8 +45,25 @@ type expectation struct {
 	count *tableCount
 	rows  int64
 	op    statementOp
+	sql   string       // of a statement that is not prepared
 	sync  *pendingSync // set: this is a Sync
 }
+
+// String says what was to be done.
+func (x expectation) String() string {
+	if x.count == nil {
+		return x.sql
+	}
+	return x.op.String() + " " + x.count.table
+}
+
+// refusal is the server's error about one of the statements that were sent.
+type refusal struct {
+	*pgconn.PgError
+	of expectation
+}
+
+func (r *refusal) Unwrap() error { return r.PgError }
 
 type statementOp uint8
 
@@ -56,6 +73,10 @@ const (
 	opUpdate
 	opDelete
 )
+
+func (op statementOp) String() string {
+	return [...]string{"write to", "INSERT INTO", "UPDATE", "DELETE FROM"}[op]
+}
 
 // pendingSync is what the writer knows about a transaction when it sends its Sync.
 type pendingSync struct {
@@ -168,6 +189,7 @@ func (w *wire) execute(x expectation) {
 func (w *wire) statement(sql string, x expectation) {
 	w.parse("", sql)
 	w.bindEnd(w.bindStart("", 0, 0))
+	x.sql = sql
 	w.execute(x)
 }
 
@@ -266,7 +288,11 @@ func (w *wire) receive(f *pgproto3.Frontend) {
 		case *pgproto3.ErrorResponse:
 			e := pgconn.ErrorResponseToPgError(m)
 			if failed == nil {
-				failed = e
+				w.mu.Lock()
+				if failed = e; len(w.mu.expect) > 0 && w.mu.expect[0].sync == nil {
+					failed = &refusal{e, w.mu.expect[0]}
+				}
+				w.mu.Unlock()
 			}
 			if e.Severity == "FATAL" || e.Severity == "PANIC" {
 				fatal(e)

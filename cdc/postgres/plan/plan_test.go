@@ -87,7 +87,11 @@ func (p *pair) make(spec api.MirrorSpec) *plan.Plan {
 
 func (p *pair) prepare(made *plan.Plan) {
 	p.t.Helper()
-	if err := made.Prepare(p.t.Context(), p.conn(p.to)); err != nil {
+	var conns []*pgx.Conn
+	for range min(made.Makers(), 3) {
+		conns = append(conns, p.conn(p.to))
+	}
+	if err := made.Prepare(p.t.Context(), conns...); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -409,6 +413,7 @@ func TestFiveThousandTables(t *testing.T) {
 	}
 	made := p.make(api.MirrorSpec{})
 	done("make", 40*time.Second)
+	p.dst("CREATE TABLE t7 (id int PRIMARY KEY, b text, c int)", "CREATE TABLE t4000 (id int PRIMARY KEY, b text, c int)") // meanwhile
 	p.prepare(made)
 	done("prepare", 90*time.Second)
 	p.prepare(made)
