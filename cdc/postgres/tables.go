@@ -144,10 +144,11 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		return nil, nil, nil, err
 	}
 	change := &changelog.SchemaChange{Steps: steps}
-	if before != nil {
+	// What was described before may have been passed over, or told another name than the table has at the target.
+	if before != nil && before.rel != nil && before.rel.Schema == known.Schema && before.rel.Name == known.Name {
 		change.Old = before.rel
 	} else {
-		change.Old = &changelog.Relation{ID: m.ID, Version: known.Version, Schema: known.Schema, Name: known.Name, Columns: s.oldColumns(known)}
+		change.Old = s.describedAs(m.ID, known)
 	}
 	r.rel = s.relationOf(m, namespace, now.Version)
 	change.New = r.rel

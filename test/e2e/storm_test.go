@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -487,6 +488,9 @@ func (s *storm) settle() {
 	})
 }
 
+// hashed is the end of an index's name where another table's index had the name.
+var hashed = regexp.MustCompile(`_[0-9a-f]{8}\b`)
+
 // requireBuilt looks for indexes and constraints that are missing without a word.
 func (s *storm) requireBuilt() {
 	s.t.Helper()
@@ -505,6 +509,9 @@ func (s *storm) requireBuilt() {
 		`SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 'shop'))` + where,
 	} {
 		have := s.dst.query(s.t, strings.TrimSuffix(sql, where))
+		for i := range have {
+			have[i][0] = hashed.ReplaceAllString(have[i][0], "")
+		}
 		for _, row := range s.src.query(s.t, sql+" ORDER BY 1") {
 			if !slices.ContainsFunc(have, func(h []string) bool { return h[0] == row[0] }) {
 				missing = append(missing, row[0])
