@@ -144,7 +144,11 @@ func (d *driver) step() ([]action, state, bool) {
 		case waiting:
 			d.log.Warn("pipeline failed and will be started again", "error", s.failure, "attempt", s.attempts)
 		case failed:
-			d.log.Error("pipeline failed and waits for the user", "error", s.failure)
+			detail := ""
+			if e, ok := errs.As(s.failure); ok {
+				detail = e.Detail
+			}
+			d.log.Error("pipeline failed and waits for the user", "error", s.failure, "detail", detail)
 		}
 	}
 	if s.state != starting && s.state != running && s.state != stopping {

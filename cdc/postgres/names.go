@@ -76,7 +76,7 @@ func (s *Source) keepsName(t pg.TableName) bool {
 }
 
 // makeWay clears the name that m gives its table, if another mirrored table has it. It returns m, or m with the name that
-// the catalog has.
+// the catalog has; nil if that has no such table any more.
 func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.RelationMsg, error) {
 	name := pg.TargetName{Schema: namespace, Name: m.Name}
 	if s.reader == nil || s.reader.inBlock || s.tables[m.ID].name() == name {
@@ -88,7 +88,7 @@ func (s *Source) makeWay(m *pgoutput.RelationMsg, namespace string) (*pgoutput.R
 	}
 	own, exists := present[m.ID]
 	if !exists {
-		own = s.tables[m.ID].name() // dropped since
+		return nil, nil // dropped since, and let go with the others
 	}
 	if own == name {
 		return m, nil
@@ -111,6 +111,9 @@ func (s *Source) clearName(oid uint32, name pg.TargetName) (map[uint32]pg.Target
 	present, err := s.presentNames()
 	if err != nil {
 		return nil, err
+	}
+	if _, exists := present[oid]; !exists {
+		oid = 0 // the name that it has is perhaps another's by now, too
 	}
 	return present, s.clearNames(present, oid)
 }

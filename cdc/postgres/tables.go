@@ -99,9 +99,13 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		}
 		return &relation{msg: m}, nil, nil, s.leave(m.ID)
 	}
+	described := m
 	m, err := s.makeWay(m, namespace)
 	if err != nil {
 		return nil, nil, nil, err
+	}
+	if m == nil {
+		return &relation{msg: described}, nil, nil, nil
 	}
 	if m.Namespace != "" {
 		namespace = m.Namespace
