@@ -45,6 +45,7 @@ type reader struct {
 	block, sub uint32
 	inBlock    bool
 	open       map[uint32]bool
+	told       map[uint32][]*pgoutput.RelationMsg // descriptions that came in them
 
 	// stale holds descriptions that came before our place in a shared stream. They say how later rows are to be read,
 	// but nothing about when a shape changed: each is looked at when its table's next row comes.
@@ -174,6 +175,12 @@ func (r *reader) step(payload []byte) error {
 		if r.repeat > 0 {
 			return nil // heard the first time, and perhaps changed since within the transaction
 		}
+		if r.inBlock {
+			if r.told == nil {
+				r.told = map[uint32][]*pgoutput.RelationMsg{}
+			}
+			r.told[r.block] = append(r.told[r.block], m.Relation)
+		}
 		return r.relation(m.Relation)
 	case pgoutput.Truncate:
 		if r.inBlock {
@@ -205,6 +212,7 @@ func (r *reader) step(payload []byte) error {
 		}
 		if m.SubXid == m.Xid {
 			delete(r.open, m.Xid)
+			delete(r.told, m.Xid)
 		}
 		return r.emit(dataflow.Message{Kind: dataflow.KindOpenAbort, Tx: m.Xid, Sub: m.SubXid})
 	case pgoutput.StreamCommit:
@@ -253,7 +261,9 @@ func (r *reader) commitOpen(m *pgoutput.Message) error {
 	if !r.open[m.Xid] {
 		return errs.New(errs.SourceProtocol, "transaction %d ended and had not begun", m.Xid)
 	}
+	told := r.told[m.Xid]
 	delete(r.open, m.Xid)
+	delete(r.told, m.Xid)
 	if pg.LSN(m.EndLSN) <= r.position {
 		return r.emit(dataflow.Message{Kind: dataflow.KindOpenAbort, Tx: m.Xid, Sub: m.Xid})
 	}
@@ -265,7 +275,33 @@ func (r *reader) commitOpen(m *pgoutput.Message) error {
 	if r.delivered != nil {
 		r.delivered(m.Xid)
 	}
-	return r.emit(dataflow.Message{Kind: dataflow.KindOpenCommit, Tx: m.Xid, Boundary: true, State: positionState(r.position), Commit: r.commit})
+	if err := r.emit(dataflow.Message{Kind: dataflow.KindOpenCommit, Tx: m.Xid, Boundary: true, State: positionState(r.position), Commit: r.commit}); err != nil {
+		return err
+	}
+	return r.tellAgain(m.Xid, told)
+}
+
+// tellAgain looks at descriptions once more when their transaction has committed. Before, the catalog did not show what it
+// did, and a column that is another one under the same description is told by nothing else.
+func (r *reader) tellAgain(xid uint32, told []*pgoutput.RelationMsg) error {
+	r.inTx, r.xid = true, xid
+	changed := false
+	for _, m := range told {
+		anew, err := r.relations.renewed(m.ID)
+		if err != nil {
+			return err
+		}
+		if anew {
+			changed = true
+			if err := r.relation(m); err != nil {
+				return err
+			}
+		}
+	}
+	if r.inTx = false; !changed {
+		return nil
+	}
+	return r.emit(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: positionState(r.position)})
 }
 
 // flushOpen sends the rows gathered for the block's current subtransaction.
@@ -406,6 +442,7 @@ func (r *reader) restart() error {
 		}
 	}
 	clear(r.open)
+	clear(r.told)
 	return nil
 }
 

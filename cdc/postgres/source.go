@@ -50,7 +50,7 @@ type Options struct {
 	// CopyText says which tables are to be copied as text, because the target's columns have other types.
 	CopyText func(schema, table string) bool
 	NoCopy   bool // snapshot.mode never: stream only
-	// Join makes at the target what tables that join need: schemas, extensions, types.
+	// Join makes at the target what tables that join, or get columns of other types, need: schemas, extensions, types.
 	Join func(ctx context.Context, tables []uint32) error
 	// Prepare makes the target's tables before the first copy; snapshot shows them as the copy will read them. A table
 	// that is there and not among them joins later.
@@ -110,6 +110,7 @@ type Source struct {
 	waiting    map[uint32]bool // new tables that do not join yet; the user was told
 	nextChunk  time.Time
 	moving     []moved  // tables that made way for another's name
+	seen       uint32   // the transaction at hand, once the catalog shows it
 	again      []uint32 // tables whose rows changed without a word in the log: to be copied again
 	position   pg.LSN
 	ahead      map[uint32]pg.LSN // tables that the target has further than position

@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
 	"github.com/weirstream/weir/cdc/postgres/selection"
+	"github.com/weirstream/weir/cdc/snapshot"
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/errs"
@@ -93,10 +95,13 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if namespace == "" {
 		namespace = "pg_catalog"
 	}
+	if s.reader != nil && s.reader.inBlock && known.next(m, namespace) != nil {
+		return nil, nil, nil, ErrWriteAheadRefused // nobody else sees it before that commits, nor does the catalog show it
+	}
+	if err := s.visible(); err != nil {
+		return nil, nil, nil, err
+	}
 	if s.reader != nil && !s.opts.Includes(namespace, m.Name) {
-		if s.reader.inBlock {
-			return nil, nil, nil, ErrWriteAheadRefused
-		}
 		return &relation{msg: m}, nil, nil, s.leave(m.ID)
 	}
 	described := m
@@ -130,6 +135,11 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		return nil, nil, nil, err
 	}
 	if now != nil {
+		if s.opts.Join != nil && s.usersType(known, now) {
+			if err := s.opts.Join(s.ctx, []uint32{m.ID}); err != nil {
+				return nil, nil, nil, err
+			}
+		}
 		err = s.align(m, known, now, namespace, attrs)
 	} else {
 		if now = known.renewed(attrs); now == nil {
@@ -174,6 +184,13 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	return r, change, state, nil
 }
 
+// usersType tells whether a column has a type that no column had and that users make: the target may not have it.
+func (s *Source) usersType(known, now *tableShape) bool {
+	return slices.ContainsFunc(now.Columns, func(c columnShape) bool {
+		return s.types[c.TypeOID][0] != "pg_catalog" && !slices.ContainsFunc(known.Columns, func(k columnShape) bool { return k.TypeOID == c.TypeOID })
+	})
+}
+
 // filterOf implements relationSource.
 func (s *Source) filterOf(id uint32) rowFilter {
 	if f := s.filters[id]; f != nil {
@@ -188,8 +205,46 @@ func (s *Source) renewed(oid uint32) (bool, error) {
 	if known == nil {
 		return false, nil
 	}
+	if err := s.visible(); err != nil {
+		return false, err
+	}
 	attrs, err := s.attributes(oid, false)
 	return err == nil && known.renewed(attrs) != nil, err
+}
+
+// visibleWait bounds the wait for a transaction that is in the log and that nobody sees yet: a standby on which its commit
+// waits may be away for long, and may wait for us.
+const visibleWait = 10 * time.Second
+
+// visible waits until the catalog shows what the transaction at hand did. The server sends a transaction when its commit is
+// in the log, which is a moment before others see it, and longer if the commit waits for a standby.
+func (s *Source) visible() error {
+	if s.reader == nil || !s.reader.inTx || s.reader.xid == s.seen || s.standby {
+		return nil // a standby sends what it has applied
+	}
+	begin := s.env.Clock.Now()
+	for {
+		var text string
+		if err := s.ctl.QueryRow(s.ctx, "SELECT "+s.currentSnapshot()).Scan(&text); err != nil {
+			return s.lost(err)
+		}
+		view, err := snapshot.ParseView(text)
+		if err != nil {
+			return err
+		}
+		if view.Sees(s.reader.xid, false) {
+			break
+		}
+		if s.env.Clock.Now().Sub(begin) > visibleWait {
+			s.env.Log.Warn("the catalog does not show a transaction that is in the log; its commit waits, perhaps for a standby", "xid", s.reader.xid)
+			break
+		}
+		if err := s.env.Clock.Sleep(s.ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	s.seen = s.reader.xid
+	return nil
 }
 
 // reshapes implements relationSource.
