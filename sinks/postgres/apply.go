@@ -595,29 +595,33 @@ func (c *column) cast() string {
 	return c.elemName
 }
 
-// truncate empties tables in one statement, after what is pending for them is dropped: it would be emptied anyway.
+// truncate empties tables in one statement, after what is pending for them is dropped: it would be emptied anyway. A foreign
+// key of yet another table would forbid it; at the source there is none, or none any more, and the rows are deleted.
 func (a *applier) truncate(tables []*table, tr *changelog.Truncate) {
 	a.begin()
-	var names []string
+	var names, regs, deletes []string
 	for _, t := range tables {
 		t.buf.reset()
 		name := t.qualified()
+		regs = append(regs, "to_regclass("+pg.Literal(name)+")")
 		if t.spec.Kind != 'p' {
 			name = "ONLY " + name
 		}
-		names = append(names, name)
-		if tr.ByDelete {
-			a.w.statement("DELETE FROM "+name, expectation{})
-		}
+		names, deletes = append(names, name), append(deletes, "DELETE FROM "+name)
 	}
 	if tr.ByDelete {
+		for _, sql := range deletes {
+			a.w.statement(sql, expectation{})
+		}
 		return
 	}
 	sql := "TRUNCATE " + strings.Join(names, ", ")
 	if tr.RestartIdentity {
 		sql += " RESTART IDENTITY"
 	}
-	a.w.statement(sql, expectation{})
+	list := strings.Join(regs, ", ")
+	a.w.statement("DO $weir_truncate$ BEGIN IF EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid IN ("+list+") AND conrelid NOT IN ("+list+")) THEN "+
+		strings.Join(deletes, "; ")+"; ELSE "+sql+"; END IF; END $weir_truncate$", expectation{})
 }
 
 // clearRange empties the key range that a chunk replaces.

@@ -69,6 +69,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 			return err
 		}
 	}
+	t.settleChecks(old)
 	spec := (&shape{*old.spec}).clone()
 	from := [2]string{old.schema, old.name}
 	if change.Old != nil {
@@ -269,6 +270,7 @@ func (t *Target) stepAside(ctx context.Context, rel *changelog.Relation) error {
 	if err != nil || tab == nil {
 		return err
 	}
+	t.settleChecks(tab)
 	name := asideName(rel.ID, tab.name)
 	t.ddl("ALTER TABLE " + tab.qualified() + " RENAME TO " + pg.Ident(name))
 	t.freed[[2]string{tab.schema, tab.name}] = true
@@ -278,6 +280,7 @@ func (t *Target) stepAside(ctx context.Context, rel *changelog.Relation) error {
 
 func (t *Target) dropTable(rel *changelog.Relation, schema, name string) error {
 	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
+		t.settleChecks(&table{schema: schema, name: name})
 		for _, sql := range DropTable(pg.TargetName{Schema: schema, Name: name}) {
 			t.ddl(sql)
 		}

@@ -270,6 +270,7 @@ func (t *Target) write(ctx context.Context, m dataflow.Message) error {
 			}
 		}
 		if len(tables) > 0 {
+			t.settleChecks(tables...)
 			t.app.truncate(tables, m.Truncate)
 		}
 		return nil

@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/weirstream/weir/internal/pg"
+	testenv "github.com/weirstream/weir/test/env"
 )
 
 // TestException: with schema.change.behavior=exception every change of a table stops the mirror, and it goes on when the
@@ -97,14 +100,17 @@ func TestNotYet(t *testing.T) {
 
 // TestDropsReferenced: a table goes to which a foreign key points, with the table of that key or without it.
 func TestDropsReferenced(t *testing.T) {
-	for name, sql := range map[string]string{"alone": `DROP TABLE parent CASCADE`, "with its child": `DROP TABLE parent, child`} {
+	for name, sql := range map[string]string{"alone": `DROP TABLE parent CASCADE`, "with its child": `DROP TABLE parent, child`,
+		"and the parent is emptied": `DROP TABLE child; TRUNCATE parent`, "or its key only": `ALTER TABLE child DROP CONSTRAINT child_parent_fkey; TRUNCATE parent`} {
 		t.Run(name, func(t *testing.T) {
 			src, dst := pair(t, 15, 15)
-			src.exec(t, `CREATE TABLE parent(id int PRIMARY KEY)`, `CREATE TABLE child(id int PRIMARY KEY, parent int REFERENCES parent)`, `CREATE TABLE stays(id int PRIMARY KEY)`)
+			src.exec(t, `CREATE TABLE parent(id int PRIMARY KEY)`, `CREATE TABLE child(id int PRIMARY KEY, parent int REFERENCES parent)`, `CREATE TABLE stays(id int PRIMARY KEY)`,
+				`INSERT INTO parent VALUES (1), (2)`, `INSERT INTO child VALUES (1, 1)`)
 			m := newMirror(t, src, dst, "public.*")
 			m.start()
 			m.caughtUp()
-			src.exec(t, sql)
+			src.exec(t, sql, `INSERT INTO stays VALUES (1)`)
+			m.caughtUp()
 			requireEqual(t, src, dst)
 		})
 	}
@@ -138,4 +144,43 @@ func TestFirstMistake(t *testing.T) {
 	m.start()
 	m.caughtUp()
 	requireEqual(t, src, dst)
+}
+
+// TestForeignKeysAct: a role that may not be a replica has the target's foreign keys checked. Rows whose checks wait for the
+// end of the epoch must not keep it from altering or emptying tables.
+func TestForeignKeysAct(t *testing.T) {
+	src := newDB(t, source(t, 15), "src")
+	server := testenv.Postgres(t, 15, testenv.FsyncOff())
+	dst := newDB(t, server, "dst")
+	dst.exec(t, `CREATE ROLE plain LOGIN`, `GRANT CREATE ON DATABASE `+pg.Ident(dst.name)+` TO plain`, `GRANT CREATE ON SCHEMA public TO plain`)
+	src.exec(t, `CREATE TABLE p(id int PRIMARY KEY, v text)`, `CREATE TABLE d(id int PRIMARY KEY, p int REFERENCES p ON DELETE CASCADE)`,
+		`CREATE TABLE e(id int PRIMARY KEY, d int REFERENCES d ON UPDATE CASCADE)`,
+		`INSERT INTO p SELECT i, 'v' FROM generate_series(1, 100) i`, `INSERT INTO d SELECT i, i FROM generate_series(1, 100) i`, `INSERT INTO e SELECT i, i FROM generate_series(1, 50) i`)
+	plain := dst
+	plain.url = server.URLFor("plain", server.Addr(), dst.name)
+	m := newMirror(t, src, plain, "public.*", "--set", "on.missing.row=error")
+	m.start()
+	m.caughtUp()
+	built := func() (bool, string) {
+		got := dst.one(t, `SELECT count(*) FROM pg_constraint WHERE contype = 'f'`)
+		return got == "2", got
+	}
+	eventually(t, waitLimit, "the foreign keys are there", built)
+	m.kill()
+	src.exec(t, `INSERT INTO d VALUES (1000, 1)`, `ALTER TABLE d ADD q int`, `INSERT INTO d VALUES (1001, 2, 3)`,
+		`BEGIN; INSERT INTO e VALUES (1000, 1000); TRUNCATE e; INSERT INTO e VALUES (2000, 1001); COMMIT`,
+		`INSERT INTO p VALUES (1000, 'w')`, `INSERT INTO d VALUES (1002, 1000)`, `ALTER TABLE p RENAME TO pp`, `INSERT INTO pp VALUES (1001, 'x')`,
+		`UPDATE d SET id = 5000 WHERE id = 1001`, `ALTER TABLE e ALTER id TYPE bigint`, `INSERT INTO e VALUES (3000, 5000)`,
+		`BEGIN; INSERT INTO d VALUES (6000, 7); ALTER TABLE d RENAME TO x; ALTER TABLE e RENAME TO d; ALTER TABLE x RENAME TO e; INSERT INTO e VALUES (6001, 8); INSERT INTO d VALUES (6000, 6001); COMMIT`,
+		`DELETE FROM pp WHERE id BETWEEN 60 AND 70`)
+	m.start()
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	m.mustCLI("sources", "refresh", "public.pp", "--yes")
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	src.exec(t, `INSERT INTO pp VALUES (7000, 'z')`, `INSERT INTO e VALUES (7001, 7000)`, `TRUNCATE pp CASCADE`)
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	requireConsistent(t, m)
 }
