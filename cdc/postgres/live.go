@@ -89,9 +89,10 @@ func (s *Source) Refresh(ctx context.Context, patterns []string) error {
 	}
 }
 
-// RefreshLater is Refresh for a Source that does not run: the keys of its stored state without which the tables join anew
-// at its next start. Nothing of theirs is read before that, since one of their changes may be why it does not run.
-func RefreshLater(state dataflow.State, patterns []string) (forget []string, err error) {
+// RefreshLater is Refresh for a Source that does not run: what has to be stored for it, so that the tables are copied at its
+// next start. Nothing of theirs is read before that, since one of their changes may be why it does not run. With follow
+// the target's table is brought to the source's shape then; otherwise the table joins anew, and what is there has to fit.
+func RefreshLater(state dataflow.State, patterns []string, follow bool) (changes []dataflow.StateChange, err error) {
 	if state[liveKey] == nil {
 		return nil, errs.New(errs.PipelineState, "the first copy is not complete").WithHint("it goes on when the pipeline is resumed")
 	}
@@ -104,14 +105,18 @@ func RefreshLater(state dataflow.State, patterns []string) (forget []string, err
 		return nil, err
 	}
 	for _, oid := range oids {
-		forget = append(forget, tableKey(oid), liveCopyState(oid, nil).Key)
+		if follow {
+			changes = append(changes, liveCopyState(oid, &liveCopy{First: true}))
+		} else {
+			changes = append(changes, liveCopyState(oid, nil), dataflow.StateChange{Key: tableKey(oid)})
+		}
 		for key := range state {
 			if strings.HasPrefix(key, fmt.Sprintf("%s%d/", doneKey, oid)) {
-				forget = append(forget, key)
+				changes = append(changes, dataflow.StateChange{Key: key})
 			}
 		}
 	}
-	return forget, nil
+	return changes, nil
 }
 
 // meant are the tables that a user names by patterns; without any, all.
@@ -461,13 +466,24 @@ func (s *Source) catchUpShape(t *pg.Table, c *liveCopy) error {
 		return nil
 	}
 	c.reshaped = 0
+	if known := s.tables[t.OID]; c.First && len(c.Chunks) == 0 {
+		// The target's rows are replaced in any case, and must not be why it refuses the change.
+		if err := s.send(dataflow.Message{Kind: dataflow.KindTruncate, Truncate: &changelog.Truncate{Relations: []*changelog.Relation{s.describedAs(t.OID, known)}}}); err != nil {
+			return err
+		}
+	}
 	rel := s.relationFromSpec(t, s.shapeOf(t))
 	m := &pgoutput.RelationMsg{ID: t.OID, Namespace: t.Schema, Name: t.Name, Identity: t.Identity}
 	for _, col := range rel.Columns {
 		m.Columns = append(m.Columns, pgoutput.Column{Name: col.Name, TypeOID: col.TypeOID, TypeMod: col.TypeMod, Key: col.Key})
 	}
 	delete(s.reader.rels, t.OID) // it may be a description that was passed over
-	if err := s.reader.relation(m); err != nil {
+	err := s.reader.relation(m)
+	if c.First && errs.Is(err, errs.SourceSchemaChange) {
+		delete(s.tables, t.OID) // nobody can tell how it changed; it joins anew, and what the target has must fit
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	// A cut is allowed here, as it is behind every transaction.

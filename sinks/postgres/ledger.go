@@ -204,9 +204,10 @@ func (l *ledger) state(ctx context.Context) (dataflow.State, error) {
 	return state, err
 }
 
-// Note takes keys out of the stored state of a pipeline that does not run, as forget tells from what is stored. The
-// ledger's rows are locked meanwhile, so that a start that comes in between finds either nothing or all of it.
-func Note(ctx context.Context, conn *pgx.Conn, pipeline string, forget func(dataflow.State) (keys []string, err error)) error {
+// Note changes the stored state of a pipeline that does not run, as change tells from what is stored. Where tables are
+// committed in lanes, a value goes to the lane of its table, which tableOf tells by the key. The ledger's rows are locked
+// meanwhile, so that a start that comes in between finds either nothing or all of it.
+func Note(ctx context.Context, conn *pgx.Conn, pipeline string, tableOf func(key string) (uint32, bool), change func(dataflow.State) ([]dataflow.StateChange, error)) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `SELECT sink FROM "_weir"."ledger" WHERE pipeline = $1 ORDER BY sink FOR UPDATE`, pipeline)
 		var sinks []string
@@ -220,7 +221,7 @@ func Note(ctx context.Context, conn *pgx.Conn, pipeline string, forget func(data
 		if err != nil {
 			return fmt.Errorf("lock the ledger: %w", err)
 		}
-		all := dataflow.State{}
+		all, lane := dataflow.State{}, map[uint32]string{}
 		for _, sink := range sinks {
 			l := ledger{conn: tx.Conn(), pipeline: pipeline, sink: sink}
 			state, err := l.state(ctx)
@@ -228,13 +229,30 @@ func Note(ctx context.Context, conn *pgx.Conn, pipeline string, forget func(data
 				return err
 			}
 			maps.Copy(all, state)
+			for key := range state {
+				if table, ok := tableOf(key); ok {
+					lane[table] = sink
+				}
+			}
 		}
-		keys, err := forget(all)
+		changes, err := change(all)
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `DELETE FROM "_weir"."state" WHERE pipeline = $1 AND key = ANY ($2)`, pipeline, keys); err != nil {
-			return fmt.Errorf("store in the ledger: %w", err)
+		for _, c := range changes {
+			if _, err := tx.Exec(ctx, `DELETE FROM "_weir"."state" WHERE pipeline = $1 AND key = $2`, pipeline, c.Key); err != nil {
+				return fmt.Errorf("store in the ledger: %w", err)
+			}
+			if c.Value == nil {
+				continue
+			}
+			sink := sinks[0]
+			if table, ok := tableOf(c.Key); ok && lane[table] != "" {
+				sink = lane[table]
+			}
+			if _, err := tx.Exec(ctx, `INSERT INTO "_weir"."state" VALUES ($1, $2, $3, $4)`, pipeline, sink, c.Key, c.Value); err != nil {
+				return fmt.Errorf("store in the ledger: %w", err)
+			}
 		}
 		return nil
 	})

@@ -129,6 +129,38 @@ func TestLifecycle(t *testing.T) {
 		requireEqual(t, m.src, m.dst)
 	})
 
+	t.Run("refresh gets past a change that the target refused", func(t *testing.T) {
+		for name, c := range map[string]struct{ before, sql, mend []string }{
+			"a view": {[]string{`CREATE VIEW vw AS SELECT v FROM a`}, []string{`ALTER TABLE a ADD q int`, `ALTER TABLE a ALTER v TYPE varchar(9)`, `INSERT INTO a VALUES (5000, '2', 3)`}, []string{`DROP VIEW vw`}},
+			"a row":  {[]string{`INSERT INTO a VALUES (99999, 'no number')`}, []string{`UPDATE a SET v = '1'`, `ALTER TABLE a ALTER v TYPE int USING v::int`, `ALTER TABLE a ADD q int`, `INSERT INTO a VALUES (5000, 2, 3)`}, nil},
+			"a name": {[]string{`ALTER TABLE a ADD w text`}, []string{`ALTER TABLE a RENAME v TO w`, `ALTER TABLE a ADD q int`, `UPDATE a SET q = 4`}, []string{`ALTER TABLE a DROP w`}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				for _, lanes := range []string{"1", "2"} {
+					m := live(t, "--set", "sink.lanes="+lanes)
+					m.stop()
+					m.server()
+					m.caughtUp()
+					m.mustCLI("pipelines", "pause", m.name)
+					m.dst.exec(t, c.before...)
+					m.src.exec(t, c.sql...)
+					m.src.exec(t, `INSERT INTO b VALUES (5000, 'behind it')`)
+					m.mustCLI("pipelines", "resume", m.name)
+					m.failsWith("W4003")
+					m.mustCLI("sources", "refresh", "public.a", "--yes")
+					m.dst.exec(t, c.mend...)
+					m.mustCLI("pipelines", "resume", m.name)
+					m.caughtUp()
+					requireEqual(t, m.src, m.dst)
+					m.src.exec(t, `DELETE FROM a WHERE id < 10`)
+					m.caughtUp()
+					requireEqual(t, m.src, m.dst)
+					m.stop()
+				}
+			})
+		}
+	})
+
 	t.Run("columns that are something else before they are read", func(t *testing.T) {
 		m := live(t)
 		m.src.exec(t, `BEGIN; ALTER TABLE a ADD COLUMN x int DEFAULT 1; UPDATE a SET x = id WHERE id % 2 = 0; ALTER TABLE a RENAME COLUMN x TO y; INSERT INTO a VALUES (5000, 'n', 5); COMMIT`,

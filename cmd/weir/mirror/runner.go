@@ -768,8 +768,14 @@ func (r *Runner) CommandLater(ctx context.Context, p api.Pipeline, c api.Command
 		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", target.Server(), err).Because(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return sink.Note(ctx, conn, p.ID, func(state dataflow.State) ([]string, error) {
-		return cdc.RefreshLater(state, c.Tables)
+	opts, err := options.Resolve(options.Layer{Origin: "pipeline " + p.Name, Values: p.Mirror.Options})
+	if err != nil {
+		return err
+	}
+	behavior := sink.Behavior(opts.Text("schema.change.behavior"))
+	follow := behavior == sink.Evolve || behavior == sink.TryEvolve
+	return sink.Note(ctx, conn, p.ID, cdc.StateTable, func(state dataflow.State) ([]dataflow.StateChange, error) {
+		return cdc.RefreshLater(state, c.Tables, follow)
 	})
 }
 
