@@ -13,14 +13,22 @@ const namePattern = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`
 
 // checkSpec refuses what must never enter the catalog. What the databases think of it is the doctor's matter.
 func checkSpec(m api.MirrorSpec) *errs.Error {
-	if !regexp.MustCompile(namePattern).MatchString(m.Name) {
-		return errs.New(errs.BadFlag, "%q cannot name a pipeline", m.Name).
-			WithHint("use up to 63 letters, digits, underscores, dots and hyphens")
+	if err := CheckName(m.Name); err != nil {
+		return err
 	}
 	if err := checkNoPassword("source", m.Source); err != nil {
 		return err
 	}
 	return checkNoPassword("target", m.Target)
+}
+
+// CheckName refuses what cannot name a pipeline.
+func CheckName(name string) *errs.Error {
+	if regexp.MustCompile(namePattern).MatchString(name) {
+		return nil
+	}
+	return errs.New(errs.BadFlag, "%q cannot name a pipeline", name).
+		WithHint("use up to 63 letters, digits, underscores, dots and hyphens")
 }
 
 // checkNoPassword is the last gate before a secret would be replicated, written to disk and shown.

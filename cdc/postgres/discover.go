@@ -257,7 +257,7 @@ type listedColumn struct {
 // listedColumns reads them. A list does not grow with its table: values of a column that is added later would stay
 // behind without a word.
 func (s *Source) listedColumns(ctx context.Context, conn *pgx.Conn) ([]listedColumn, error) {
-	if s.version < 150000 || s.opts.KeepPublication {
+	if s.version < 150000 {
 		return nil, nil
 	}
 	rows, err := conn.Query(ctx, `SELECT r.prrelid::int8, a.attname, a.attnum = ANY (r.prattrs::int2[])
@@ -303,6 +303,13 @@ func (s *Source) listAnew(columns []listedColumn) error {
 	specs, err := s.present(oids)
 	if specs == nil || err != nil {
 		return err
+	}
+	if s.opts.KeepPublication {
+		// Its owner has to add them; then they are seen to be listed, and the table is copied again.
+		if err := s.covered(s.ctx, specs, false); err != nil {
+			return err
+		}
+		return s.copyAgain(oids)
 	}
 	if err := s.reader.flush(); err != nil {
 		return err

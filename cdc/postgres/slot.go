@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
 )
@@ -184,7 +185,7 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 		return err
 	}
 	if all || s.opts.KeepPublication {
-		return s.covered(ctx, tables)
+		return s.covered(ctx, tables, false)
 	}
 	have := map[uint32]bool{}
 	rows, err := s.ctl.Query(ctx, `SELECT prrelid::int8 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1`, s.opts.Publication)
@@ -208,7 +209,12 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 		if err != nil && err != errTableGone {
 			return errs.New(errs.PublicationMissing, "add tables to publication %q: %w", s.opts.Publication, err).Because(err).WithFix(sql + ";")
 		}
-		return err
+		if err != nil {
+			return err
+		}
+	}
+	if s.reader == nil && !s.resumed {
+		return s.covered(ctx, tables, true) // somebody may have made it beforehand, as the doctor advises
 	}
 	return nil
 }
@@ -259,46 +265,106 @@ func oidsOf(tables []*pg.Table) []uint32 {
 // errTableGone: a table was dropped or renamed between the look at the catalog and its use. Looking again helps.
 var errTableGone = errs.New(errs.SourceStream, "a table was dropped or renamed while the publication was changed")
 
-// covered checks somebody else's publication.
-func (s *Source) covered(ctx context.Context, tables []*pg.Table) error {
-	rows, err := s.ctl.Query(ctx, `SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = $1`, s.opts.Publication)
+// covered refuses a publication that was there before and sends something else than the mirror takes: too little would be
+// lost, and with other row filters than the copy's the target would end up as neither. own: it has weir's name.
+func (s *Source) covered(ctx context.Context, tables []*pg.Table, own bool) error {
+	p, err := pg.LoadPublication(ctx, s.ctl, s.opts.Publication)
 	if err != nil {
 		return s.lost(err)
 	}
-	have := map[[2]string]bool{}
-	var schema, name string
-	if _, err := pgx.ForEachRow(rows, []any{&schema, &name}, func() error { have[[2]string{schema, name}] = true; return nil }); err != nil {
-		return s.lost(err)
+	if p == nil {
+		return errs.New(errs.PublicationMissing, "publication %q is gone from %s", s.opts.Publication, s.opts.Config.Server())
+	}
+	if len(p.Off) > 0 {
+		return errs.New(errs.PublicationMissing, "publication %q leaves out %s", p.Name, strings.Join(p.Off, ", ")).
+			WithFix("ALTER PUBLICATION " + pg.Ident(p.Name) + " SET (publish = 'insert, update, delete, truncate');")
 	}
 	for _, t := range tables {
-		if !have[[2]string{t.Schema, t.Name}] && t.Kind == 'r' {
-			return errs.New(errs.PublicationMissing, "publication %q does not cover %s", s.opts.Publication, t).
-				WithFix("ALTER PUBLICATION " + pg.Ident(s.opts.Publication) + " ADD TABLE " + pg.Qualified(t.Schema, t.Name) + ";")
+		if t.Kind == 'p' && !p.ViaRoot && s.version >= 130000 {
+			return errs.New(errs.PublicationMissing, "publication %q sends changes of %s under the names of its partitions", p.Name, t).
+				WithFix("ALTER PUBLICATION " + pg.Ident(p.Name) + " SET (publish_via_partition_root = true);")
+		}
+		w := s.wanted(t)
+		x, ok := p.Tables[t.OID]
+		if !ok {
+			return s.uncovered(ctx, p, w)
+		}
+		why, err := p.Differs(ctx, s.ctl, w)
+		var ours *pg.ConditionError
+		switch {
+		case errors.As(err, &ours):
+			return errs.New(errs.RowFilterUnsupport, "the filter of %s is refused: %w", t, err).Because(err)
+		case err != nil:
+			return s.lost(err)
+		case why == "" && own && (x.Columns == nil) != (w.List == nil):
+			why = fmt.Sprintf("publication %s names other columns of %s than the mirror takes", p.Name, t)
+		}
+		if why != "" {
+			return s.narrowed(p, w, why)
+		}
+		if !own {
+			s.sent[t.OID] = x.Columns
+		}
+		if known := s.tables[t.OID]; x.Columns != nil && s.live && s.reader == nil && known != nil && s.grown(t, known) {
+			s.copyLater(t.OID) // rows written before the column was listed came without it
 		}
 	}
 	return nil
 }
 
-// publishItem is one table of FOR TABLE, from 15 on with its columns and row filter.
-func (s *Source) publishItem(t *pg.Table) string {
-	item := pg.Qualified(t.Schema, t.Name)
-	if t.Kind != 'p' {
-		item = "ONLY " + item
+// grown tells whether a table that is published with a list of columns has one that is not known yet.
+func (s *Source) grown(t *pg.Table, known *tableShape) bool {
+	return slices.ContainsFunc(t.Columns, func(c pg.Column) bool {
+		return c.Generated == 0 && !s.opts.Excluded(t.Schema, t.Name, c.Name) &&
+			!slices.ContainsFunc(known.Columns, func(k columnShape) bool { return k.Attnum == c.Attnum })
+	})
+}
+
+// uncovered says that a table is not in the publication, unless it is not in the database any more either.
+func (s *Source) uncovered(ctx context.Context, p *pg.Publication, w pg.Wanted) error {
+	var there bool
+	if err := s.ctl.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::oid)`, fmt.Sprint(w.OID)).Scan(&there); err != nil {
+		return s.lost(err)
+	}
+	if !there {
+		return errTableGone
+	}
+	return errs.New(errs.PublicationMissing, "publication %q does not cover %s", p.Name, pg.DottedName(w.Schema, w.Name)).WithFix(p.Repair(w))
+}
+
+func (s *Source) narrowed(p *pg.Publication, w pg.Wanted, why string) error {
+	e := errs.New(errs.PublicationMissing, "%s", why).WithFix(p.Repair(w))
+	switch {
+	case p.Whole(w.Schema):
+		e.WithHint("only a publication FOR TABLE … WHERE (…) has filters; weir doctor writes one")
+	case s.resumed || s.reader != nil:
+		e.WithHint("what was written while the publication was as it is now stays as it was sent: when the mirror runs again, copy the table anew: weir sources refresh '%s'",
+			selection.Quote(pg.TargetName{Schema: w.Schema, Name: w.Name}))
+	}
+	return e
+}
+
+// wanted is what the mirror takes of a table.
+func (s *Source) wanted(t *pg.Table) pg.Wanted {
+	w := pg.Wanted{OID: t.OID, Schema: t.Schema, Name: t.Name, Partitioned: t.Kind == 'p',
+		Excluded: func(column string) bool { return s.opts.Excluded(t.Schema, t.Name, column) }}
+	for _, c := range t.Columns {
+		if c.Generated != 0 {
+			continue
+		}
+		w.Columns, w.Types = append(w.Columns, c.Name), append(w.Types, c.FormattedType)
 	}
 	if s.listed(t) {
-		var cols []string
-		for _, c := range t.Columns {
-			if c.Generated == 0 && !s.opts.Excluded(t.Schema, t.Name, c.Name) {
-				cols = append(cols, pg.Ident(c.Name))
-			}
-		}
-		item += " (" + strings.Join(cols, ", ") + ")"
+		w.List = slices.DeleteFunc(slices.Clone(w.Columns), w.Excluded)
 	}
-	if where := s.opts.Filter(t.Schema, t.Name); where != "" && s.version >= 150000 {
-		item += " WHERE (" + where + ")"
+	if s.version >= 150000 {
+		w.Filter = s.opts.Filter(t.Schema, t.Name)
 	}
-	return item
+	return w
 }
+
+// publishItem is one table of FOR TABLE, from 15 on with its columns and row filter.
+func (s *Source) publishItem(t *pg.Table) string { return s.wanted(t).Item() }
 
 // Drop removes the pipeline's slot and publication. It is idempotent.
 func Drop(ctx context.Context, conn *pgx.Conn, slot, publication string) error {

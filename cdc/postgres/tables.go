@@ -50,14 +50,14 @@ func (t *tableShape) state(oid uint32) dataflow.StateChange {
 }
 
 // shapeOf is the shape of a table as pgoutput will describe it: without generated columns, unless the publication
-// sends them, which weir's does not, and without excluded ones.
+// sends them, which weir's does not, and without those that it leaves out.
 func (s *Source) shapeOf(t *pg.Table) *tableShape {
 	shape := &tableShape{Schema: t.Schema, Name: t.Name, Version: 1}
 	if known := s.tables[t.OID]; known != nil && s.opts.KeepNames {
 		shape.Schema, shape.Name = known.Schema, known.Name
 	}
 	for _, c := range t.Columns {
-		if c.Generated != 0 || s.listed(t) && s.opts.Excluded(t.Schema, t.Name, c.Name) {
+		if c.Generated != 0 || !s.sends(t, c.Name) {
 			continue
 		}
 		shape.Columns = append(shape.Columns, columnShape{Attnum: c.Attnum, Name: c.Name, TypeOID: c.Type.OID, TypeMod: c.Mod})
@@ -65,7 +65,15 @@ func (s *Source) shapeOf(t *pg.Table) *tableShape {
 	return shape
 }
 
-// listed tells whether the publication names the table's columns.
+// sends tells whether the publication sends a column. Somebody else's may send excluded ones, which the target passes over.
+func (s *Source) sends(t *pg.Table, column string) bool {
+	if columns, known := s.sent[t.OID]; known {
+		return columns == nil || slices.Contains(columns, column)
+	}
+	return !s.listed(t) || !s.opts.Excluded(t.Schema, t.Name, column)
+}
+
+// listed tells whether weir's own publication names the table's columns.
 func (s *Source) listed(t *pg.Table) bool {
 	// The server refuses an application's updates when a list lacks a column of the identity.
 	if s.version < 150000 || t.Identity == 'f' {
@@ -77,7 +85,7 @@ func (s *Source) listed(t *pg.Table) bool {
 		}
 	}
 	for _, c := range t.Columns {
-		if s.opts.Excluded(t.Schema, t.Name, c.Name) {
+		if c.Generated == 0 && s.opts.Excluded(t.Schema, t.Name, c.Name) {
 			return true
 		}
 	}
@@ -140,7 +148,11 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 				return nil, nil, nil, err
 			}
 		}
-		err = s.align(m, known, now, namespace, attrs)
+		if s.relisted(known, now, attrs) {
+			err = s.learnList(m.ID)
+		} else {
+			err = s.align(m, known, now, namespace, attrs)
+		}
 	} else {
 		if now = known.renewed(attrs); now == nil {
 			r.rel = s.relationOf(m, namespace, known.Version)
@@ -483,6 +495,54 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 		steps = append(steps, step)
 	}
 	return steps, nil
+}
+
+// relisted tells whether somebody else's publication sends other excluded columns than before and nothing more has
+// changed, and gives now's columns their numbers then. Their order tells nothing: a column that was there all along turns
+// up in front of known ones.
+func (s *Source) relisted(known, now *tableShape, attrs []attribute) bool {
+	if !s.opts.KeepPublication {
+		return false
+	}
+	next := slices.Clone(now.Columns)
+	kept := 0
+	for i := range next {
+		c := &next[i]
+		same := func(k columnShape) bool { return k.Name == c.Name && k.TypeOID == c.TypeOID && k.TypeMod == c.TypeMod }
+		if at := slices.IndexFunc(known.Columns, same); at >= 0 {
+			c.Attnum = known.Columns[at].Attnum
+			kept++
+			continue
+		}
+		at := slices.IndexFunc(attrs, func(a attribute) bool { return a.name == c.Name && a.typ == c.TypeOID && a.mod == c.TypeMod })
+		if at < 0 || !s.opts.Excluded(known.Schema, known.Name, c.Name) {
+			return false
+		}
+		c.Attnum = attrs[at].num
+	}
+	gone := 0
+	for _, k := range known.Columns {
+		if s.opts.Excluded(known.Schema, known.Name, k.Name) && !slices.ContainsFunc(now.Columns, func(c columnShape) bool { return c.Name == k.Name }) {
+			gone++
+		}
+	}
+	if known.Schema != now.Schema || known.Name != now.Name || kept+gone != len(known.Columns) {
+		return false
+	}
+	now.Columns = next
+	return true
+}
+
+// learnList asks which columns of a table are sent.
+func (s *Source) learnList(oid uint32) error {
+	p, err := pg.LoadPublication(s.ctx, s.ctl, s.opts.Publication)
+	if err != nil {
+		return s.lost(err)
+	}
+	if p != nil {
+		s.sent[oid] = p.Tables[oid].Columns
+	}
+	return nil
 }
 
 // copyLater has the table copied again behind the transaction at hand.

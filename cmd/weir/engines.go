@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	cdcdoctor "github.com/weirstream/weir/cdc/postgres/doctor"
 	"github.com/weirstream/weir/cdc/postgres/plan"
@@ -57,7 +58,7 @@ func (x examination) run(ctx context.Context) ([]api.Check, error) {
 		return checks, err
 	}
 	if _, coded := errs.As(target.err); coded && !x.itself && api.Worst(checks) == api.SeverityFatal {
-		return checks, nil // which tables the target needs cannot be told before that is mended
+		target.err = nil // which tables the target needs cannot be told before that is mended
 	}
 	return append(checks, target.checks...), target.err
 }
@@ -72,7 +73,7 @@ func (x examination) ofSource(ctx context.Context, sel *selection.Selection) ([]
 	if x.spec.Options["slot.name"] == "" && known {
 		shared = mirror.SlotName(x.source.Database(), x.installation)
 	}
-	return cdcdoctor.Check(ctx, x.env, x.source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication, Shared: shared,
+	return cdcdoctor.Check(ctx, x.env, x.source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication, Shared: shared, KeepPublication: x.spec.Options["publication.name"] != "",
 		Running: x.itself && x.spec.Options["slot.name"] == ""})
 }
 
@@ -81,12 +82,16 @@ func (x examination) ofTarget(ctx context.Context, sel *selection.Selection) ([]
 	if p == nil {
 		var err error
 		if p, err = plan.Make(ctx, x.env, plan.Request{Spec: x.spec, Source: x.source, Target: x.target, Judged: true}); err != nil {
-			// A target that cannot be reached is a finding of its own doctor.
+			// A target that cannot be reached is a finding of its own doctor. What it says of tables it was not asked.
 			more, terr := sinkdoctor.Check(ctx, x.env, x.target, sinkdoctor.Options{})
-			if terr != nil || api.Worst(more) != api.SeverityFatal {
+			if terr != nil {
 				return nil, err
 			}
-			return more, nil
+			more = slices.DeleteFunc(more, func(c api.Check) bool { return !sinkdoctor.OfServer(c.ID) })
+			if api.Worst(more) == api.SeverityFatal {
+				err = nil
+			}
+			return more, err
 		}
 	}
 	o := sinkdoctor.Options{Types: p.Types, Extensions: p.Extensions, Source: p.SourceIdentity, Selected: sel.Includes,
@@ -131,27 +136,43 @@ func planOf(ctx context.Context, e *env.Env, spec api.MirrorSpec, source, target
 	}
 	out := p.API
 	out.Slot, out.Publication, _ = mirror.Names(spec, source.Database(), installation)
-	began, err := slotExists(ctx, e, source, out.Slot)
+	began, by, err := hasBegun(ctx, e, spec, source, installation)
 	if err != nil {
 		return nil, err
 	}
 	if began {
-		out.Notes = append([]string{"slot " + out.Slot + " is there, so this mirror has begun: started again it goes on from where it was. The rest is the plan of a first start"}, out.Notes...)
+		out.Notes = append([]string{by + " is there, so this mirror has begun: started again it goes on from where it was. The rest is the plan of a first start"}, out.Notes...)
 	}
 	if out.Checks, err = (examination{env: e, spec: spec, source: source, target: target, installation: installation, plan: p}).run(ctx); err != nil {
 		return nil, err
 	}
+	if !began {
+		mirror.OfFirstStart(out.Checks)
+	}
 	return &out, nil
 }
 
-func slotExists(ctx context.Context, e *env.Env, source *pg.Config, slot string) (exists bool, err error) {
+// hasBegun tells whether a mirror was started before, and by what that is seen: its slot, or, while it shares one, the
+// shared slot and the publication of its own.
+func hasBegun(ctx context.Context, e *env.Env, spec api.MirrorSpec, source *pg.Config, installation string) (began bool, by string, err error) {
+	slot, publication, own := mirror.Names(spec, source.Database(), installation)
+	shared := ""
+	if own && spec.Options["slot.name"] == "" {
+		shared = mirror.SlotName(source.Database(), installation)
+	}
 	conn, err := pg.ConnectPgx(ctx, e, source, pg.ConnectOptions{AppName: "weir plan"})
 	if err != nil {
-		return false, errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", source.Server(), err).Because(err)
+		return false, "", errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", source.Server(), err).Because(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", slot).Scan(&exists)
-	return exists, err
+	var there, sharing bool
+	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1),
+		EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $2) AND EXISTS (SELECT FROM pg_publication WHERE pubname = $3)`,
+		slot, shared, publication).Scan(&there, &sharing)
+	if there {
+		return true, "slot " + slot, err
+	}
+	return sharing, "publication " + publication, err
 }
 
 // unmatched lists the globs that match no table of the source.

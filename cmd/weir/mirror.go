@@ -47,6 +47,9 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 		if specs[i].Name == "" {
 			specs[i].Name = mirrorName(specs[i], store)
 		}
+		if err := coordinator.CheckName(specs[i].Name); err != nil {
+			return err
+		}
 	}
 	if c.Bool("dry-run") {
 		return p.plan(ctx, c, e, specs, store, server)

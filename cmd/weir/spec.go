@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/cli"
 	"github.com/weirstream/weir/internal/errs"
@@ -108,6 +109,8 @@ func checkGlob(glob string, parts int) error {
 		return errs.New(errs.BadPattern, "%q has an empty part", glob)
 	case quoted:
 		return errs.New(errs.BadPattern, "%q has an opening quote that is not closed", glob)
+	case got > parts && parts == 2:
+		return errs.New(errs.BadPattern, "%q has %d parts, and tables are named schema.table", glob, got).WithHint("%s", selection.QuoteHint(glob))
 	case got != parts && parts == 2:
 		return errs.New(errs.BadPattern, "%q does not name tables as schema.table", glob).WithHint("public.%s, or *.%s for every schema", glob, glob)
 	case got != parts:
@@ -209,7 +212,7 @@ func difference(a, b api.MirrorSpec) []string {
 	add("excluded columns", equal(a.Exclude, b.Exclude))
 	add("filters", equal(a.Filters, b.Filters))
 	for _, o := range options.All() {
-		add("option "+o.Key, a.Options[o.Key] == b.Options[o.Key])
+		add("option "+o.Key, o.InForce(a.Options) == o.InForce(b.Options))
 	}
 	return out
 }

@@ -331,6 +331,7 @@ func TestMirrorAgain(t *testing.T) {
 	if got := f.calls[1:]; !slices.Equal(got, []string{"resume m"}) {
 		t.Errorf("the second start did %v", got)
 	}
+	f.want(t, 0, append(args, "--set", "snapshot.parallelism=2", "--set", "checkpoint.interval=0")...) // as by default
 	v = f.views["m"]
 	v.Desired = api.WantDeleted
 	f.views["m"], f.calls = v, nil
@@ -454,6 +455,10 @@ func TestMirrorRejects(t *testing.T) {
 		{[]string{"--filter", "public.a"}, "error[W6007]: --filter takes"},
 		{[]string{"--set", "snapshot.mod=never"}, "error[W6004]: there is no option snapshot.mod\n  detail: it comes from --set\n  hint: did you mean snapshot.mode?"},
 		{[]string{"--set", "x"}, "error[W6001]: --set takes key=value"},
+		{[]string{"--tables", "a.b.c.d"}, "error[W6007]: \"a.b.c.d\" has 4 parts, and tables are named schema.table\n  hint: write names that hold a dot in quotes, such as \"a.b\".\"c.d\"\n"},
+		{[]string{"--tables", "a.b.c"}, "error[W6007]: \"a.b.c\" has 3 parts, and tables are named schema.table\n  hint: write a name that holds a dot in quotes: public.\"a.b\", \"a.b\".c\n"},
+		{[]string{"--name", "My mirror"}, "error[W6001]: \"My mirror\" cannot name a pipeline"},
+		{[]string{"--name", "My mirror", "--dry-run"}, "error[W6001]: \"My mirror\" cannot name a pipeline"},
 	} {
 		f.want(t, 2, append([]string{"mirror", "postgres://db/shop", "postgres://copy/shop"}, c.args...)...)
 		if !strings.HasPrefix(f.err.String(), c.says) {

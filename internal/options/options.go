@@ -100,10 +100,19 @@ func (s Set) Get(key string) (value, origin string) {
 	if v, ok := s.values[o.Key]; ok {
 		return v, s.origin[o.Key]
 	}
-	if o.Default == "" {
-		return "", "default"
+	return o.InForce(nil), "default"
+}
+
+// InForce is the option's value where the given ones are stored: its default where none is. So a default that somebody
+// spells out is no other definition.
+func (o Option) InForce(stored map[string]string) string {
+	if v, ok := stored[o.Key]; ok {
+		return v
 	}
-	return o.normal(o.Default), "default"
+	if o.Default == "" {
+		return ""
+	}
+	return o.normal(o.Default)
 }
 
 // Text, Int, Bool, Duration and Size are Get with the type of the key's kind. An unset option without default is the

@@ -30,7 +30,7 @@ type TableName struct {
 	Columns      []string // without generated ones, which the log does not carry
 }
 
-func (t TableName) String() string { return t.Schema + "." + t.Name }
+func (t TableName) String() string { return DottedName(t.Schema, t.Name) }
 
 // Table is one relation as the catalog describes it now, which is not necessarily as older WAL means it.
 type Table struct {
@@ -58,7 +58,7 @@ type Table struct {
 	IdentityKey []string
 }
 
-func (t *Table) String() string { return t.Schema + "." + t.Name }
+func (t *Table) String() string { return DottedName(t.Schema, t.Name) }
 
 // PartitionRoot tells whether the table is partitioned itself and not a partition of another.
 func (t *Table) PartitionRoot() bool { return t.Kind == 'p' && t.Parent == 0 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -215,3 +216,39 @@ type connectErr struct {
 
 func (e *connectErr) Error() string { return e.msg }
 func (e *connectErr) Unwrap() error { return e.err }
+
+// Hinted is the text of an error of Connect, with what helps where its cause tells.
+func Hinted(err error) string {
+	if hint := connectHint(err); hint != "" {
+		return err.Error() + "; " + hint
+	}
+	return err.Error()
+}
+
+func connectHint(err error) string {
+	var refused *pgconn.PgError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &refused):
+		switch refused.Code {
+		case "28P01":
+			return "the role's password in the URL is wrong, or the role does not exist"
+		case "28000":
+			if strings.Contains(refused.Message, "pg_hba.conf") {
+				return "pg_hba.conf of the server has to let this role, database and address in"
+			}
+			return "look for the name of the role, and whether it may log in: ALTER ROLE … LOGIN"
+		case "3D000":
+			return "look for the name of the database in the URL; psql -l lists those of the server"
+		case "53300":
+			return "raise max_connections, or end connections that nobody needs"
+		}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there: look for host and port, whether the server runs, and its listen_addresses"
+	case errors.As(err, &dns):
+		return "look for the name of the host in the URL"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "nothing answers there: look for the address, and for a firewall in between"
+	}
+	return ""
+}

@@ -57,3 +57,14 @@ func withHash(name, of string) string {
 	}
 	return name[:end] + tail
 }
+
+// DottedName is schema.name for people. A part that holds a dot or a quote stands in quotes, as a pattern needs it, so
+// that the two can be told apart.
+func DottedName(schema, name string) string { return dotted(schema) + "." + dotted(name) }
+
+func dotted(part string) string {
+	if strings.ContainsAny(part, `."`) {
+		return Ident(part)
+	}
+	return part
+}

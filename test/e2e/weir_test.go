@@ -431,10 +431,10 @@ func (m *mirror) expected() []string {
 		if schema != "*" {
 			where = "n.nspname = '" + strings.Trim(schema, `"`) + "'"
 		}
-		for _, row := range m.src.query(m.t, `SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		for _, row := range m.src.query(m.t, `SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 			WHERE c.relkind IN ('r','p') AND c.relpersistence = 'p' AND NOT c.relispartition
 			  AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AND `+where) {
-			out = append(out, row[0])
+			out = append(out, pg.DottedName(row[0], row[1]))
 		}
 	}
 	return out

@@ -24,6 +24,8 @@ type Options struct {
 	Selection   *selection.Selection // default: every table
 	Slot        string               // "": not decided yet
 	Publication string               // "": not decided yet
+	// KeepPublication: the user gave the publication by name. What it lacks is not added to it.
+	KeepPublication bool
 	// Running: this pipeline holds the slot now, so an active slot is as it should be.
 	Running bool
 	// Stored is where the pipeline stands; nil for a new one.
@@ -85,8 +87,8 @@ type doctor struct {
 	picked   []pg.TableName
 	left     []selection.Left
 	tables   []table
-	identity *pg.Identity // as a walsender told it; nil when none could be opened
-	pub      publication
+	identity *pg.Identity    // as a walsender told it; nil when none could be opened
+	pub      *pg.Publication // nil: there is none
 }
 
 func (d *doctor) run(ctx context.Context) (err error) {
@@ -99,7 +101,7 @@ func (d *doctor) run(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		d.out.Fatal("pg.connect", errs.SourceUnreachable, "", "%v", err)
+		d.out.Fatal("pg.connect", errs.SourceUnreachable, "", "%s", pg.Hinted(err))
 		return nil
 	}
 	defer func() { _ = d.conn.Close(context.WithoutCancel(ctx)) }()

@@ -179,13 +179,22 @@ type story struct {
 	words    string
 	// repairs is false for what no SQL can repair.
 	hopeless bool
+	another  string // the repair makes this publication, to be given in place of the one at hand
 }
 
 const published = "CREATE PUBLICATION p FOR TABLE t"
 
 func withPublication(o *doctor.Options, _ string) { o.Publication = "p" }
 
+// givenPublication is one that the user named: it has to be as the mirror wants it, for weir adds nothing.
+func givenPublication(o *doctor.Options, _ string) { o.Publication, o.KeepPublication = "p", true }
+
+func onlyEU(table string) api.MirrorSpec {
+	return api.MirrorSpec{Filters: []api.Filter{{Table: table, Where: "r = 'eu'"}}}
+}
+
 func stories() []story {
+	filtered := "CREATE TABLE t (id int, r text, PRIMARY KEY (id, r))"
 	rolled := func(o *doctor.Options, db string) { o.Slot = "weir_" + db }
 	createSlot := "SELECT pg_create_logical_replication_slot('weir_' || current_database(), 'pgoutput')"
 	return []story{
@@ -207,6 +216,18 @@ func stories() []story {
 			id: "pg.publication", severity: api.SeverityFatal, words: "leaves out delete, truncate"},
 		{name: "rows filtered", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY)", published + " WHERE (id > 5)"}, opts: withPublication,
 			id: "pg.publication", severity: api.SeverityFatal, words: "sends only the rows"},
+		{name: "rows not filtered", since: 15, setup: []string{filtered, published}, opts: givenPublication, spec: onlyEU("public.t"),
+			id: "pg.publication", severity: api.SeverityFatal, words: "sends all rows of public.t"},
+		{name: "rows filtered in another way", since: 15, setup: []string{filtered, published + " WHERE (r = 'us')"}, opts: givenPublication, spec: onlyEU("public.t"),
+			id: "pg.publication", severity: api.SeverityFatal, words: "the mirror takes those where r = 'eu'"},
+		{name: "a root not filtered", since: 15, setup: []string{filtered + " PARTITION BY LIST (r)", "CREATE TABLE t1 PARTITION OF t FOR VALUES IN ('eu')", published + " WITH (publish_via_partition_root = true)"},
+			opts: givenPublication, spec: onlyEU("public.t"), id: "pg.publication", severity: api.SeverityFatal, words: "sends all rows of public.t"},
+		{name: "a filter and every table", since: 15, setup: []string{filtered, "CREATE PUBLICATION p FOR ALL TABLES"}, opts: givenPublication, spec: onlyEU("public.t"),
+			id: "pg.publication", severity: api.SeverityFatal, words: "give --set publication.name=p_weir", another: "p_weir"},
+		{name: "a filter and a schema", since: 15, setup: []string{filtered, "CREATE PUBLICATION p FOR TABLES IN SCHEMA public, TABLE t WHERE (r = 'eu')"}, opts: givenPublication, spec: onlyEU("public.t"),
+			id: "pg.publication", severity: api.SeverityFatal, words: "takes every table of schema public", another: "p_weir"},
+		{name: "a table that nobody adds", setup: []string{"CREATE TABLE t (id int PRIMARY KEY)", `CREATE TABLE "u.2" (id int PRIMARY KEY)`, published}, opts: givenPublication,
+			id: "pg.publication", severity: api.SeverityFatal, words: `does not hold public."u.2", and a publication that is given`},
 		{name: "columns left out", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY, a int, b int)", published + " (id, b)"}, opts: withPublication,
 			id: "pg.publication", severity: api.SeverityFatal, words: "leaves out columns of public.t: a"},
 		{name: "partitions published by leaf", since: 13, setup: []string{"CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (9)", published}, opts: withPublication,
@@ -297,6 +318,9 @@ func (st story) run(t *testing.T, s *testenv.Server) {
 		return
 	}
 	repair(t, s, db, found)
+	if st.another != "" {
+		opts.Publication = st.another
+	}
 	if st.id == "pg.select" || st.id == "pg.publication" {
 		// Opening a schema shows what is closed inside.
 		if more := of(t, check(t, url, opts), st.id); more[0].Severity != api.SeverityOK {
@@ -484,6 +508,46 @@ func TestFiltersNeed15(t *testing.T) {
 		"pg.filter", api.SeverityFatal, "needs Postgres 15")
 	if found[0].Code != string(errs.RowFilterUnsupport) {
 		t.Errorf("code %s", found[0].Code)
+	}
+}
+
+// The same condition in other words is the same condition; excluded columns may be sent or not.
+func TestPublicationsThatFit(t *testing.T) {
+	s := server(t, 15)
+	for name, publication := range map[string]string{
+		"as written":        "FOR TABLE t WHERE (r = 'eu')",
+		"in other words":    "FOR TABLE t WHERE (((t.r)) = 'e'||'u'::text)",
+		"without a column":  "FOR TABLE t (id, r, v) WHERE (r = 'eu')",
+		"with it all":       "FOR TABLE t (id, r, v, secret) WHERE (r = 'eu')",
+		"through the root":  "FOR TABLE root WHERE (r = 'eu') WITH (publish_via_partition_root = true)",
+		"a condition on it": "FOR TABLE g WHERE (r = 'eu')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := s.CreateDatabase(t, "src")
+			table := strings.Fields(publication)[2]
+			s.Exec(t, testenv.DatabaseOf(t, url), "CREATE TABLE t (id int, r text, secret text, v text, PRIMARY KEY (id, r))",
+				"CREATE TABLE root (LIKE t, PRIMARY KEY (id, r)) PARTITION BY LIST (r)", "CREATE TABLE leaf PARTITION OF root FOR VALUES IN ('eu')",
+				`CREATE TABLE g ("id" int, r varchar(9) COLLATE "C", d int GENERATED ALWAYS AS (id + 1) STORED, PRIMARY KEY (id, r))`, "CREATE PUBLICATION p "+publication)
+			spec := onlyEU("public." + table)
+			if spec.Tables = []string{"public." + table}; table == "t" {
+				spec.Exclude = []string{"public.t.secret"}
+			}
+			passes(t, check(t, url, doctor.Options{Selection: pick(t, spec), Publication: "p", KeepPublication: true}), "pg.publication")
+		})
+	}
+}
+
+// What cannot be reached comes with what helps.
+func TestHintsOfAFailedConnection(t *testing.T) {
+	s := server(t, 15)
+	for name, c := range map[string]struct{ url, hint string }{
+		"no such database": {s.URL("nowhere"), "the name of the database"},
+		"no such role":     {s.URLFor("nobody_here", s.Addr(), "postgres"), "the name of the role"},
+		"nothing there":    {"postgres://nobody@127.0.0.1:1/x?sslmode=disable", "nothing listens there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fails(t, check(t, c.url, doctor.Options{}), "pg.connect", api.SeverityFatal, c.hint)
+		})
 	}
 }
 

@@ -2,83 +2,26 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
 )
 
-// publication is ours as the catalog has it.
-type publication struct {
-	exists    bool
-	owned     bool
-	all       bool
-	viaRoot   bool
-	generated string // publish_generated_columns: n none, s stored; "" before 18
-	actions   map[string]bool
-	tables    map[[2]string]published
-}
-
-type published struct {
-	// columns are those of an explicit list, else nil. Without one the server names all that there are when it is asked,
-	// which may be more or fewer than a moment before.
-	columns []string
-	filter  string
-}
-
-func (d *doctor) loadPublication(ctx context.Context) error {
-	p := &d.pub
-	p.tables = map[[2]string]published{}
-	err := d.rows(ctx, "read the publication", `
-		SELECT pg_has_role(p.pubowner, 'USAGE'), p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
-		       coalesce((to_jsonb(p) ->> 'pubviaroot')::bool, false), coalesce(to_jsonb(p) ->> 'pubgencols', '')
-		FROM pg_publication p WHERE p.pubname = $1::text`,
-		func(r pgx.Rows) error {
-			var insert, update, del, truncate bool
-			p.exists = true
-			err := r.Scan(&p.owned, &p.all, &insert, &update, &del, &truncate, &p.viaRoot, &p.generated)
-			p.actions = map[string]bool{"insert": insert, "update": update, "delete": del, "truncate": truncate}
-			return err
-		}, d.opts.Publication)
-	if err != nil || !p.exists {
-		return err
-	}
-	return d.rows(ctx, "read the publication's tables", `
-		SELECT t.schemaname::text, t.tablename::text, coalesce(CASE WHEN to_jsonb(r) ->> 'prattrs' IS NOT NULL THEN to_jsonb(t) ->> 'attnames' END, ''),
-		       coalesce(to_jsonb(t) ->> 'rowfilter', '')
-		FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname
-		JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-		LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid WHERE t.pubname = $1::text`,
-		func(r pgx.Rows) error {
-			var name [2]string
-			var columns string
-			var x published
-			if err := r.Scan(&name[0], &name[1], &columns, &x.filter); err != nil {
-				return err
-			}
-			if columns != "" {
-				if err := json.Unmarshal([]byte(columns), &x.columns); err != nil {
-					return fmt.Errorf("read the columns of %s.%s: %w", name[0], name[1], err)
-				}
-			}
-			p.tables[name] = x
-			return nil
-		}, d.opts.Publication)
-}
-
 func (d *doctor) checkPublication(ctx context.Context) error {
 	if d.opts.Publication != "" {
-		if err := d.loadPublication(ctx); err != nil {
+		var err error
+		if d.pub, err = pg.LoadPublication(ctx, d.conn, d.opts.Publication); err != nil {
 			return err
 		}
 	}
-	d.checkCoverage()
+	if err := d.checkCoverage(ctx); err != nil {
+		return err
+	}
 	d.checkViaRoot()
 	d.checkGenerated()
 	return d.checkOrder(ctx)
@@ -97,80 +40,104 @@ func (d *doctor) publishable(byRoot bool) []*table {
 	return out
 }
 
-func (d *doctor) checkCoverage() {
+func (d *doctor) checkCoverage(ctx context.Context) error {
 	const id = "pg.publication"
-	p, byRoot := &d.pub, d.server.version >= 130000
+	p, byRoot := d.pub, d.server.version >= 130000
 	want := d.publishable(byRoot)
-	if !p.exists {
+	if p == nil {
 		d.checkMissingPublication(want)
-		return
+		return nil
 	}
 	var found []api.Check
-	name := pg.Ident(d.opts.Publication)
-	var off []string
-	for _, action := range []string{"insert", "update", "delete", "truncate"} {
-		if !p.actions[action] {
-			off = append(off, action)
-		}
+	if len(p.Off) > 0 {
+		found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, p.Name,
+			"ALTER PUBLICATION "+pg.Ident(p.Name)+" SET (publish = 'insert, update, delete, truncate');",
+			"publication %s leaves out %s", p.Name, strings.Join(p.Off, ", ")))
 	}
-	if len(off) > 0 {
-		found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, d.opts.Publication,
-			"ALTER PUBLICATION "+name+" SET (publish = 'insert, update, delete, truncate');",
-			"publication %s leaves out %s", d.opts.Publication, strings.Join(off, ", ")))
-	}
-	if byRoot && !p.viaRoot {
+	if byRoot && !p.ViaRoot {
 		want = d.publishable(false) // it lists partitions; checkViaRoot has its say
 	}
 	joined := 0
 	for _, t := range want {
-		x, ok := p.tables[[2]string{t.schema, t.name}]
-		if !ok {
-			if p.owned && t.owned && !d.server.recovery {
+		w := d.wanted(t)
+		if _, ok := p.Tables[t.oid]; !ok {
+			why := "role " + d.server.role + " may not add it"
+			switch {
+			case d.opts.KeepPublication:
+				why = "a publication that is given by name is used as it is"
+			case p.Owned && t.owned && !d.server.recovery:
 				joined++ // it is added when the mirror starts
 				continue
 			}
-			found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(),
-				"ALTER PUBLICATION "+name+" ADD TABLE "+t.sql()+";", "publication %s does not hold %s, and role %s may not add it", d.opts.Publication, t, d.server.role))
+			found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(), p.Repair(w), "publication %s does not hold %s, and %s", p.Name, t, why))
 			continue
 		}
-		if c, ok := d.narrowed(t, x); ok {
-			found = append(found, c)
+		why, err := p.Differs(ctx, d.conn, w)
+		var ours *pg.ConditionError
+		if errors.As(err, &ours) {
+			continue // pg.filter tells
 		}
+		if err != nil {
+			return fmt.Errorf("compare the filters of %s: %w", t, err)
+		}
+		if why == "" {
+			continue
+		}
+		fix := p.Repair(w)
+		if fix == "" {
+			another := pg.Shorten(p.Name + "_weir")
+			fix = d.create(another, want) + ";"
+			why += "; make another one and give --set publication.name=" + another
+		}
+		found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(), fix, "%s", why))
 	}
-	d.out.Each(id, found, "publication %s covers the tables; %d of them are added at the start", d.opts.Publication, joined)
+	if d.opts.KeepPublication {
+		d.out.Each(id, found, "publication %s covers the tables", p.Name)
+	} else {
+		d.out.Each(id, found, "publication %s covers the tables; %d of them are added at the start", p.Name, joined)
+	}
+	return nil
 }
 
-// narrowed tells when a table is published with fewer columns or rows than the mirror takes.
-func (d *doctor) narrowed(t *table, x published) (api.Check, bool) {
-	name := pg.Ident(d.opts.Publication)
-	again := "ALTER PUBLICATION " + name + " DROP TABLE " + t.sql() + ";\nALTER PUBLICATION " + name + " ADD TABLE " + t.sql() + ";"
-	if x.filter != "" && d.opts.Selection.Filter(t.schema, t.name) == "" {
-		return finding(api.SeverityFatal, errs.SourcePreflight, t.String(), again,
-			"publication %s sends only the rows of %s where %s", d.opts.Publication, t, x.filter), true
+// wanted is what the mirror takes of a table, as the source publishes it. A partition that is published under its own
+// name has no filter to be compared: with publish_via_partition_root, which it lacks, that of the root counts.
+func (d *doctor) wanted(t *table) pg.Wanted {
+	w := pg.Wanted{OID: t.oid, Schema: t.schema, Name: t.name, Partitioned: t.kind == "p", Columns: t.columns, Types: t.columnTypes,
+		Excluded: func(column string) bool { return d.opts.Selection.Excluded(t.schema, t.name, column) }}
+	if d.server.version < 150000 {
+		return w // neither rows nor columns can be left out
 	}
-	if x.columns == nil {
-		return api.Check{}, false
+	switch {
+	case t.isRoot():
+		w.Filter = d.opts.Selection.Filter(t.schema, t.name)
+	case d.pub != nil:
+		w.Filter = d.pub.Tables[t.oid].Filter
 	}
-	var lacks []string
-	for _, c := range t.columns {
-		if !slices.Contains(x.columns, c) && !d.opts.Selection.Excluded(t.schema, t.name, c) {
-			lacks = append(lacks, c)
-		}
+	// The server refuses an application's updates when a list lacks a column of the identity.
+	if t.identity != "f" && slices.ContainsFunc(t.columns, w.Excluded) && !slices.ContainsFunc(t.key, w.Excluded) {
+		w.List = slices.DeleteFunc(slices.Clone(t.columns), w.Excluded)
 	}
-	if len(lacks) == 0 {
-		return api.Check{}, false
+	return w
+}
+
+// create is the SQL of a publication with all that the mirror takes.
+func (d *doctor) create(name string, want []*table) string {
+	items := make([]string, len(want))
+	for i, t := range want {
+		items[i] = d.wanted(t).Item()
 	}
-	return finding(api.SeverityFatal, errs.SourcePreflight, t.String(), again,
-		"publication %s leaves out columns of %s: %s", d.opts.Publication, t, strings.Join(lacks, ", ")), true
+	sql := "CREATE PUBLICATION " + pg.Ident(name) + " FOR TABLE " + strings.Join(items, ", ")
+	if d.server.version >= 130000 {
+		sql += " WITH (publish_via_partition_root = true)"
+	}
+	return sql
 }
 
 func (d *doctor) checkMissingPublication(want []*table) {
 	const id = "pg.publication"
 	may := d.server.mayCreate && !d.server.recovery
 	var foreign []string
-	var names []string
 	for _, t := range want {
-		names = append(names, t.sql())
 		if !t.owned {
 			foreign = append(foreign, t.String())
 		}
@@ -181,10 +148,7 @@ func (d *doctor) checkMissingPublication(want []*table) {
 		name = pg.Shorten("weir_" + d.server.database)
 		missing, given = "there is no publication yet", "; make it and give --set publication.name="+name
 	}
-	sql := "CREATE PUBLICATION " + pg.Ident(name) + " FOR TABLE " + strings.Join(names, ", ")
-	if d.server.version >= 130000 {
-		sql += " WITH (publish_via_partition_root = true)"
-	}
+	sql := d.create(name, want)
 	switch {
 	case len(want) == 0:
 		d.out.OK(id, "nothing to publish")
@@ -220,7 +184,7 @@ func (d *doctor) checkViaRoot() {
 		d.out.OK(id, "no table is partitioned")
 	case d.server.version < 130000:
 		d.out.Warn(id, errs.SourcePreflight, "", "Postgres 12 publishes partitions one by one (%s): a partition made later has to be added to the publication before rows go into it", listed(roots))
-	case !d.pub.exists || d.pub.viaRoot:
+	case d.pub == nil || d.pub.ViaRoot:
 		d.out.OK(id, "changes of partitions are published under the name of their root")
 	default:
 		d.out.Fatal(id, errs.SourcePreflight, "ALTER PUBLICATION "+pg.Ident(d.opts.Publication)+" SET (publish_via_partition_root = true);",
@@ -237,7 +201,7 @@ func (d *doctor) checkGenerated() {
 		t := &d.tables[i]
 		stored := t.inKey > 0 || t.identity == "f" && t.generated > t.virtual
 		switch {
-		case d.server.version < 180000 || !d.pub.exists:
+		case d.server.version < 180000 || d.pub == nil:
 		case t.identity == "f" && t.virtual > 0:
 			fix := ""
 			if t.primary && !t.deferrable {
@@ -245,7 +209,7 @@ func (d *doctor) checkGenerated() {
 			}
 			found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(), fix,
 				"the replica identity of %s covers a virtual generated column, which cannot be published: UPDATE and DELETE on it fail", t))
-		case stored && d.pub.generated != "s":
+		case stored && d.pub.Generated != "s":
 			found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(),
 				"ALTER PUBLICATION "+pg.Ident(d.opts.Publication)+" SET (publish_generated_columns = stored);",
 				"the replica identity of %s covers a generated column that publication %s leaves out: UPDATE and DELETE on it fail", t, d.opts.Publication))
@@ -259,7 +223,7 @@ func (d *doctor) checkGenerated() {
 func (d *doctor) checkOrder(ctx context.Context) error {
 	const id = "pg.pub_order"
 	var younger bool
-	if d.pub.exists && d.opts.Slot != "" && !d.server.recovery {
+	if d.pub != nil && d.opts.Slot != "" && !d.server.recovery {
 		err := d.conn.QueryRow(ctx, `
 			SELECT EXISTS (SELECT FROM pg_publication p, pg_replication_slots s
 			               WHERE p.pubname = $1::text AND s.slot_name = $2::text AND age(p.xmin) < age(s.catalog_xmin))`,

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +40,7 @@ type table struct {
 }
 
 func (t *table) sql() string    { return pg.Qualified(t.schema, t.name) }
-func (t *table) String() string { return t.schema + "." + t.name }
+func (t *table) String() string { return pg.DottedName(t.schema, t.name) }
 func (t *table) isRoot() bool   { return t.oid == t.root }
 
 func (d *doctor) loadTables(ctx context.Context) (err error) {
@@ -306,7 +305,7 @@ func (d *doctor) checkFilters(ctx context.Context) error {
 				"the filter of %s needs Postgres 15, which can evaluate it while decoding", t))
 			continue
 		}
-		if err := d.explain(ctx, t.columns, t.columnTypes, where, t); err != nil {
+		if err := d.condition(ctx, t, t.columns, t.columnTypes, where); err != nil {
 			if ctx.Err() != nil || d.conn.IsClosed() {
 				return err
 			}
@@ -316,7 +315,7 @@ func (d *doctor) checkFilters(ctx context.Context) error {
 		if t.identity == "f" {
 			continue
 		}
-		if err := d.explain(ctx, t.key, t.keyTypes, where, t); err != nil {
+		if err := d.condition(ctx, t, t.key, t.keyTypes, where); err != nil {
 			if ctx.Err() != nil || d.conn.IsClosed() {
 				return err
 			}
@@ -328,12 +327,7 @@ func (d *doctor) checkFilters(ctx context.Context) error {
 	return nil
 }
 
-// explain plans the condition over a row of the given columns, so that no right to the table is needed.
-func (d *doctor) explain(ctx context.Context, columns, types []string, where string, t *table) error {
-	fields := make([]string, len(columns))
-	for i := range columns {
-		fields[i] = "NULL::" + types[i] + " AS " + pg.Ident(columns[i])
-	}
-	_, err := d.conn.Exec(ctx, fmt.Sprintf("EXPLAIN SELECT FROM (SELECT %s) AS %s WHERE (%s\n)", strings.Join(fields, ", "), pg.Ident(t.name), where))
+func (d *doctor) condition(ctx context.Context, t *table, columns, types []string, where string) error {
+	_, err := pg.Condition(ctx, d.conn, t.name, columns, types, where)
 	return err
 }

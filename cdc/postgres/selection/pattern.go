@@ -126,9 +126,20 @@ func (s *scanner) wrongParts(start int, text string, have, want int) error {
 	case want == 2 && have == 1:
 		return s.fail(start, "write public."+text+", or *."+text+" for every schema", "pattern %s names no schema", text)
 	case want == 2:
-		return s.fail(start, `write a name that holds a dot in quotes: public."a.b"`, "pattern %s has %d parts, want schema.table", text, have)
+		return s.fail(start, QuoteHint(text), "pattern %s has %d parts, want schema.table", text, have)
 	}
 	return s.fail(start, `write schema.table.column, with a name that holds a dot in quotes`, "pattern %s has %d parts, want schema.table.column", text, have)
+}
+
+// QuoteHint is the hint for a pattern with too many dots. Where they can be shared out in several ways, it shows that either
+// part can hold one.
+func QuoteHint(text string) string {
+	parts := strings.Split(text, ".")
+	if len(parts) > 3 && !strings.ContainsAny(text, `"*?[`) {
+		half := len(parts) / 2
+		return `write names that hold a dot in quotes, such as "` + strings.Join(parts[:half], ".") + `"."` + strings.Join(parts[half:], ".") + `"`
+	}
+	return `write a name that holds a dot in quotes: public."a.b", "a.b".c`
 }
 
 // piece reads a wildcard, a quoted text or one plain character.

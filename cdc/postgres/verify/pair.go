@@ -63,7 +63,7 @@ func (v *verifier) pair(ctx context.Context, conns *connections) error {
 	}
 	for _, s := range sources {
 		schema, name := v.r.Selection.Route(s.Schema, s.Name)
-		t := &table{report: api.VerifyTable{Source: s.String(), Target: schema + "." + name}}
+		t := &table{report: api.VerifyTable{Source: s.String(), Target: pg.DottedName(schema, name)}}
 		v.tables = append(v.tables, t)
 		x := found[[2]string{schema, name}]
 		if x == nil {

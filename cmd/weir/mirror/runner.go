@@ -552,17 +552,21 @@ func (r *running) prepare(ctx context.Context) error {
 	if derr != nil {
 		return derr
 	}
-	for i := range checks {
-		// The doctor cannot know whose the rows are where mirrors are at work. They are not ours, who have copied nothing:
-		// another mirror of the same tables, perhaps, from another state directory.
-		if checks[i].ID == "tgt.empty" && checks[i].Severity == api.SeverityWarning {
-			checks[i].Severity = api.SeverityFatal
-		}
-	}
+	OfFirstStart(checks)
 	if refused := Refusal(checks); refused != nil {
 		return refused // it says better than the plan what is wrong
 	}
 	return err
+}
+
+// OfFirstStart judges findings about a mirror that has copied nothing yet. The doctor cannot know whose the rows are where
+// mirrors are at work. They are not this one's: another mirror of the same tables, perhaps, from another state directory.
+func OfFirstStart(checks []api.Check) {
+	for i := range checks {
+		if checks[i].ID == "tgt.empty" && checks[i].Severity == api.SeverityWarning {
+			checks[i].Severity = api.SeverityFatal
+		}
+	}
 }
 
 // brokenOff tells an error of a connection that ended from what a server or weir has to say about the databases.
@@ -838,10 +842,10 @@ func (r *running) tables(now time.Time, phase api.Phase) []api.TableStatus {
 	for _, t := range r.source.Tables() {
 		ts, tn := r.sel.Route(t.Schema, t.Name)
 		row := api.TableStatus{
-			Source: t.Schema + "." + t.Name, Target: ts + "." + tn, Phase: api.PhasePrepare,
+			Source: pg.DottedName(t.Schema, t.Name), Target: pg.DottedName(ts, tn), Phase: api.PhasePrepare,
 			Rows: t.Rows, RowsTotal: t.EstRows, Bytes: t.Bytes, BytesTotal: t.EstBytes, ETASeconds: -1,
 		}
-		c := counts[row.Target]
+		c := counts[ts+"."+tn]
 		row.Inserts, row.Updates, row.Deletes, row.Missing = c.Inserts, c.Updates, c.Deletes, c.Missing
 		switch {
 		case t.Copying:

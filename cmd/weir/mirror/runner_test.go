@@ -4,7 +4,33 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/options"
 )
+
+// TestShares: one stream for several mirrors sends what any of their publications sends. So nobody shares whose publication
+// leaves rows or columns out, or may do so.
+func TestShares(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec api.MirrorSpec
+		want bool
+	}{
+		"plain":                {api.MirrorSpec{}, true},
+		"filtered":             {api.MirrorSpec{Filters: []api.Filter{{Table: "public.a", Where: "r = 'eu'"}}}, false},
+		"columns left out":     {api.MirrorSpec{Exclude: []string{"public.a.v"}}, false},
+		"a publication's name": {api.MirrorSpec{Options: map[string]string{"publication.name": "p"}}, false},
+		"a slot's name":        {api.MirrorSpec{Options: map[string]string{"slot.name": "s"}}, false},
+	} {
+		set, err := options.Resolve(options.Layer{Values: c.spec.Options})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := shares(c.spec, set); got != c.want {
+			t.Errorf("%s: shares = %v", name, got)
+		}
+	}
+}
 
 // TestPace: a table's rate follows what it does, starts anew between copy and stream, and ends at 0.
 func TestPace(t *testing.T) {

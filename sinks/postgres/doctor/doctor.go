@@ -9,6 +9,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -78,7 +79,7 @@ func (d *doctor) run(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		d.out.Fatal("tgt.connect", errs.TargetUnreachable, "", "%v", err)
+		d.out.Fatal("tgt.connect", errs.TargetUnreachable, "", "%s", pg.Hinted(err))
 		return nil
 	}
 	defer func() { _ = d.conn.Close(context.WithoutCancel(ctx)) }()
@@ -90,6 +91,11 @@ func (d *doctor) run(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// OfServer tells whether a check is about the server alone, whatever the tables.
+func OfServer(id string) bool {
+	return slices.Contains([]string{"tgt.connect", "tgt.version", "tgt.recovery", "tgt.connections", "tgt.encoding", "tgt.pooler"}, id)
 }
 
 func finding(severity api.Severity, code errs.Code, object, fix, format string, args ...any) api.Check {

@@ -34,7 +34,7 @@ type table struct {
 }
 
 func (t *table) sql() string    { return t.want.Name.String() }
-func (t *table) String() string { return t.want.Name.Schema + "." + t.want.Name.Name }
+func (t *table) String() string { return pg.DottedName(t.want.Name.Schema, t.want.Name.Name) }
 
 func (d *doctor) loadTables(ctx context.Context) error {
 	var schemas, names []string
