@@ -61,7 +61,7 @@ func (p *program) app(io cli.IO) *cli.App {
 					Examples: []cli.Example{{Line: "weir mirror verify postgres://shop/shop postgres://copy/shop --tables 'public.*'"}},
 					Run:      p.verify},
 				{Name: "cutover", Short: "Make the target ready to take over from the source",
-					Long: "Waits until the target holds every change, sets sequences, enables what the mirror kept disabled and ends the mirror. Stop writes to the source first.",
+					Long: "Waits until the target holds every change, sets sequences, compares every row, gives foreign keys what the source has and ends the mirror. Stop writes to the source first.",
 					Args: []cli.Arg{pipeline}, Uses: cli.UsesDryRun | cli.UsesYes | cli.UsesWait,
 					Flags:    []cli.Flag{{Name: "force", Kind: cli.BoolFlag, Help: "go on although sessions are connected to the source that may write"}},
 					Examples: []cli.Example{{Line: "weir mirror cutover mirror_shop --dry-run", Says: "list the steps"}},

@@ -1,13 +1,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weirstream/weir/coordinator"
 	rest "github.com/weirstream/weir/coordinator/http"
+	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/cli"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
 )
 
 func (p *program) cutover(ctx context.Context, c *cli.Call) error {
@@ -24,6 +32,9 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		if err != nil {
 			return err
 		}
+		if err := halted(v); err != nil {
+			return err
+		}
 		dry := c.Bool("dry-run")
 		if !dry {
 			if err := c.Confirm(fmt.Sprintf("cutover makes the target of %s writable for applications and ends the mirror; writes to the source after that are not copied", v.Name)); err != nil {
@@ -32,8 +43,12 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		}
 		wait, cancel := c.Waiting(ctx)
 		defer cancel()
-		report, err := p.engines.Cutover(wait, e, cutoverRequest{Source: source, Target: target, Pipeline: v.Pipeline, DryRun: dry, Force: c.Bool("force"),
-			Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) }})
+		var report *cutoverReport
+		err = whileRunning(wait, e, cl, v, func(ctx context.Context) (err error) {
+			report, err = p.engines.Cutover(ctx, e, cutoverRequest{Source: source, Target: target, Pipeline: v.Pipeline, DryRun: dry, Force: c.Bool("force"),
+				Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) }})
+			return err
+		})
 		if err != nil {
 			return cli.Waited(wait, err)
 		}
@@ -64,6 +79,71 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		}
 		return err
 	})
+}
+
+// errWorkDone ends the watch of whileRunning.
+var errWorkDone = errors.New("the work is done")
+
+// whileRunning does the work as long as the pipeline runs: work that waits for the target's position would wait for a
+// pipeline that has failed until its time is up.
+func whileRunning(ctx context.Context, e *env.Env, cl client, v coordinator.PipelineView, work func(context.Context) error) error {
+	g, watched := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := work(watched); err != nil {
+			return err
+		}
+		return errWorkDone
+	})
+	g.Go(func() error {
+		away := 0
+		for {
+			if err := e.Clock.Sleep(watched, watchPipeline); err != nil {
+				return nil
+			}
+			now, err := cl.Pipeline(watched, v.Name)
+			switch {
+			case watched.Err() != nil:
+				return nil
+			case err == nil:
+				away = 0
+				if err := halted(now); err != nil {
+					return err
+				}
+			case errs.Is(err, errs.PipelineNotFound):
+				return err
+			default: // it may be starting again
+				if away++; away == awayLooks {
+					return err
+				}
+			}
+		}
+	})
+	if err := g.Wait(); err != errWorkDone {
+		return err
+	}
+	return nil
+}
+
+const (
+	watchPipeline = 500 * time.Millisecond
+	awayLooks     = 20 // that find no server in a row
+)
+
+// halted is the refusal to wait for a pipeline that makes no progress.
+func halted(v coordinator.PipelineView) error {
+	switch {
+	case v.Desired == api.WantPaused || v.Status.Phase == api.PhasePaused:
+		return cli.Refused(errs.New(errs.PipelineState, "pipeline %s is paused, so its target stands still", v.Name).
+			WithHint("weir pipelines resume %s, then ask again", v.Name))
+	case v.Status.Phase == api.PhaseFailed:
+		e, before := errs.New(errs.PipelineState, "pipeline %s has failed", v.Name), "when the cause is gone"
+		if i := v.Status.Error; i != nil {
+			e = &errs.Error{Code: errs.Code(i.Code), Message: fmt.Sprintf("pipeline %s has failed: %s", v.Name, i.Message), Detail: i.Detail, Fix: i.Fix}
+			before = cmp.Or(i.Hint, before)
+		}
+		return cli.Refused(e.WithHint("%s; then weir pipelines resume %s, if need be after weir sources refresh TABLE, and ask again", before, v.Name))
+	}
+	return nil
 }
 
 // notReady says what stood in the way, which is the last step, and whether anything helps.

@@ -58,7 +58,7 @@ func (c *cutting) run(ctx context.Context) error {
 	if c.plan, err = plan.MakeAt(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg, Pipeline: c.r.Pipeline.ID}, "", nil); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{c.built, c.writes, c.position, c.sequences, c.verify, c.still} {
+	for _, step := range []func(context.Context) error{c.built, c.writes, c.position, c.sequences, c.defaults, c.verify, c.still, c.keys} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -94,7 +94,7 @@ func (c *cutting) built(context.Context) error {
 		return nil
 	}
 	c.report.Ready = false
-	c.step(cutoverStep{Name: "built", Says: "the target's tables are not finished", Done: !c.r.DryRun,
+	c.step(cutoverStep{Name: "built", Says: "the target's tables are not finished",
 		Warning: fmt.Sprintf("unique and foreign keys and indexes are still to be built on %s: wait until the first copy and the stream agree", strings.Join(owed, ", "))}, began)
 	return nil
 }
@@ -120,7 +120,7 @@ func (c *cutting) writes(ctx context.Context) error {
 			c.report.Ready = false
 		}
 	}
-	s := cutoverStep{Name: "writes", Says: "nobody writes to the source", Done: !c.r.DryRun, SQL: strings.Join(fixes, "\n"), Warning: strings.Join(found, "; ")}
+	s := cutoverStep{Name: "writes", Says: "nobody writes to the source", Done: !c.r.DryRun && c.report.Ready, SQL: strings.Join(fixes, "\n"), Warning: strings.Join(found, "; ")}
 	if len(found) > 0 {
 		s.Says = "somebody may still write to the source"
 	}
@@ -206,6 +206,76 @@ func (c *cutting) sequences(ctx context.Context) error {
 		s.SQL = ""
 	}
 	c.step(s, began)
+	return nil
+}
+
+// defaults tells which columns applications will find without their default. Whoever asked decides whether they are
+// needed: nothing stops for them, and a dry run tells them beforehand.
+func (c *cutting) defaults(ctx context.Context) error {
+	began := c.env.Clock.Now()
+	lacking, err := plan.Defaults(ctx, c.source, c.target, c.plan)
+	if err != nil {
+		return err
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	var each []string
+	for _, l := range lacking {
+		each = append(each, fmt.Sprintf("column %s of %s: %s;", pg.Ident(l.Column), l.Table, strings.Join(l.SQL, "; ")))
+	}
+	c.step(cutoverStep{Name: "defaults", Says: fmt.Sprintf("%d columns lack the source's default on the target", len(lacking)), Warning: strings.Join(each, " ")}, began)
+	return nil
+}
+
+// keys gives the target's foreign keys what the source's have, where the plan had to make them otherwise. It is the last
+// thing, because the mirror needs them as they are: all of them change or none.
+func (c *cutting) keys(ctx context.Context) error {
+	began := c.env.Clock.Now()
+	settle, notes, err := plan.ForeignKeys(ctx, c.target, c.plan)
+	if err != nil {
+		return err
+	}
+	if len(settle) == 0 && len(notes) == 0 {
+		return nil
+	}
+	var sql []string
+	for _, st := range settle {
+		sql = append(sql, st.SQL...)
+	}
+	s := cutoverStep{Name: "keys", Says: fmt.Sprintf("%d foreign keys are checked as at the source", len(settle)), Warning: strings.Join(notes, "; "), Done: !c.r.DryRun}
+	if c.r.DryRun {
+		s.SQL = strings.Join(sql, ";\n")
+	} else if err := c.alter(ctx, settle); err != nil {
+		return err
+	}
+	c.step(s, began)
+	return nil
+}
+
+func (c *cutting) alter(ctx context.Context, statements []pg.Statement) error {
+	failed := func(what string, err error) *errs.Error {
+		return errs.New(errs.TargetDDL, "%s: %w", what, err).WithHint("nothing was changed or detached, and the mirror goes on; when the cause is gone, ask again")
+	}
+	tx, err := c.target.Begin(ctx)
+	if err != nil {
+		return failed("change foreign keys", err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	// Whoever reads a table for long would hold up the mirror, which waits behind us.
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '30s'"); err != nil {
+		return failed("change foreign keys", err)
+	}
+	for _, st := range statements {
+		for _, sql := range st.SQL {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return failed("change "+st.What, err).WithDetail("%s", sql)
+			}
+		}
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return failed("change foreign keys", err)
+	}
 	return nil
 }
 

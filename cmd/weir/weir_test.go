@@ -584,6 +584,47 @@ func TestCutover(t *testing.T) {
 	f.want(t, 10, "mirror", "cutover", "m", "--dry-run")
 }
 
+// A cut-over does not wait for a pipeline that stands still, and notices one that comes to.
+func TestCutoverOfHaltedPipeline(t *testing.T) {
+	f := newFixture(t)
+	view := coordinator.PipelineView{Pipeline: api.Pipeline{ID: "1", Name: "m", Desired: api.WantRunning,
+		Mirror: api.MirrorSpec{Source: api.Connection{URL: "postgres://db/shop"}, Target: api.Connection{URL: "postgres://copy/shop"}}}}
+	f.views["m"] = view
+	asked := false
+	f.p.engines.Cutover = func(ctx context.Context, _ *env.Env, _ cutoverRequest) (*cutoverReport, error) {
+		asked = true
+		<-ctx.Done() // the position is never reached
+		return nil, ctx.Err()
+	}
+	failed := api.PipelineStatus{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: string(errs.TargetRejected), Message: "duplicate key", Fix: "DELETE 1"}}
+	for name, c := range map[string]struct {
+		desired api.Desired
+		script  []api.PipelineStatus
+		asked   bool
+		want    []string
+	}{
+		"failed":             {api.WantRunning, []api.PipelineStatus{failed}, false, []string{"error[W4003]: pipeline m has failed: duplicate key", "weir pipelines resume m", "weir sources refresh TABLE", "DELETE 1"}},
+		"paused":             {api.WantPaused, []api.PipelineStatus{{Phase: api.PhasePaused}}, false, []string{"error[W3004]: pipeline m is paused", "weir pipelines resume m"}},
+		"fails while asked":  {api.WantRunning, []api.PipelineStatus{{Phase: api.PhaseLive}, {Phase: api.PhaseLive}, {Phase: api.PhaseRetrying}, failed}, true, []string{"error[W4003]: pipeline m has failed: duplicate key"}},
+		"paused while asked": {api.WantRunning, []api.PipelineStatus{{Phase: api.PhaseLive}, {Phase: api.PhasePaused}}, true, []string{"error[W3004]: pipeline m is paused"}},
+	} {
+		view.Desired, asked = c.desired, false
+		f.views["m"], f.scripts["m"] = view, c.script
+		f.want(t, 10, "mirror", "cutover", "m", "--yes")
+		for _, want := range c.want {
+			if !strings.Contains(f.err.String(), want) {
+				t.Errorf("%s: no %q in\n%s", name, want, f.err.String())
+			}
+		}
+		if asked != c.asked {
+			t.Errorf("%s: the databases were asked: %t", name, asked)
+		}
+	}
+	if len(f.calls) > 0 {
+		t.Errorf("it did %q", f.calls)
+	}
+}
+
 func TestRunFile(t *testing.T) {
 	f := newFixture(t)
 	f.node()

@@ -34,17 +34,26 @@ type answerNo struct{ says string }
 
 func (a answerNo) Error() string { return a.says }
 
+// Refused is the answer no with a record that says why: exit code 10.
+func Refused(e *errs.Error) error { return refused{e} }
+
+type refused struct{ record *errs.Error }
+
+func (r refused) Error() string { return r.record.Error() }
+func (r refused) Unwrap() error { return r.record }
+
 // ExitCode is the code that an error ends the process with.
 func ExitCode(err error) int {
 	var exit Exit
 	var no answerNo
+	var ref refused
 	var timeout errTimeout
 	switch {
 	case err == nil:
 		return ExitDone
 	case errors.As(err, &exit):
 		return exit.Code
-	case errors.As(err, &no):
+	case errors.As(err, &no), errors.As(err, &ref):
 		return ExitNo
 	case errors.As(err, &timeout):
 		return ExitTimeout

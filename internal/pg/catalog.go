@@ -83,13 +83,14 @@ type Column struct {
 	Collation     string // quoted and qualified; "" when it is the type's own
 	NotNull       bool   // and so in every row: a NOT NULL that was never validated does not count
 	Default       string // SQL of the default, or of a generated column's expression
-	DefaultNeeds  []Need // what the default uses beyond built-ins, the column's own type and its own sequence
+	DefaultNeeds  []Need // what the default uses beyond built-ins, the column's own type and sequences
 	Identity      byte   // 0, a always, d by default
 	Generated     byte   // 0, s stored, v virtual
 	GeneratedFrom []string
 	Storage       byte
-	Sequence      *Sequence // owned by the column
-	UsesSequence  bool      // the default draws from Sequence
+	Sequence      *Sequence   // owned by the column
+	UsesSequence  bool        // the default draws from Sequence
+	Draws         []*Sequence // others that the default draws from
 
 	collation uint32
 }

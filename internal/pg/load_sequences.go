@@ -22,6 +22,7 @@ type Sequence struct {
 
 	OwnerSchema, OwnerTable, OwnerColumn string // "" when no column owns it
 	Identity                             bool   // made by GENERATED ... AS IDENTITY
+	Shared                               bool   // of a column's own: other columns' defaults draw from it too
 
 	Readable  bool // the role may read it; LastValue and IsCalled mean something
 	LastValue int64

@@ -13,7 +13,7 @@ import (
 // transaction, and even there the server's deparsing functions see the newest.
 func LoadTables(ctx context.Context, q Querier, oids []uint32) ([]*Table, error) {
 	l := newTableLoader(ctx, q, oids)
-	return l.load(oids, l.tables, l.columns, l.sequences, l.indexes, l.constraints, l.needs)
+	return l.load(oids, l.tables, l.columns, l.sequences, l.shared, l.indexes, l.constraints, l.needs)
 }
 
 // LoadShapes is LoadTables without what only matters to making the table elsewhere, which takes most of the time: its
@@ -194,12 +194,96 @@ func (l *tableLoader) sequences() error {
 		if t := l.byOID[rel]; t != nil {
 			if c := t.byAttnum(attnum); c != nil {
 				seq.OwnerSchema, seq.OwnerTable, seq.OwnerColumn, seq.Identity = t.Schema, t.Name, c.Name, c.Identity != 0
-				c.Sequence = seq // of several the default's own is chosen by needs
+				c.Sequence = seq // of several drawn chooses the default's own
 			}
 		}
 		return struct{}{}, nil
 	})
 	return err
+}
+
+// shared finds out from whose sequences other columns' defaults draw too. A partition has its root's defaults.
+func (l *tableLoader) shared() error {
+	owner := map[uint32]*Column{}
+	var oids []uint32
+	for _, t := range l.byOID {
+		for i := range t.Columns {
+			if s := t.Columns[i].Sequence; s != nil {
+				owner[s.OID] = &t.Columns[i]
+				oids = append(oids, s.OID)
+			}
+		}
+	}
+	rows, err := l.q.Query(l.ctx, `
+		SELECT u.refobjid, x.adrelid, x.adnum::int2
+		FROM pg_depend u JOIN pg_attrdef x ON x.oid = u.objid JOIN pg_class y ON y.oid = x.adrelid
+		WHERE u.classid = 'pg_attrdef'::regclass AND u.refclassid = 'pg_class'::regclass
+		  AND u.refobjid IN (SELECT unnest($1::text::oid[])) AND NOT y.relispartition`, oidList(oids))
+	_, err = collect(rows, err, "read who draws from sequences", func(scan func(...any) error) (struct{}, error) {
+		var seq, rel uint32
+		var attnum int16
+		if err := scan(&seq, &rel, &attnum); err != nil {
+			return struct{}{}, err
+		}
+		c := owner[seq]
+		if t := l.byOID[rel]; t == nil || t.byAttnum(attnum) != c {
+			c.Sequence.Shared = true
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// drawn resolves what defaults use besides their columns' own sequences: other sequences, or something else of pg_class.
+func (l *tableLoader) drawn(used []dependency) error {
+	if len(used) == 0 {
+		return nil
+	}
+	type owned struct {
+		Sequence
+		rel    uint32
+		attnum int16
+	}
+	found := map[uint32]*owned{}
+	var oids []uint32
+	for _, d := range used {
+		oids = appendNew(oids, d.object)
+	}
+	rows, err := l.q.Query(l.ctx, `
+		SELECT coalesce(o.refobjid, 0), coalesce(o.refobjsubid, 0)::int2, coalesce(tn.nspname::text, ''), coalesce(t.relname::text, ''),
+		       coalesce(a.attname::text, ''), coalesce(o.deptype = 'i', false), `+sequenceColumns+`
+		FROM pg_class c
+		JOIN pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_sequence s ON s.seqrelid = c.oid
+		LEFT JOIN pg_depend o ON o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.objsubid = 0
+		     AND o.refclassid = 'pg_class'::regclass AND o.refobjsubid > 0 AND o.deptype IN ('a', 'i')
+		LEFT JOIN pg_class t ON t.oid = o.refobjid
+		LEFT JOIN pg_namespace tn ON tn.oid = t.relnamespace
+		LEFT JOIN pg_attribute a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid
+		WHERE c.oid IN (SELECT unnest($1::text::oid[]))`, oidList(oids))
+	_, err = collect(rows, err, "read sequences of defaults", func(scan func(...any) error) (struct{}, error) {
+		s := &owned{}
+		err := scan(append([]any{&s.rel, &s.attnum, &s.OwnerSchema, &s.OwnerTable, &s.OwnerColumn, &s.Identity}, s.fields()...)...)
+		found[s.OID] = s
+		return struct{}{}, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range used {
+		t := l.byOID[d.rel]
+		c, s := t.byAttnum(d.num), found[d.object]
+		switch {
+		case s == nil:
+			t.depend(d)
+		case s.rel == d.rel && s.attnum == d.num: // it owns several
+			s.Shared = true // perhaps; shared has asked about another
+			c.Sequence, c.UsesSequence = &s.Sequence, true
+		default:
+			c.Draws = append(c.Draws, &s.Sequence)
+		}
+	}
+	return nil
 }
 
 func (l *tableLoader) indexes() error {
@@ -329,17 +413,31 @@ func (l *tableLoader) needs() error {
 		LEFT JOIN pg_extension x ON x.oid = e.refobjid
 		WHERE d.refclassid NOT IN ('pg_constraint'::regclass, 'pg_extension'::regclass, 'pg_namespace'::regclass)
 		ORDER BY 1, 2, 3, 4, 8`)
+	var used []dependency
 	_, err = collect(rows, err, "read dependencies", func(scan func(...any) error) (struct{}, error) {
 		var d dependency
 		if err := scan(&d.kind, &d.rel, &d.name, &d.num, &d.class, &d.object, &d.sub, &d.description, &d.extension); err != nil {
 			return struct{}{}, err
 		}
-		if t := l.byOID[d.rel]; t != nil {
+		switch t := l.byOID[d.rel]; {
+		case t == nil:
+		case d.kind == "default" && d.class == "pg_class" && d.object != t.OID && !t.owns(d.num, d.object):
+			used = append(used, d)
+		default:
 			t.depend(d)
 		}
 		return struct{}{}, nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return l.drawn(used)
+}
+
+// owns tells whether a sequence is the column's.
+func (t *Table) owns(column int16, sequence uint32) bool {
+	c := t.byAttnum(column)
+	return c == nil || c.Sequence != nil && c.Sequence.OID == sequence
 }
 
 // dependency is one row of pg_depend: the default of column num, or the index or check called name, uses an object.
@@ -364,7 +462,7 @@ func (t *Table) depend(d dependency) {
 			}
 		case d.class == "pg_type" && c.Type.has(d.object):
 		case d.class == "pg_collation" && (c.Type.collates(d.object) || c.collation == d.object):
-		case d.class == "pg_class" && c.Sequence != nil && c.Sequence.OID == d.object:
+		case d.class == "pg_class" && t.owns(d.num, d.object):
 			c.UsesSequence = true
 		default:
 			c.DefaultNeeds = appendNew(c.DefaultNeeds, need)

@@ -165,12 +165,20 @@ func StepAside(id uint32, name pg.TargetName) pg.TargetName {
 	return pg.TargetName{Schema: name.Schema, Name: asideName(id, name.Name)}
 }
 
-// DropTable is the SQL that drops a table of the target. The source has no foreign key left that points to it; one whose
-// going the log did not tell is here still. A view that somebody made here is not ours to drop.
+// DropTable is the SQL that drops a table of the target. The source has no foreign key left that points to it, and no
+// default that draws from a sequence of its columns; one whose going the log did not tell is here still. A view that
+// somebody made here is not ours to drop.
 func DropTable(name pg.TargetName) []string {
 	return []string{
 		"DO $weir_keys$ DECLARE k record; BEGIN FOR k IN SELECT conrelid::regclass AS rel, conname FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(" +
 			pg.Literal(name.String()) + ") AND conrelid <> confrelid AND conparentid = 0 LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', k.rel, k.conname); END LOOP; END $weir_keys$",
+		"DO $weir_defaults$ DECLARE d record; BEGIN FOR d IN SELECT x.adrelid::regclass AS rel, a.attname FROM pg_depend o" +
+			" JOIN pg_class s ON s.oid = o.objid AND s.relkind = 'S'" +
+			" JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.refclassid = 'pg_class'::regclass AND u.refobjid = s.oid" +
+			" JOIN pg_attrdef x ON x.oid = u.objid JOIN pg_attribute a ON a.attrelid = x.adrelid AND a.attnum = x.adnum" +
+			" WHERE o.classid = 'pg_class'::regclass AND o.refclassid = 'pg_class'::regclass AND o.deptype IN ('a', 'i') AND o.refobjsubid > 0" +
+			" AND o.refobjid = to_regclass(" + pg.Literal(name.String()) + ") AND x.adrelid <> o.refobjid" +
+			" LOOP EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP DEFAULT', d.rel, d.attname); END LOOP; END $weir_defaults$",
 		"DROP TABLE IF EXISTS " + name.String(),
 	}
 }
@@ -315,7 +323,7 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 	}
 	delete(t.freed, [2]string{schema, name})
 	// Types and schemas that the table needs are made by the plan of the mirror, before the table joins it.
-	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete}}
+	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete, Route: t.opts.Route}}
 	for _, c := range src.Columns {
 		if t.opts.Excluded(src.Schema, src.Name, c.Name) {
 			to.Options.ExcludeColumns = append(to.Options.ExcludeColumns, c.Name)

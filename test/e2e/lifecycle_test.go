@@ -209,6 +209,8 @@ func TestLifecycle(t *testing.T) {
 		d := startCounter(t, src, `INSERT INTO a(v) VALUES ('w')`)
 		if out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes"); code != 10 || !strings.Contains(errOut, "is connected and may write") {
 			t.Errorf("while somebody writes: exit code %d\n%s%s", code, out, errOut)
+		} else if strings.Contains(errOut, "✓ writes") {
+			t.Errorf("what it stops at is shown as done:\n%s", errOut)
 		}
 		d.stop(t)
 		m.caughtUp()

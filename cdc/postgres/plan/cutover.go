@@ -14,15 +14,19 @@ import (
 )
 
 // Sequences gives the statements that set the target's sequences to where the source's stand: those of mirrored
-// tables' columns, and those that no column owns in the schemas of mirrored tables. The log does not carry sequences,
-// so this is done once, after the last write at the source. A sequence without owner that the target lacks is made;
-// the notes name what could not be matched.
+// tables' columns, those that mirrored tables' defaults draw from, and those that no column owns in the schemas of
+// mirrored tables. The log does not carry sequences, so this is done once, after the last write at the source. Where the
+// target lacks one that none of its columns owns, it is made; the notes name what could not be matched.
 func Sequences(ctx context.Context, source, target pg.Querier, p *Plan) (set []pg.Statement, notes []string, err error) {
 	tables := map[[2]string]*TablePlan{}
 	schemas := map[string]bool{}
+	drawn := map[uint32]pg.TargetName{} // by the source's OID
 	for _, t := range p.Tables {
 		tables[[2]string{t.Source.Schema, t.Source.Name}] = t
 		schemas[t.Source.Schema] = true
+		for _, d := range t.Target.Drawn() {
+			drawn[d.OID] = d.Name
+		}
 	}
 	from, err := pg.LoadSequences(ctx, source)
 	if err != nil {
@@ -36,59 +40,176 @@ func Sequences(ctx context.Context, source, target pg.Querier, p *Plan) (set []p
 	if err := target.QueryRow(ctx, "SELECT ARRAY(SELECT nspname::text FROM pg_namespace)").Scan(&targetSchemas); err != nil {
 		return nil, nil, fmt.Errorf("schemas of the target: %w", err)
 	}
-	owned, byName := map[[3]string]pg.Sequence{}, map[[2]string]bool{}
+	owned, byName := map[[3]string]pg.TargetName{}, map[pg.TargetName]bool{}
 	for _, s := range there {
-		byName[[2]string{s.Schema, s.Name}] = true
+		name := pg.TargetName{Schema: s.Schema, Name: s.Name}
+		byName[name] = true
 		if s.OwnerColumn != "" {
-			owned[[3]string{s.OwnerSchema, s.OwnerTable, s.OwnerColumn}] = s
+			owned[[3]string{s.OwnerSchema, s.OwnerTable, s.OwnerColumn}] = name
 		}
 	}
-	for _, s := range from {
+	for i := range from {
+		s := &from[i]
 		t := tables[[2]string{s.OwnerSchema, s.OwnerTable}]
-		if t == nil && (s.OwnerColumn != "" || !schemas[s.Schema]) {
+		name, draws := drawn[s.OID]
+		if t == nil && !draws && (s.OwnerColumn != "" || !schemas[s.Schema]) {
 			continue
 		}
 		if !s.Readable {
 			return nil, nil, errs.New(errs.SourcePreflight, "the role may not read sequence %s of the source", pg.Qualified(s.Schema, s.Name)).
 				WithFix("GRANT SELECT ON SEQUENCE " + pg.Qualified(s.Schema, s.Name) + " TO CURRENT_USER;")
 		}
-		if t == nil {
-			st := pg.Statement{What: "sequence " + pg.Qualified(s.Schema, s.Name)}
-			if !byName[[2]string{s.Schema, s.Name}] {
-				if !slices.Contains(targetSchemas, s.Schema) {
-					targetSchemas = append(targetSchemas, s.Schema)
-					st.SQL = append(st.SQL, "CREATE SCHEMA "+pg.Ident(s.Schema))
-				}
-				st.SQL = append(st.SQL, create(s))
+		if t != nil {
+			own, ok := owned[[3]string{t.Target.Name.Schema, t.Target.Name.Name, s.OwnerColumn}]
+			if ok {
+				set = append(set, pg.Statement{What: "sequence " + own.String(), SQL: []string{setval(own, s)}})
+			} else if !draws {
+				notes = append(notes, fmt.Sprintf("sequence %s of %s.%s has no counterpart: column %s of %s owns none on the target",
+					pg.Qualified(s.Schema, s.Name), t.Source, s.OwnerColumn, pg.Ident(s.OwnerColumn), t.Target.Name))
 			}
-			st.SQL = append(st.SQL, setval(pg.Qualified(s.Schema, s.Name), s))
-			set = append(set, st)
+			if !draws || own == name {
+				continue
+			}
+		}
+		if !draws {
+			name = pg.TargetName{Schema: s.Schema, Name: s.Name}
+		}
+		if why := p.noSequence[name]; why != "" {
+			notes = append(notes, fmt.Sprintf("sequence %s is not set: %s", pg.Qualified(s.Schema, s.Name), why))
 			continue
 		}
-		to, ok := owned[[3]string{t.Target.Name.Schema, t.Target.Name.Name, s.OwnerColumn}]
-		if !ok {
-			notes = append(notes, fmt.Sprintf("sequence %s of %s.%s has no counterpart: column %s of %s owns none on the target",
-				pg.Qualified(s.Schema, s.Name), t.Source, s.OwnerColumn, pg.Ident(s.OwnerColumn), t.Target.Name))
-			continue
+		st := pg.Statement{What: "sequence " + name.String()}
+		if !byName[name] {
+			if !slices.Contains(targetSchemas, name.Schema) {
+				targetSchemas = append(targetSchemas, name.Schema)
+				st.SQL = append(st.SQL, pg.CreateSchema(name.Schema).SQL...)
+			}
+			st.SQL = append(st.SQL, pg.CreateSequence(name, s).SQL...)
 		}
-		name := pg.Qualified(to.Schema, to.Name)
-		set = append(set, pg.Statement{What: "sequence " + name, SQL: []string{setval(name, s)}})
+		st.SQL = append(st.SQL, setval(name, s))
+		set = append(set, st)
 	}
 	return set, notes, nil
 }
 
-func create(s pg.Sequence) string {
-	sql := fmt.Sprintf("CREATE SEQUENCE %s AS %s INCREMENT BY %d MINVALUE %d MAXVALUE %d START WITH %d CACHE %d",
-		pg.Qualified(s.Schema, s.Name), s.Type, s.Increment, s.Min, s.Max, s.Start, s.Cache)
-	if s.Cycle {
-		sql += " CYCLE"
+// Lacking is a column of the target without the default that the source's column has.
+type Lacking struct {
+	Table  pg.TargetName
+	Column string
+	SQL    []string // sets it; may need what the target does not have
+}
+
+// Defaults finds the mirrored columns of which the target has no default, whatever kept it from having one: tables that
+// users made, columns that were added, functions that the target does not have. One that it has otherwise is its own
+// business.
+func Defaults(ctx context.Context, source, target pg.Querier, p *Plan) ([]Lacking, error) {
+	schemas, names := p.targets()
+	rows, err := target.Query(ctx, `
+		SELECT (u.n - 1)::int, ARRAY(SELECT a.attname::text FROM pg_attribute a
+		           WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.atthasdef AND a.attidentity = '')
+		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(schema, name, n)
+		JOIN pg_namespace s ON s.nspname = u.schema
+		JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = u.name ORDER BY 1`, schemas, names)
+	if err != nil {
+		return nil, fmt.Errorf("read the target's defaults: %w", err)
 	}
-	return sql
+	var out []Lacking
+	makes := map[int][]pg.Drawn{} // by the place in out
+	var i int
+	var without []string
+	_, err = pgx.ForEachRow(rows, []any{&i, &without}, func() error {
+		t := &p.Tables[i].Target
+		for _, c := range t.Columns() {
+			if c.Generated == 0 && (c.Default != "" || c.Identity != 0) && slices.Contains(without, c.Name) {
+				sql, sequences := t.SetDefault(&c)
+				if len(sequences) > 0 {
+					makes[len(out)] = sequences
+				}
+				out = append(out, Lacking{t.Name, c.Name, sql})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the target's defaults: %w", err)
+	}
+	if len(makes) == 0 {
+		return out, nil
+	}
+	from, err := pg.LoadSequences(ctx, source)
+	if err != nil {
+		return nil, fmt.Errorf("sequences of the source: %w", err)
+	}
+	there, err := pg.LoadSequences(ctx, target)
+	if err != nil {
+		return nil, fmt.Errorf("sequences of the target: %w", err)
+	}
+	for i, sequences := range makes {
+		for _, d := range sequences {
+			at := slices.IndexFunc(from, func(s pg.Sequence) bool { return s.OID == d.OID && s.Readable })
+			if at >= 0 && !slices.ContainsFunc(there, func(s pg.Sequence) bool { return s.Schema == d.Name.Schema && s.Name == d.Name.Name }) {
+				out[i].SQL = append(out[i].SQL, setval(d.Name, &from[at])) // Sequences has passed it
+			}
+		}
+	}
+	return out, nil
+}
+
+// targets are the names of the target's tables, in the order of Tables.
+func (p *Plan) targets() (schemas, names []string) {
+	for _, t := range p.Tables {
+		schemas, names = append(schemas, t.Target.Name.Schema), append(names, t.Target.Name.Name)
+	}
+	return schemas, names
+}
+
+// ForeignKeys gives the statements that take back what a plan did to foreign keys because the target's role may not turn
+// their checks off. That may be long ago, so the target is asked. The notes name those that somebody else has to do.
+func ForeignKeys(ctx context.Context, target pg.Querier, p *Plan) (settle []pg.Statement, notes []string, err error) {
+	mirrored := map[uint32]*pg.Target{}
+	for _, t := range p.Tables {
+		mirrored[t.Source.OID] = &t.Target
+	}
+	schemas, names := p.targets()
+	rows, err := target.Query(ctx, `
+		SELECT (u.n - 1)::int, k.conname::text, k.confupdtype::text, k.confdeltype::text, pg_has_role(c.relowner, 'USAGE')
+		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(schema, name, n)
+		JOIN pg_namespace s ON s.nspname = u.schema
+		JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = u.name
+		JOIN pg_constraint k ON k.conrelid = c.oid
+		WHERE k.contype = 'f' AND k.condeferred AND k.conparentid = 0 ORDER BY 1, 2`, schemas, names)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the target's foreign keys: %w", err)
+	}
+	var i int
+	var name, onUpdate, onDelete string
+	var may bool
+	_, err = pgx.ForEachRow(rows, []any{&i, &name, &onUpdate, &onDelete, &may}, func() error {
+		t := p.Tables[i]
+		at := slices.IndexFunc(t.Source.ForeignKeys, func(k pg.Constraint) bool { return k.Name == name })
+		if at < 0 {
+			return nil
+		}
+		k := &t.Source.ForeignKeys[at]
+		sql := t.Target.SettleForeignKey(k, mirrored[k.RefTable], onUpdate[0], onDelete[0])
+		switch {
+		case sql == "":
+		case !may:
+			notes = append(notes, fmt.Sprintf("foreign key %s of %s is another role's: %s;", pg.Ident(name), t.Target.Name, sql))
+		default:
+			settle = append(settle, pg.Statement{What: "foreign key " + pg.Ident(name) + " of " + t.Target.Name.String(), SQL: []string{sql}})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the target's foreign keys: %w", err)
+	}
+	return settle, notes, nil
 }
 
 // setval is exact: with is_called false the next value is last_value itself.
-func setval(name string, s pg.Sequence) string {
-	return "SELECT pg_catalog.setval(" + pg.Literal(name) + "::regclass, " + strconv.FormatInt(s.LastValue, 10) + ", " + strconv.FormatBool(s.IsCalled) + ")"
+func setval(name pg.TargetName, s *pg.Sequence) string {
+	return "SELECT pg_catalog.setval(" + pg.Literal(name.String()) + "::regclass, " + strconv.FormatInt(s.LastValue, 10) + ", " + strconv.FormatBool(s.IsCalled) + ")"
 }
 
 func collect(ctx context.Context, q pg.Querier, sql string) (found []api.Check, err error) {

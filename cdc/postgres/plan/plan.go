@@ -52,10 +52,12 @@ type Plan struct {
 	pipeline string // see Request
 	log      *slog.Logger
 
-	setup  []pg.Statement // schemas, extensions, types
+	setup  []pg.Statement // schemas, extensions, types, sequences that no table brings
 	create []pg.Statement // tables
 	steps  []step         // After, with the sizes
 	keys   int            // of which so many, the first, are primary keys
+
+	noSequence map[pg.TargetName]string // see pg.TargetOptions
 }
 
 // TablePlan is one table of a mirror.
@@ -167,6 +169,8 @@ type maker struct {
 	there     map[string]bool // what Before passes over: the target has these schemas
 	opts      pg.TargetOptions
 	available map[string]bool // extensions that the target could install
+	role      string          // the target's
+	foreign   int             // foreign keys that are to be made
 	mirrored  map[uint32]*pg.Target
 }
 
@@ -318,6 +322,7 @@ func (m *maker) before() {
 			schemas[s] = true
 			p.setup = append(p.setup, pg.CreateSchema(s))
 		}
+		p.setup = append(p.setup, t.Target.Sequences()...)
 		st := t.Target.CreateTable()
 		if p.pipeline != "" { // else nobody makes it
 			st.SQL = append(st.SQL, "COMMENT ON TABLE "+t.Target.Name.String()+" IS "+pg.Literal(m.p.markOf(t.Source.String())))
@@ -357,7 +362,7 @@ func (m *maker) after() {
 		fks, _ := t.Target.ForeignKeys(m.referable(t))
 		add(&foreign, fks...)
 	}
-	p.keys = len(keys)
+	p.keys, m.foreign = len(keys), len(foreign)
 	p.steps = slices.Concat(keys, uniques, indexes, checks, foreign)
 	for _, s := range p.steps {
 		p.After = append(p.After, s.Statement)
@@ -428,6 +433,9 @@ func (m *maker) describe() {
 	}
 	if n, err := strconv.Atoi(m.spec.Options["sink.lanes"]); err == nil && n > 1 {
 		m.note("commits are not atomic: %d lanes share the tables, and a reader may see a transaction of the source in some of them before the others", n)
+	}
+	if m.opts.DeferForeignKeys && m.foreign > 0 {
+		m.note("foreign keys are DEFERRABLE INITIALLY DEFERRED and without actions until the cut-over, because role %s may not set session_replication_role on the target: within a transaction rows come in any order, and what actions did at the source comes as rows of its own", pg.Ident(m.role))
 	}
 	p.API.EstSeconds = (p.API.Bytes + copyRate - 1) / copyRate
 	m.note("the estimate assumes %d MiB/s", copyRate>>20)

@@ -467,6 +467,199 @@ func set0(p *pair, table, column string) string {
 	return p.query(fmt.Sprintf("SELECT pg_get_serial_sequence('app.%s', '%s')", table, column))
 }
 
+// Sequences that no table brings are there before the tables that draw from them, and a default is kept wherever its
+// sequence can be made.
+func TestDefaultsOnSequencesOfOthers(t *testing.T) {
+	p := newPair(t, 15)
+	p.src("CREATE SCHEMA ids", "CREATE SEQUENCE sq START 10", "CREATE SEQUENCE ids.far INCREMENT BY 2",
+		"CREATE TABLE b (id int PRIMARY KEY DEFAULT nextval('sq'), other int DEFAULT nextval('ids.far') + nextval('sq'))",
+		"CREATE TABLE z (id serial PRIMARY KEY, v text)", // made after those that draw from its sequence
+		"CREATE TABLE a (id int PRIMARY KEY DEFAULT nextval('z_id_seq'), own bigserial, twice bigint DEFAULT nextval('a_own_seq'))",
+		"CREATE TABLE left_out (id serial PRIMARY KEY)", "CREATE TABLE c (id int PRIMARY KEY DEFAULT nextval('left_out_id_seq'))",
+		"CREATE TABLE i (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY)", "CREATE TABLE k (id int PRIMARY KEY DEFAULT nextval('i_id_seq'))",
+		"INSERT INTO b SELECT FROM generate_series(1, 3)", "INSERT INTO a SELECT FROM generate_series(1, 4)", "INSERT INTO left_out SELECT FROM generate_series(1, 5)")
+	for name, c := range map[string]struct {
+		routes []api.Route
+		schema string
+		want   string
+	}{
+		"own names": {nil, "public", "a.id z_id_seq a.own a_own_seq a.twice a_own_seq b.id sq b.other ids.far+sq c.id left_out_id_seq z.id z_id_seq"},
+		"routed":    {[]api.Route{{From: "public.*", To: "app.*"}}, "app", "a.id app.z_id_seq a.own app.a_own_seq a.twice app.a_own_seq b.id sq b.other ids.far+sq c.id left_out_id_seq z.id app.z_id_seq"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &pair{t, p.s, p.from, p.s.CreateDatabase(t, "dst")}
+			spec := api.MirrorSpec{Name: "m", Except: []string{"public.left_out"}, Routes: c.routes}
+			p.prepare(p.make(spec))
+			// A start that did not get far is taken back, although the tables depend on each other.
+			if n, err := p.make(spec).Discard(t.Context(), p.conn(p.to)); err != nil || n != 6 {
+				t.Fatalf("discarded %d, %v", n, err)
+			}
+			made := p.make(spec)
+			p.prepare(made)
+			p.finish(made)
+			p.prepare(p.make(spec))
+			got := p.query(`SELECT string_agg(c.relname || '.' || a.attname || ' ' || s.names, ' ' ORDER BY c.relname, a.attnum)
+				FROM pg_attrdef x JOIN pg_class c ON c.oid = x.adrelid JOIN pg_attribute a ON a.attrelid = x.adrelid AND a.attnum = x.adnum,
+				LATERAL (SELECT string_agg(regexp_replace(d.refobjid::regclass::text, '_[0-9a-f]{8}$', ''), '+' ORDER BY d.refobjid::regclass::text) AS names FROM pg_depend d
+				         WHERE d.classid = 'pg_attrdef'::regclass AND d.objid = x.oid AND d.refobjid IN (SELECT seqrelid FROM pg_sequence)) s
+				WHERE c.relnamespace = '` + c.schema + `'::regnamespace`)
+			if got != c.want {
+				t.Errorf("defaults\n%s\nwant\n%s", got, c.want)
+			}
+			for _, x := range made.API.Tables {
+				noted := slices.ContainsFunc(x.Notes, func(n string) bool { return strings.Contains(n, "the default of") })
+				if noted != (x.Source == "public.k") {
+					t.Errorf("notes of %s: %q", x.Source, x.Notes)
+				}
+			}
+
+			// The cut-over sets them all, and tells the default that is not there.
+			from, to := p.conn(p.from), p.conn(p.to)
+			set, notes, err := plan.Sequences(t.Context(), from, to, p.make(spec))
+			if err != nil || len(notes) > 0 {
+				t.Fatalf("%q %v", notes, err)
+			}
+			p.run(to, set)
+			lacking, err := plan.Defaults(t.Context(), from, to, p.make(spec))
+			if err != nil || len(lacking) != 1 || lacking[0].Column != "id" || lacking[0].Table.Name != "k" {
+				t.Fatalf("%+v %v", lacking, err)
+			}
+			p.dst(lacking[0].SQL...)
+			for _, table := range []string{"a", "b", "c", "k", "z"} {
+				p.dst("INSERT INTO " + c.schema + "." + table + " SELECT")
+			}
+			next := p.query(`SELECT a.id || ' ' || a.own || ' ' || a.twice || ' ' || b.id || ' ' || b.other || ' ' || c.id || ' ' || k.id || ' ' || z.id FROM ` + strings.ReplaceAll("S.a, S.b, S.c, S.k, S.z", "S", c.schema))
+			if want := "5 9 10 16 24 6 1 6"; next != want {
+				t.Errorf("the first rows behind the cut-over have %s, want %s", next, want)
+			}
+		})
+	}
+}
+
+func (p *pair) run(conn *pgx.Conn, statements []pg.Statement) {
+	p.t.Helper()
+	for _, st := range statements {
+		for _, sql := range st.SQL {
+			if _, err := conn.Exec(p.t.Context(), sql); err != nil {
+				p.t.Fatalf("%s: %v", sql, err)
+			}
+		}
+	}
+}
+
+// A table that joins later gets its sequences first; one that cannot be made does not keep a mirror from beginning.
+func TestSequencesOfLateTables(t *testing.T) {
+	p := newPair(t, 15)
+	p.src("CREATE TABLE z (id serial PRIMARY KEY)")
+	p.prepare(p.make(api.MirrorSpec{}))
+	p.src("CREATE SEQUENCE sq", "CREATE TABLE late (id int PRIMARY KEY DEFAULT nextval('sq'), z int DEFAULT nextval('z_id_seq'))")
+	var late uint32
+	if err := p.conn(p.from).QueryRow(t.Context(), "SELECT 'public.late'::regclass::oid").Scan(&late); err != nil {
+		t.Fatal(err)
+	}
+	r := plan.Request{Source: p.config(p.from), Target: p.config(p.to), Pipeline: "p"}
+	supply := func() error {
+		now, err := plan.MakeAt(t.Context(), env.Real(nil), r, "", []uint32{late})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = now.Supply(t.Context(), p.conn(p.to))
+		return err
+	}
+	for range 2 {
+		if err := supply(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := p.query("SELECT string_agg(seqrelid::regclass::text, ' ' ORDER BY seqrelid::regclass::text) FROM pg_sequence"); got != "sq z_id_seq" {
+		t.Errorf("the target has %s", got)
+	}
+	p.dst("DROP SEQUENCE sq", "CREATE VIEW sq AS SELECT 1")
+	if err := supply(); !errs.Is(err, errs.TargetDDL) || !strings.Contains(err.Error(), `"public"."sq" on the target is not a sequence`) {
+		t.Errorf("a sequence that cannot be made: %v", err)
+	}
+	made := p.make(api.MirrorSpec{})
+	p.prepare(made)
+	if notes := strings.Join(made.API.Tables[0].Notes, "\n"); !strings.Contains(notes, `the default of column "id" is not created: "public"."sq" on the target is not a sequence`) {
+		t.Errorf("notes of %s: %s", made.API.Tables[0].Source, notes)
+	}
+	set, notes, err := plan.Sequences(t.Context(), p.conn(p.from), p.conn(p.to), p.make(api.MirrorSpec{}))
+	if err != nil || len(set) != 1 || len(notes) != 1 || !strings.Contains(notes[0], "is not a sequence") {
+		t.Errorf("%d set, notes %q, %v", len(set), notes, err)
+	}
+}
+
+// The SQL that the cut-over shows for a default which the target lacks is all that it takes.
+func TestLackingDefaults(t *testing.T) {
+	p := newPair(t, 15)
+	p.src("CREATE SEQUENCE sq", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 7'",
+		"CREATE TABLE a (id serial PRIMARY KEY, i int GENERATED ALWAYS AS IDENTITY, s int DEFAULT nextval('sq'), n text DEFAULT 'x', f int DEFAULT f(), plain int, kept int DEFAULT 1)",
+		"INSERT INTO a SELECT FROM generate_series(1, 6)")
+	p.dst("CREATE TABLE a (id int PRIMARY KEY, i int, s int, n text, f int, plain int, kept int DEFAULT 2)")
+	from, to, made := p.conn(p.from), p.conn(p.to), p.make(api.MirrorSpec{})
+	lacking, err := plan.Defaults(t.Context(), from, to, made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var columns []string
+	p.dst("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 7'")
+	for _, l := range lacking {
+		columns = append(columns, l.Column)
+		p.dst(l.SQL...)
+	}
+	if got := strings.Join(columns, " "); got != "id i s n f" {
+		t.Errorf("columns %s lack their default", got)
+	}
+	p.dst("INSERT INTO a SELECT")
+	if got := p.query("SELECT * FROM a"); got != "7|7|7|x|7|NULL|2" {
+		t.Errorf("the first row is %s", got)
+	}
+	if lacking, err = plan.Defaults(t.Context(), from, to, made); err != nil || len(lacking) > 0 {
+		t.Errorf("still lacking %+v, %v", lacking, err)
+	}
+}
+
+// Foreign keys that were made for a role which may not turn them off become the source's.
+func TestForeignKeysAreSettled(t *testing.T) {
+	p := newPair(t, 15)
+	p.src("CREATE TABLE a (id int PRIMARY KEY)",
+		`CREATE TABLE b (id int PRIMARY KEY, v int CONSTRAINT plain REFERENCES a, w int CONSTRAINT later REFERENCES a DEFERRABLE,
+			x int CONSTRAINT same REFERENCES a DEFERRABLE INITIALLY DEFERRED, y int CONSTRAINT acts REFERENCES a ON DELETE CASCADE ON UPDATE SET NULL DEFERRABLE)`)
+	role := "limited_" + strings.ToLower(testenv.DatabaseOf(t, p.to))
+	p.dst("CREATE ROLE "+role, "GRANT CREATE ON SCHEMA public TO "+role)
+	limited := *p
+	limited.to = p.to + "&options=-c%20role%3D" + role
+	if !strings.Contains(p.to, "?") {
+		limited.to = p.to + "?options=-c%20role%3D" + role
+	}
+	made := limited.make(api.MirrorSpec{})
+	notes := strings.Join(made.API.Notes, "\n")
+	if !strings.Contains(notes, "foreign keys are DEFERRABLE INITIALLY DEFERRED") || !strings.Contains(notes, role) {
+		t.Errorf("notes:\n%s", notes)
+	}
+	if notes := strings.Join(p.make(api.MirrorSpec{}).API.Notes, "\n"); strings.Contains(notes, "foreign keys") {
+		t.Errorf("notes for a role that may:\n%s", notes)
+	}
+	limited.prepare(made)
+	limited.finish(made)
+	keys := `SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f' ORDER BY 1`
+	if got := p.query(keys); strings.Count(got, "DEFERRABLE INITIALLY DEFERRED") != 4 {
+		t.Fatalf("made\n%s", got)
+	}
+	settle, also, err := plan.ForeignKeys(t.Context(), limited.conn(limited.to), limited.make(api.MirrorSpec{}))
+	if err != nil || len(settle) != 3 || len(also) > 0 {
+		t.Fatalf("%+v %q %v", settle, also, err)
+	}
+	p.run(limited.conn(limited.to), settle)
+	want := &pair{t, p.s, p.from, p.from}
+	if got, want := p.query(keys), want.query(keys); got != want {
+		t.Errorf("settled\n%s\nwant\n%s", got, want)
+	}
+	if settle, _, err = plan.ForeignKeys(t.Context(), p.conn(p.to), p.make(api.MirrorSpec{})); err != nil || len(settle) > 0 {
+		t.Errorf("again %+v %v", settle, err)
+	}
+}
+
 func TestWriters(t *testing.T) {
 	s := testenv.Postgres(t, 15, testenv.FsyncOff(), testenv.WithSetting("max_prepared_transactions", "2"))
 	p := &pair{t: t, s: s, from: s.URL("postgres")}

@@ -26,7 +26,7 @@ const (
 	stepsPerTx = 100
 )
 
-// Prepare runs Before: schemas, extensions and types in one transaction of the first connection, tables in a few of all
+// Prepare runs Before: schemas, extensions, types and sequences in one transaction of the first connection, tables in a few of all
 // of them, at once. What is there is passed over.
 func (p *Plan) Prepare(ctx context.Context, conns ...*pgx.Conn) error {
 	if err := p.runAll(ctx, conns[0], p.setup, len(p.setup), false); err != nil {
@@ -55,9 +55,17 @@ func (p *Plan) Prepare(ctx context.Context, conns ...*pgx.Conn) error {
 // Makers is the number of connections that Prepare can make use of.
 func (p *Plan) Makers() int { return len(p.create)/tablesPerTx + 1 }
 
-// Supply makes what tables need besides themselves: schemas, extensions and types, with the labels that enums have got
-// since. It tells whether an enum got any.
+// Supply makes what tables need besides themselves: schemas, extensions, sequences and types, with the labels that enums
+// have got since. It tells whether an enum got any.
 func (p *Plan) Supply(ctx context.Context, conn *pgx.Conn) (labels bool, err error) {
+	for _, t := range p.Tables {
+		// Whoever makes a table that joins does not know what this plan leaves out.
+		for _, d := range t.Target.Drawn() {
+			if why := p.noSequence[d.Name]; why != "" && !t.Exists {
+				return false, errs.New(errs.TargetDDL, "a default of %s needs sequence %s: %s", t.Source, d.Name, why)
+			}
+		}
+	}
 	if err := p.runAll(ctx, conn, p.setup, len(p.setup), false); err != nil {
 		return false, err
 	}
@@ -91,6 +99,7 @@ func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) (dropped int, err er
 	if err != nil {
 		return dropped, err
 	}
+	var held []string // something of another table depends on it: a default that draws from its sequence
 	for _, name := range names {
 		var filled bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name.String()+")").Scan(&filled); err != nil {
@@ -100,11 +109,21 @@ func (p *Plan) Discard(ctx context.Context, conn *pgx.Conn) (dropped int, err er
 			continue // somebody else's rows
 		}
 		if _, err := conn.Exec(ctx, "DROP TABLE "+name.String()); err != nil {
+			var pgErr *pgconn.PgError
+			if errors.As(err, &pgErr) && pgErr.Code == "2BP01" {
+				held = append(held, name.String())
+				continue
+			}
 			return dropped, errs.New(errs.TargetDDL, "drop the unfinished table %s: %w", name, err)
 		}
 		dropped++
 	}
-	return dropped, nil
+	if len(held) > 0 { // all at once they may depend on each other
+		if _, err := conn.Exec(ctx, "DROP TABLE "+strings.Join(held, ", ")); err != nil {
+			return dropped, errs.New(errs.TargetDDL, "drop the unfinished tables %s: %w", strings.Join(held, ", "), err)
+		}
+	}
+	return dropped + len(held), nil
 }
 
 // unfinished are the target's tables that carry this pipeline's mark.

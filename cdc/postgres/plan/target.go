@@ -34,7 +34,7 @@ func (m *maker) describeTarget(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	m.opts = pg.TargetOptions{TargetVersion: version, SoftDelete: m.spec.Options["soft.delete.column"], Extensions: map[string]string{}}
+	m.opts = pg.TargetOptions{TargetVersion: version, Route: m.p.route, SoftDelete: m.spec.Options["soft.delete.column"], Extensions: map[string]string{}}
 	installed, err := pg.LoadExtensions(ctx, conn)
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func (m *maker) describeTarget(ctx context.Context, conn *pgx.Conn) error {
 	var replica bool
 	var available, schemas []string
 	err = conn.QueryRow(ctx, `SELECT ARRAY(SELECT name::text FROM pg_available_extensions), ARRAY(SELECT nspname::text FROM pg_namespace),
-		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`).Scan(&available, &schemas, &replica)
+		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_user::text`).Scan(&available, &schemas, &replica, &m.role)
 	if err != nil {
 		return fmt.Errorf("read what the target offers: %w", err)
 	}
@@ -68,7 +68,67 @@ func (m *maker) describeTarget(ctx context.Context, conn *pgx.Conn) error {
 	if err := m.collations(ctx, conn); err != nil {
 		return err
 	}
-	return m.existing(ctx, conn)
+	if err := m.existing(ctx, conn); err != nil {
+		return err
+	}
+	return m.sequences(ctx, conn)
+}
+
+// route is Selection.Route for tables that the mirror takes.
+func (p *Plan) route(schema, table string) (toSchema, toTable string, ok bool) {
+	if !p.Selection.Includes(schema, table) {
+		return "", "", false
+	}
+	toSchema, toTable = p.Selection.Route(schema, table)
+	return toSchema, toTable, true
+}
+
+// sequences finds out of those that are to be made before the tables which the target cannot have: a default is not worth
+// a mirror that does not begin.
+func (m *maker) sequences(ctx context.Context, conn *pgx.Conn) error {
+	var schemas, names []string
+	for _, t := range m.p.Tables {
+		target := t.Target
+		target.Options.Route = m.p.route
+		for _, d := range target.Drawn() {
+			schemas, names = append(schemas, d.Name.Schema), append(names, d.Name.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	rows, err := conn.Query(ctx, `
+		SELECT u.schema, u.name, coalesce(c.relkind::text, ''),
+		       CASE WHEN s.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE') ELSE has_schema_privilege(s.oid, 'CREATE') END
+		FROM unnest($1::text[], $2::text[]) u(schema, name)
+		LEFT JOIN pg_namespace s ON s.nspname = u.schema
+		LEFT JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = u.name`, schemas, names)
+	if err != nil {
+		return fmt.Errorf("look for sequences: %w", err)
+	}
+	defer rows.Close()
+	m.opts.NoSequence = map[pg.TargetName]string{}
+	m.p.noSequence = m.opts.NoSequence
+	for rows.Next() {
+		var name pg.TargetName
+		var kind string
+		var may bool
+		if err := rows.Scan(&name.Schema, &name.Name, &kind, &may); err != nil {
+			return fmt.Errorf("look for sequences: %w", err)
+		}
+		switch {
+		case kind == "S":
+			m.there[pg.CreateSequence(name, &pg.Sequence{}).What] = true
+		case kind != "":
+			m.opts.NoSequence[name] = fmt.Sprintf("%s on the target is not a sequence", name)
+		case !may:
+			m.opts.NoSequence[name] = fmt.Sprintf("role %s may not make sequence %s on the target", pg.Ident(m.role), name)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("look for sequences: %w", err)
+	}
+	return nil
 }
 
 // collations finds those that neither the target has nor the plan makes.

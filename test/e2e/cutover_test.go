@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// served is a mirror of public.* in a process that outlives its failures.
+func served(t *testing.T, src, dst db, args ...string) *mirror {
+	t.Helper()
+	m := newMirror(t, src, dst, "public.*", args...)
+	m.start()
+	m.caughtUp()
+	m.stop()
+	m.server()
+	m.caughtUp()
+	return m
+}
+
+// cutsOver repeats a cut-over until the sessions of the test have left the source.
+func (m *mirror) cutsOver() (says string) {
+	m.t.Helper()
+	eventually(m.t, waitLimit, "the cut-over is done", func() (bool, string) {
+		out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes")
+		says = out + errOut
+		return code == 0, says
+	})
+	return says
+}
+
+// TestCutoverDefaults: the first row that an application inserts behind a cut-over gets the next number, whoever's
+// sequence that comes from, and what the target lacks is told.
+func TestCutoverDefaults(t *testing.T) {
+	for name, c := range map[string]struct {
+		args   []string
+		schema string
+	}{"own names": {nil, "public"}, "routed": {[]string{"--route", "public.*=app.*"}, "app"}} {
+		t.Run(name, func(t *testing.T) {
+			src, dst := pair(t, 15, 15)
+			src.exec(t, `CREATE SEQUENCE sq`, `CREATE TABLE z(id int PRIMARY KEY DEFAULT nextval('sq'), v text)`,
+				`CREATE TABLE own(id serial PRIMARY KEY)`, `CREATE TABLE a(id int PRIMARY KEY DEFAULT nextval('own_id_seq'), v text)`,
+				`CREATE TABLE goes(id serial PRIMARY KEY)`, `CREATE TABLE stays(id int PRIMARY KEY, v int DEFAULT nextval('goes_id_seq'))`,
+				`INSERT INTO z(v) SELECT 'v' FROM generate_series(1, 5)`, `INSERT INTO own DEFAULT VALUES`, `INSERT INTO a(v) VALUES ('x')`)
+			m := served(t, src, dst, c.args...)
+			src.exec(t, `CREATE SCHEMA ids`, `CREATE SEQUENCE ids.n START 50`,
+				`CREATE TABLE late(id int PRIMARY KEY DEFAULT nextval('ids.n'), o int DEFAULT nextval('own_id_seq'))`, `INSERT INTO late DEFAULT VALUES`,
+				`DROP TABLE goes CASCADE`, `INSERT INTO stays VALUES (1, 1)`,
+				`CREATE SEQUENCE new`, `ALTER TABLE a ADD COLUMN n int DEFAULT nextval('new')`, `INSERT INTO a(v) VALUES ('y')`)
+			m.caughtUp()
+			const want = `column "n" of "S"."a": CREATE SEQUENCE IF NOT EXISTS "public"."new"`
+			if out, errOut, _ := m.cli("mirror", "cutover", m.name, "--dry-run"); !strings.Contains(out, strings.ReplaceAll(want, `"S"`, `"`+c.schema+`"`)) || !strings.Contains(out, `ALTER COLUMN "n" SET DEFAULT nextval('"public"."new"'::regclass);`) {
+				t.Errorf("the dry run does not tell the default that is not there:\n%s%s", out, errOut)
+			}
+			if says := m.cutsOver(); !strings.Contains(says, "1 columns lack") || strings.Contains(says, "✓ defaults") {
+				t.Errorf("the cut-over says\n%s", says)
+			}
+			// Three tables draw from the sequence of own.
+			for _, x := range [][2]string{{`z(v) VALUES ('first') RETURNING id`, "6"}, {`own DEFAULT VALUES RETURNING id`, "5"},
+				{`a(v) VALUES ('first') RETURNING id`, "6"}, {`late DEFAULT VALUES RETURNING id || ' ' || o`, "51 7"}} {
+				if got := dst.one(t, `INSERT INTO `+c.schema+`.`+x[0]); got != x[1] {
+					t.Errorf("%s: %s, want %s", x[0], got, x[1])
+				}
+			}
+		})
+	}
+}
+
+// TestCutoverForeignKeys: with a role that may not turn them off, foreign keys are made to wait for the commit, and the
+// cut-over gives them back what the source has, or ends without having changed anything.
+func TestCutoverForeignKeys(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	src.exec(t, `CREATE TABLE p(id int PRIMARY KEY)`, `CREATE TABLE c(id int PRIMARY KEY, p int CONSTRAINT plain REFERENCES p, q int CONSTRAINT acts REFERENCES p ON DELETE CASCADE)`,
+		`INSERT INTO p SELECT generate_series(1, 10)`, `INSERT INTO c SELECT i, i, i FROM generate_series(1, 10) i`)
+	role := "limited_" + dst.name
+	dst.exec(t, `CREATE ROLE "`+role+`" LOGIN`, `GRANT CREATE ON DATABASE "`+dst.name+`" TO "`+role+`"`, `GRANT CREATE, USAGE ON SCHEMA public TO "`+role+`"`)
+	asRole := dst
+	asRole.url = dst.srv.URLFor(role, dst.srv.Addr(), dst.name)
+	m := served(t, src, asRole)
+	const keys = `SELECT string_agg(pg_get_constraintdef(oid), '; ' ORDER BY conname) FROM pg_constraint WHERE contype = 'f'`
+	const waiting = `FOREIGN KEY (q) REFERENCES p(id) DEFERRABLE INITIALLY DEFERRED; FOREIGN KEY (p) REFERENCES p(id) DEFERRABLE INITIALLY DEFERRED`
+	if got := dst.one(t, keys); got != waiting {
+		t.Fatalf("made with %s", got)
+	}
+	out, _, _ := m.cli("mirror", "cutover", m.name, "--dry-run")
+	for _, want := range []string{`ALTER TABLE "public"."c" ALTER CONSTRAINT "plain" NOT DEFERRABLE`, `DROP CONSTRAINT "acts", ADD CONSTRAINT "acts" FOREIGN KEY ("q") REFERENCES "public"."p" ("id") ON DELETE CASCADE`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the dry run does not list %s:\n%s", want, out)
+		}
+	}
+	dst.exec(t, `CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN IF current_query() LIKE ''%NOT DEFERRABLE%'' THEN RAISE ''not now''; END IF; END'`,
+		`CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION refuse()`)
+	out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes", "--force")
+	if code == 0 || !strings.Contains(errOut, "W4005") || !strings.Contains(errOut, "not now") || !strings.Contains(errOut, "nothing was changed or detached") {
+		t.Errorf("a refusal: exit code %d\n%s%s", code, out, errOut)
+	}
+	if got := dst.one(t, keys); got != waiting {
+		t.Errorf("a cut-over that failed left %s", got)
+	}
+	src.exec(t, `INSERT INTO p VALUES (11)`)
+	m.caughtUp()
+	dst.exec(t, `DROP EVENT TRIGGER refuse`)
+	m.cutsOver()
+	if want, got := src.one(t, keys), dst.one(t, keys); got != want {
+		t.Errorf("behind the cut-over %s, want %s", got, want)
+	}
+}
+
+// TestCutoverOfHaltedMirror: nobody waits for a mirror that stands still.
+func TestCutoverOfHaltedMirror(t *testing.T) {
+	refused := func(t *testing.T, m *mirror, limit time.Duration, want ...string) {
+		t.Helper()
+		began := time.Now()
+		out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes", "--force")
+		for _, w := range append(want, "weir pipelines resume "+m.name) {
+			if code != 10 || !strings.Contains(errOut, w) {
+				t.Fatalf("exit code %d, want 10 and %q\n%s%s", code, w, out, errOut)
+			}
+		}
+		if took := time.Since(began); took > limit {
+			t.Errorf("it took %v to say so", took)
+		}
+	}
+	src, dst := pair(t, 15, 15)
+	src.exec(t, twoTables)
+	m := served(t, src, dst)
+	m.mustCLI("pipelines", "pause", m.name, "--wait")
+	refused(t, m, 20*time.Second, "error[W3004]", "is paused")
+	m.mustCLI("pipelines", "resume", m.name)
+	m.caughtUp()
+
+	// It fails while the cut-over waits: the target's table is locked until then.
+	dst.exec(t, `INSERT INTO a VALUES (5000, 'not of the source')`)
+	lock, err := pgx.Connect(t.Context(), dst.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Close(context.Background()) }()
+	if _, err := lock.Exec(t.Context(), `BEGIN; LOCK TABLE a`); err != nil {
+		t.Fatal(err)
+	}
+	src.exec(t, `INSERT INTO a VALUES (5000, 'in the way')`)
+	unlocked := make(chan time.Time, 1)
+	go func() {
+		<-time.After(4 * time.Second)
+		if _, err := lock.Exec(context.Background(), `ROLLBACK`); err != nil {
+			t.Error(err)
+		}
+		unlocked <- time.Now()
+	}()
+	refused(t, m, 60*time.Second, "error[W4003]", "pipeline "+m.name+" has failed", "weir sources refresh TABLE")
+	select {
+	case at := <-unlocked:
+		if took := time.Since(at); took > 15*time.Second {
+			t.Errorf("the cut-over ended %v behind what the mirror fails with", took)
+		}
+	default:
+		t.Error("the cut-over ended before the mirror could fail")
+	}
+	refused(t, m, 20*time.Second, "error[W4003]", "pipeline "+m.name+" has failed")
+}
