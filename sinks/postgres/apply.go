@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weirstream/weir/engine/changelog"
@@ -451,6 +452,58 @@ func (a *applier) sendLarge() error {
 	return a.w.flush()
 }
 
+// hugeRow is the size from which a row is not held once more in its encoded form.
+const hugeRow = 1 << 20
+
+// copyHuge is appendCopyBinary, or appendCopyText, of a row that is sent in pieces.
+func (a *applier) copyHuge(t *table, img changelog.Image, written int) error {
+	binary := t.copyBinary()
+	if binary {
+		a.w.uint16(written)
+	}
+	it := img.Iter()
+	first := true
+	for i := range t.cols {
+		kind, raw := it.Next()
+		if t.cols[i].name == "" {
+			continue
+		}
+		if !binary && !first {
+			a.w.out = append(a.w.out, '\t')
+		}
+		first = false
+		there := kind == changelog.ValueText || kind == changelog.ValueBinary
+		switch {
+		case !there && binary:
+			a.w.uint32(-1)
+			continue
+		case !there:
+			a.w.out = append(a.w.out, '\\', 'N')
+			continue
+		case !binary:
+			raw = raw[4:]
+		}
+		for piece := range slices.Chunk(raw, 128<<10) {
+			if binary {
+				a.w.out = append(a.w.out, piece...)
+			} else {
+				a.w.out = appendEscaped(a.w.out, piece)
+			}
+			if len(a.w.out) >= 256<<10 {
+				a.w.end(a.w.copyAt)
+				if err := a.w.flush(); err != nil {
+					return err
+				}
+				a.w.copyStart()
+			}
+		}
+	}
+	if !binary {
+		a.w.out = append(a.w.out, '\n')
+	}
+	return nil
+}
+
 // copyRows inserts n rows by COPY.
 func (a *applier) copyRows(t *table, n int, image func(int) changelog.Image) error {
 	if t.converted {
@@ -474,10 +527,14 @@ func (a *applier) copyRows(t *table, n int, image func(int) changelog.Image) err
 		a.w.out = append(a.w.out, copyBinaryHeader...)
 	}
 	for i := range n {
-		if binary {
-			a.w.out = appendCopyBinary(a.w.out, image(i), t.cols, written)
+		if img := image(i); len(img) > hugeRow {
+			if err := a.copyHuge(t, img, written); err != nil {
+				return err
+			}
+		} else if binary {
+			a.w.out = appendCopyBinary(a.w.out, img, t.cols, written)
 		} else {
-			a.w.out = appendCopyText(a.w.out, image(i), t.cols)
+			a.w.out = appendCopyText(a.w.out, img, t.cols)
 		}
 		if len(a.w.out)-a.w.copyAt >= 64<<10 {
 			a.w.end(a.w.copyAt)
