@@ -22,8 +22,9 @@ type command struct {
 	at      time.Time      // when the catalog was looked at
 	present []pg.TableName // the selected tables that exist now
 	columns []listedColumn // of tables that are published with a list of columns
-	refresh []string       // patterns; none: every table
-	done    chan error     // of refresh; buffered
+	listing *listing
+	refresh []string   // patterns; none: every table
+	done    chan error // of refresh; buffered
 }
 
 func (s *Source) wake() {
@@ -40,6 +41,7 @@ func (s *Source) discover() {
 	}()
 	var last []pg.TableName
 	var lastColumns []listedColumn
+	var lastListing *listing
 	for first := true; first || s.env.Clock.Sleep(s.ctx, s.opts.DiscoveryPeriod) == nil; first = false {
 		if conn == nil || conn.IsClosed() {
 			var err error
@@ -63,14 +65,18 @@ func (s *Source) discover() {
 		if err != nil {
 			continue
 		}
+		sent, err := s.listing(s.ctx, conn)
+		if err != nil {
+			continue
+		}
 		pending := s.copying.Load()
-		if slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
+		if sent.equal(lastListing) && slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
 			s.progress.Looked.Store(at.UnixNano())
 			continue
 		}
 		select {
-		case s.commands <- command{at: at, present: names, columns: columns}:
-			last, lastColumns = names, columns
+		case s.commands <- command{at: at, present: names, columns: columns, listing: sent}:
+			last, lastColumns, lastListing = names, columns, sent
 			s.wake()
 		default: // the last one has not been obeyed yet
 		}
@@ -120,6 +126,9 @@ func (s *Source) obey() error {
 			} else {
 				if err = s.follow(c.present); err == nil {
 					err = s.listAnew(c.columns)
+				}
+				if err == nil {
+					err = s.relist(c.listing)
 				}
 				if err == nil && !s.lookAgain.Load() {
 					s.progress.Looked.Store(c.at.UnixNano())

@@ -224,7 +224,7 @@ const chunkRows = 20000
 func (s *Source) copyChunk() error {
 	var oids []uint32
 	for oid, c := range s.copies {
-		if !c.Done {
+		if !c.Done && !s.unlisted[oid] {
 			oids = append(oids, oid)
 		}
 	}

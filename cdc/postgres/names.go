@@ -253,6 +253,7 @@ func (s *Source) forgetTable(oid uint32) {
 	delete(s.tables, oid)
 	delete(s.copies, oid)
 	delete(s.filters, oid)
+	delete(s.unlisted, oid)
 	if rel := s.reader.rels[oid]; rel != nil {
 		s.reader.rels[oid] = &relation{msg: rel.msg}
 		s.reader.last = nil

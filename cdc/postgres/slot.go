@@ -198,7 +198,8 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 	}
 	var add []string
 	for i, t := range tables {
-		if !have[t.OID] {
+		// One that is known and missing is left to the stream; see relist.go.
+		if known := s.resumed && s.reader == nil && s.tables[t.OID] != nil; !have[t.OID] && !known {
 			add = append(add, items[i])
 		}
 		delete(have, t.OID)

@@ -103,7 +103,9 @@ type Source struct {
 	files      map[uint32]string    // see filenodes; from before the copy's view was taken
 	filters    map[uint32]*tableFilter
 	copies     map[uint32]*liveCopy // beside the stream
-	sent       map[uint32][]string  // the columns that somebody else's publication sends of a table; nil: all
+	unlisted   map[uint32]bool      // tables that the publication does not send any more; see relist.go
+	notes      notes
+	sent       map[uint32][]string // the columns that somebody else's publication sends of a table; nil: all
 	copying    atomic.Bool
 	streaming  atomic.Bool     // orders are obeyed from now on
 	lookAgain  atomic.Bool     // the last look at the catalog could not be obeyed
@@ -181,7 +183,7 @@ func New(e *env.Env, opts Options) *Source {
 	}
 	s := &Source{
 		env: e.With("part", "source", "slot", opts.Slot), opts: opts,
-		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, sent: map[uint32][]string{}, copies: map[uint32]*liveCopy{}, waiting: map[uint32]bool{},
+		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, sent: map[uint32][]string{}, unlisted: map[uint32]bool{}, copies: map[uint32]*liveCopy{}, waiting: map[uint32]bool{},
 		commands: make(chan command, 16), out: make(chan dataflow.Message, 8), failed: make(chan error, 1),
 	}
 	s.progress.tables = map[uint32]*TableProgress{}
@@ -561,6 +563,7 @@ func (s *Source) Confirm(state []dataflow.StateChange) {
 		return
 	}
 	for _, c := range state {
+		s.notes.durable(c)
 		if c.Key != positionKey {
 			continue
 		}

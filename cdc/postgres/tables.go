@@ -402,7 +402,7 @@ type attribute struct {
 // renames. The catalog shows the present, later than the log, so it is used only for what cannot have changed since: a
 // column that exists now has existed all along, and the log lists columns in the order of their numbers.
 func (s *Source) align(m *pgoutput.RelationMsg, known, now *tableShape, namespace string, attrs []attribute) error {
-	switch told, ok := known.align(now, attrs, func(i int) bool { return m.Columns[i].Key }); {
+	switch told, ok := known.align(now, attrs, func(i int) bool { return m.Columns[i].Key && m.Identity != 'f' }); {
 	case !ok:
 		return errs.New(errs.SourceSchemaChange,
 			"table %s.%s changed its columns, and how cannot be told any more, because it has changed again since", namespace, m.Name).

@@ -75,7 +75,7 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			}
 		})
 		if err == nil && !report.Ready {
-			return cli.No("the target is not ready: " + notReady(report.Steps[len(report.Steps)-1], c.Bool("force")))
+			return cli.No("the target is not ready: " + notReady(report.Steps, c.Bool("force")))
 		}
 		return err
 	})
@@ -146,8 +146,15 @@ func halted(v coordinator.PipelineView) error {
 	return nil
 }
 
-// notReady says what stood in the way, which is the last step, and whether anything helps.
-func notReady(s cutoverStep, forced bool) string {
+// notReady says what stood in the way, and whether anything helps. A cut-over ends with that; a dry run goes on.
+func notReady(steps []cutoverStep, forced bool) string {
+	s := steps[len(steps)-1]
+	for _, x := range steps {
+		if x.Warning != "" && (x.Name == "built" || x.Name == "writes") {
+			s = x
+			break
+		}
+	}
 	if s.Name == "writes" && !forced {
 		return s.Says + "; --force goes on all the same, unless a check is fatal"
 	}

@@ -87,6 +87,13 @@ func addr(c *cli.Call) string {
 
 // withClient runs do with a client of the server that the flags name.
 func (p *program) withClient(c *cli.Call, do func(client) error) error {
+	// Whoever names a directory means its server, and nobody else's on the default port.
+	if v, _ := c.Getenv("WEIR_STATE"); addr(c) == "" && (c.Given("state") || v != "") {
+		if _, err := coordinator.ReadEndpoints(p.env(c).FS, state(c)); errors.Is(err, fs.ErrNotExist) {
+			return errs.New(errs.NotReachable, "no weir runs on the state directory %s", state(c)).
+				WithHint("weir server --state %s starts one; for another server name its address with --addr", state(c))
+		}
+	}
 	cl, err := p.dial(p.env(c), addr(c), state(c))
 	if err != nil {
 		return err

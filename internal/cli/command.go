@@ -97,7 +97,7 @@ func formats() []string {
 func globals() []Flag {
 	return []Flag{
 		{Name: "output", Short: "o", Value: "FORMAT", Default: FormatTable, Values: formats(), Help: "form of the output"},
-		{Name: "addr", Value: "HOST:PORT", Help: "server to talk to (default: the one of --state, else 127.0.0.1:7070)"},
+		{Name: "addr", Value: "HOST:PORT", Help: "server to talk to (default: the one of --state; without either 127.0.0.1:7070)"},
 		{Name: "state", Value: "DIR", Default: "weir-state", Help: "state directory"},
 		{Name: "quiet", Short: "q", Kind: BoolFlag, Help: "print results and errors only"},
 		{Name: "no-color", Kind: BoolFlag, Help: "no colours (also: the environment variable NO_COLOR)"},

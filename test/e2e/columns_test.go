@@ -38,13 +38,18 @@ func TestColumnsComeBack(t *testing.T) {
 	}
 	names := slices.Sorted(maps.Keys(cases))
 	for mode, set := range map[string][]string{
-		"followed": {}, "while weir is away": {}, "with lanes": {"--set", "sink.lanes=2"}, "try_evolve": {"--set", "schema.change.behavior=try_evolve"},
+		"followed": {}, "with full old rows": {}, "while weir is away": {}, "with lanes": {"--set", "sink.lanes=2"}, "try_evolve": {"--set", "schema.change.behavior=try_evolve"},
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			src, dst := pair(t, 15, 15)
 			for i := range names {
 				src.exec(t, fmt.Sprintf(`CREATE TABLE t%d(id int PRIMARY KEY, v int, b int, u int UNIQUE, k text); INSERT INTO t%[1]d SELECT i, i, i, i, 'k' FROM generate_series(1, 3000) i`, i))
+			}
+			if mode == "with full old rows" {
+				for i := range names {
+					src.exec(t, fmt.Sprintf(`ALTER TABLE t%d REPLICA IDENTITY FULL`, i))
+				}
 			}
 			m := newMirror(t, src, dst, "public.*", set...)
 			m.start()

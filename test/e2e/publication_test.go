@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/weirstream/weir/internal/pg"
 )
 
 // TestPublicationOfTheUser: weir uses a publication that is given by name as it is. So it has to be as the mirror wants it,
@@ -252,4 +256,60 @@ func TestDefaultsSpeltOut(t *testing.T) {
 	if code != 2 || !strings.Contains(errOut, `"a.b"."c.d"`) {
 		t.Errorf("exit code %d\n%s", code, errOut)
 	}
+}
+
+// TestPublicationAltered: somebody takes tables out of weir's publication, or has it send less. What was written meanwhile
+// is not in the stream, and comes by another copy.
+func TestPublicationAltered(t *testing.T) {
+	for _, lanes := range []string{"1", "2"} {
+		for _, away := range []bool{false, true} {
+			t.Run(fmt.Sprintf("lanes %s, weir away %v", lanes, away), func(t *testing.T) {
+				t.Parallel()
+				m := live(t, "--set", "discovery.interval=300ms", "--set", "sink.lanes="+lanes)
+				name := pg.Ident(m.src.one(t, `SELECT pubname FROM pg_publication`))
+				for _, sql := range [][]string{
+					{`ALTER PUBLICATION ` + name + ` DROP TABLE a`, `INSERT INTO a VALUES (7000, 'unseen')`, `UPDATE a SET v = 'unseen' WHERE id < 5`},
+					{`ALTER PUBLICATION ` + name + ` SET (publish = 'insert')`, `UPDATE b SET v = 'unseen' WHERE id < 5`, `DELETE FROM a WHERE id = 10`},
+				} {
+					if away {
+						m.kill()
+					}
+					m.src.exec(t, sql...)
+					if away {
+						m.start()
+					}
+					eventually(t, waitLimit, "the publication is mended", func() (bool, string) {
+						got := m.src.one(t, `SELECT (SELECT count(*) FROM pg_publication_rel) || ' ' || pubupdate FROM pg_publication`)
+						return got == "2 true", got
+					})
+					m.src.exec(t, `INSERT INTO a SELECT max(id) + 1, 'seen' FROM a`, `DELETE FROM b WHERE id = (SELECT max(id) FROM b)`)
+					m.caughtUp()
+					requireEqual(t, m.src, m.dst)
+				}
+				requireConsistent(t, m)
+			})
+		}
+	}
+}
+
+// TestRemoveAndAdd: a table is removed and added again before the mirror has let go of it for good.
+func TestRemoveAndAdd(t *testing.T) {
+	m := live(t)
+	m.stop()
+	m.server()
+	m.caughtUp()
+	d := startProgram(t, m.src, func(n int) string { return fmt.Sprintf(`INSERT INTO a VALUES (%d, 'more'); UPDATE b SET v = 'x%d' WHERE id = %d`, 100000+n, n, n%500) }, time.Millisecond)
+	for i := range 6 {
+		m.mustCLI("pipelines", "pause", m.name, "--wait")
+		m.mustCLI("pipelines", "tables", "remove", m.name, "public.a", "--yes")
+		d.more(t, 50)
+		m.mustCLI("pipelines", "resume", m.name)
+		<-time.After(time.Duration(i) * 200 * time.Millisecond)
+		m.mustCLI("pipelines", "tables", "add", m.name, "public.a")
+		d.more(t, 50)
+	}
+	d.stop(t)
+	m.caughtUp()
+	requireEqual(t, m.src, m.dst)
+	requireConsistent(t, m)
 }
