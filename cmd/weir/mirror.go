@@ -111,7 +111,7 @@ const sameCommand = "; the same command goes on from here"
 func (p *program) redefined(e *env.Env, n node, specs []api.MirrorSpec) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
-	cl, err := p.dial(e, n.Addr(), "")
+	cl, err := p.dial(e, rest.ClientOptions{Addr: n.Addr()})
 	if err != nil {
 		return false
 	}
@@ -136,7 +136,7 @@ func handOver(c *cli.Call, e *env.Env) error {
 }
 
 func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, specs []api.MirrorSpec) error {
-	cl, err := p.dial(e, n.Addr(), "")
+	cl, err := p.dial(e, rest.ClientOptions{Addr: n.Addr()})
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ import (
 // program is what the commands share.
 type program struct {
 	engines         engines
-	dial            func(e *env.Env, addr, state string) (client, error)
+	dial            func(e *env.Env, o rest.ClientOptions) (client, error)
 	environment     func(log *slog.Logger) *env.Env
 	getwd           func() (string, error)
 	version, commit string
@@ -46,8 +46,8 @@ type client interface {
 	RefreshSource(ctx context.Context, name string, tables []string) error
 }
 
-func dialREST(e *env.Env, addr, state string) (client, error) {
-	c, err := rest.NewClient(e, rest.ClientOptions{Addr: addr, State: state})
+func dialREST(e *env.Env, o rest.ClientOptions) (client, error) {
+	c, err := rest.NewClient(e, o)
 	if err != nil {
 		return nil, err
 	}
@@ -87,14 +87,8 @@ func addr(c *cli.Call) string {
 
 // withClient runs do with a client of the server that the flags name.
 func (p *program) withClient(c *cli.Call, do func(client) error) error {
-	// Whoever names a directory means its server, and nobody else's on the default port.
-	if v, _ := c.Getenv("WEIR_STATE"); addr(c) == "" && (c.Given("state") || v != "") {
-		if _, err := coordinator.ReadEndpoints(p.env(c).FS, state(c)); errors.Is(err, fs.ErrNotExist) {
-			return errs.New(errs.NotReachable, "no weir runs on the state directory %s", state(c)).
-				WithHint("weir server --state %s starts one; for another server name its address with --addr", state(c))
-		}
-	}
-	cl, err := p.dial(p.env(c), addr(c), state(c))
+	v, _ := c.Getenv("WEIR_STATE")
+	cl, err := p.dial(p.env(c), rest.ClientOptions{Addr: addr(c), State: state(c), Named: c.Given("state") || v != ""})
 	if err != nil {
 		return err
 	}
@@ -109,7 +103,7 @@ func (p *program) running(ctx context.Context, c *cli.Call, e *env.Env) (client,
 			return nil, nil
 		}
 	}
-	cl, err := p.dial(e, addr(c), state(c))
+	cl, err := p.dial(e, rest.ClientOptions{Addr: addr(c), State: state(c)})
 	if err != nil {
 		return nil, err
 	}

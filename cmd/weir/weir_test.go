@@ -169,7 +169,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	f := &fixture{fakeServer: newFakeServer(), dir: t.TempDir(), vars: map[string]string{}, clock: &quick{}}
 	f.p = &program{version: "1.2.3", commit: "abc", getwd: func() (string, error) { return f.dir, nil },
-		dial: func(*env.Env, string, string) (client, error) { return f.fakeServer, nil },
+		dial: func(*env.Env, rest.ClientOptions) (client, error) { return f.fakeServer, nil },
 		environment: func(log *slog.Logger) *env.Env {
 			e := env.Real(log)
 			f.clock.Clock = e.Clock

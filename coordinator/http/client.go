@@ -23,6 +23,8 @@ import (
 type ClientOptions struct {
 	Addr  string // host:port
 	State string // a state directory, whose endpoints.json is read
+	// Named: the user named State, and so means the server that owns it, and nobody else's on the default address.
+	Named bool
 }
 
 // Client calls a server. It may be used from several goroutines.
@@ -43,6 +45,9 @@ func NewClient(e *env.Env, o ClientOptions) (*Client, error) {
 		switch {
 		case err == nil && ep.HTTP != "":
 			addr = ep.HTTP
+		case o.Named && (err == nil || errors.Is(err, fs.ErrNotExist)):
+			return nil, errs.New(errs.NotReachable, "no weir runs on the state directory %s", o.State).
+				WithHint("weir server --state %s starts one; for another server name its address with --addr", o.State)
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 			// No server owns the directory now; one on the default port may still serve it to be.
 		default:

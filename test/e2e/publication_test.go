@@ -298,7 +298,9 @@ func TestRemoveAndAdd(t *testing.T) {
 	m.stop()
 	m.server()
 	m.caughtUp()
-	d := startProgram(t, m.src, func(n int) string { return fmt.Sprintf(`INSERT INTO a VALUES (%d, 'more'); UPDATE b SET v = 'x%d' WHERE id = %d`, 100000+n, n, n%500) }, time.Millisecond)
+	d := startProgram(t, m.src, func(n int) string {
+		return fmt.Sprintf(`INSERT INTO a VALUES (%d, 'more'); UPDATE b SET v = 'x%d' WHERE id = %d`, 100000+n, n, n%500)
+	}, time.Millisecond)
 	for i := range 6 {
 		m.mustCLI("pipelines", "pause", m.name, "--wait")
 		m.mustCLI("pipelines", "tables", "remove", m.name, "public.a", "--yes")
