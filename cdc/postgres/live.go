@@ -430,7 +430,7 @@ func (s *Source) beginAnew(oid uint32) ([]dataflow.StateChange, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.env.Log.Info("the key of a table that is being copied changed; it is copied again", "table", s.tables[oid].name().String())
+	s.env.Log.Info("changes of a table cannot be brought any more; it is copied again from the start", "table", s.tables[oid].name().String())
 	c := &liveCopy{First: true, Floor: floor}
 	s.copies[oid] = c
 	s.copying.Store(true)
@@ -479,9 +479,11 @@ func (s *Source) catchUpShape(t *pg.Table, c *liveCopy) error {
 	}
 	delete(s.reader.rels, t.OID) // it may be a description that was passed over
 	err := s.reader.relation(m)
-	if c.First && errs.Is(err, errs.SourceSchemaChange) {
-		delete(s.tables, t.OID) // nobody can tell how it changed; it joins anew, and what the target has must fit
-		err = nil
+	if known := s.tables[t.OID]; c.First && known != nil && errs.Is(err, errs.SourceSchemaChange) {
+		// Nobody can tell how it changed: the target's goes, and the copy makes another one.
+		old := s.describedAs(t.OID, known)
+		delete(s.tables, t.OID)
+		err = s.send(dataflow.Message{Kind: dataflow.KindSchema, Schema: &changelog.SchemaChange{Old: old, Steps: []changelog.SchemaStep{{Kind: changelog.DropTable}}}})
 	}
 	if err != nil {
 		return err

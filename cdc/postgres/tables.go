@@ -162,6 +162,9 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		s.copyLater(m.ID)
 		attrs, err = s.attributes(m.ID, true)
 	}
+	if errs.Is(err, errs.SourceSchemaChange) && s.reader != nil && s.reader.inTx {
+		return s.setAside(m)
+	}
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -194,6 +197,16 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		r.filter = s.filters[m.ID]
 	}
 	return r, change, state, nil
+}
+
+// setAside is for a description of which nobody can tell how the table came to it, because it has changed again since. The
+// rows behind it are passed over, and the table is copied as it is by then.
+func (s *Source) setAside(m *pgoutput.RelationMsg) (*relation, *changelog.SchemaChange, []dataflow.StateChange, error) {
+	anew, err := s.beginAnew(m.ID)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return &relation{msg: m, filter: s.filters[m.ID]}, nil, nil, s.send(dataflow.Message{Kind: dataflow.KindMark, State: anew})
 }
 
 // usersType tells whether a column has a type that no column had and that users make: the target may not have it.
