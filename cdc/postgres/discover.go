@@ -374,6 +374,11 @@ func (s *Source) letGo(oid uint32, shape *tableShape) error {
 		return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: positionState(s.reader.position)})
 	}
 	s.env.Log.Info("table leaves", "table", shape.name().String(), "dropped", true)
+	return s.drop(oid, shape)
+}
+
+// drop forgets a table, and has the target drop its own. Nothing gathered waits to be sent.
+func (s *Source) drop(oid uint32, shape *tableShape) error {
 	old := s.describedAs(oid, shape)
 	s.forgetTable(oid)
 	return s.send(dataflow.Message{Kind: dataflow.KindSchema, Boundary: true,

@@ -480,10 +480,8 @@ func (s *Source) catchUpShape(t *pg.Table, c *liveCopy) error {
 	delete(s.reader.rels, t.OID) // it may be a description that was passed over
 	err := s.reader.relation(m)
 	if known := s.tables[t.OID]; c.First && known != nil && errs.Is(err, errs.SourceSchemaChange) {
-		// Nobody can tell how it changed: the target's goes, and the copy makes another one.
-		old := s.describedAs(t.OID, known)
-		delete(s.tables, t.OID)
-		err = s.send(dataflow.Message{Kind: dataflow.KindSchema, Schema: &changelog.SchemaChange{Old: old, Steps: []changelog.SchemaStep{{Kind: changelog.DropTable}}}})
+		s.lookAgain.Store(true) // nobody can tell how it changed: the target's goes, and the table joins anew
+		return s.drop(t.OID, known)
 	}
 	if err != nil {
 		return err
@@ -649,7 +647,7 @@ func (s *Source) settle(position pg.LSN) error {
 		s.setFilter(oid, nil)
 		switch c := s.copies[oid]; {
 		case c != nil && c.Again:
-			s.copies[oid] = &liveCopy{}
+			s.copies[oid] = &liveCopy{Floor: c.Floor} // which may have risen since: see relist
 			s.copying.Store(true)
 			state = append(state, liveCopyState(oid, s.copies[oid]))
 		case c != nil:

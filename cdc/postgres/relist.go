@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
 )
 
@@ -144,11 +145,15 @@ func (s *Source) publishAgain(oid uint32, now *listing) (bool, error) {
 	if !now.whole && !now.tables[oid] {
 		sql = append(sql, "ALTER PUBLICATION "+name+" ADD TABLE "+s.publishItem(specs[0]))
 	}
-	err = s.changePublication(s.ctx, strings.Join(sql, "; "), []uint32{oid}, true)
+	fix := strings.Join(sql, "; ")
+	err = s.changePublication(s.ctx, fix, []uint32{oid}, true)
 	if err == errTableGone {
 		return false, nil
 	}
-	return err == nil, err
+	if err != nil {
+		return false, errs.New(errs.PublicationMissing, "put %s back into publication %q: %w", specs[0], s.opts.Publication, err).Because(err).WithFix(fix + ";")
+	}
+	return true, nil
 }
 
 // notes are the copies that are known to be noted durably. The target's acknowledgements tell, on another goroutine.

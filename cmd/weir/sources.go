@@ -119,16 +119,11 @@ func (p *program) sourcesRefresh(ctx context.Context, c *cli.Call) error {
 		if err := cl.RefreshSource(ctx, source, tables); err != nil {
 			return err
 		}
-		if views, err := cl.Pipelines(ctx); err == nil {
-			for _, v := range views {
-				if halted(v) == nil {
-					continue
-				}
-				if s, err := cl.Source(ctx, v.Name); err == nil && s.Name == source {
-					c.Note("%s: %s will be copied anew when %s runs again", source, join(tables), v.Name)
-					c.Next("weir pipelines resume %s", v.Name)
-					return nil
-				}
+		if s, err := cl.Source(ctx, source); err == nil {
+			if v, err := cl.Pipeline(ctx, s.Pipeline); err == nil && halted(v) != nil {
+				c.Note("%s: %s will be copied anew when %s runs again", source, join(tables), v.Name)
+				c.Next("weir pipelines resume %s", v.Name)
+				return nil
 			}
 		}
 		c.Note("%s: copying %s anew", source, join(tables))

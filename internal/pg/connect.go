@@ -203,8 +203,9 @@ func (c *Config) connectError(err error) error {
 		}
 	}
 	// Without TLS was tried as well, and failed for a reason of its own.
-	if noTLS := func(line string) bool { return strings.HasSuffix(line, "server refused TLS connection") }; !slices.ContainsFunc(lines, noTLS) || slices.ContainsFunc(lines, func(line string) bool { return !noTLS(line) }) {
-		lines = slices.DeleteFunc(lines, noTLS)
+	noTLS := func(line string) bool { return strings.HasSuffix(line, "server refused TLS connection") }
+	if rest := slices.DeleteFunc(slices.Clone(lines), noTLS); len(rest) > 0 {
+		lines = rest
 	}
 	return &connectErr{msg: fmt.Sprintf("connect to Postgres at %s as %s: %s", c.Server(), c.User(), strings.Join(lines, "; ")), err: err}
 }

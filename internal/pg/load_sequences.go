@@ -34,6 +34,17 @@ type Sequence struct {
 const sequenceColumns = `c.oid, n.nspname::text, c.relname::text, format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement,
 	s.seqmin, s.seqmax, s.seqcache, s.seqcycle, c.oid::regclass::text`
 
+// sequenceOwner joins the column that owns the sequence, as o, t, tn and a: NULL where none does.
+const sequenceOwner = `
+		FROM pg_class c
+		JOIN pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_sequence s ON s.seqrelid = c.oid
+		LEFT JOIN pg_depend o ON o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.objsubid = 0
+		     AND o.refclassid = 'pg_class'::regclass AND o.refobjsubid > 0 AND o.deptype IN ('a', 'i')
+		LEFT JOIN pg_class t ON t.oid = o.refobjid
+		LEFT JOIN pg_namespace tn ON tn.oid = t.relnamespace
+		LEFT JOIN pg_attribute a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid`
+
 func (s *Sequence) fields() []any {
 	return []any{&s.OID, &s.Schema, &s.Name, &s.Type, &s.Start, &s.Increment, &s.Min, &s.Max, &s.Cache, &s.Cycle, &s.regclass}
 }
@@ -47,15 +58,7 @@ func LoadSequences(ctx context.Context, q Querier, schemas ...string) ([]Sequenc
 	rows, err := q.Query(ctx, `
 		SELECT `+sequenceColumns+`,
 		       coalesce(tn.nspname::text, ''), coalesce(t.relname::text, ''), coalesce(a.attname::text, ''),
-		       coalesce(a.attidentity <> '', false), coalesce(has_sequence_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), false)
-		FROM pg_class c
-		JOIN pg_namespace n ON n.oid = c.relnamespace
-		JOIN pg_sequence s ON s.seqrelid = c.oid
-		LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
-		     AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
-		LEFT JOIN pg_class t ON t.oid = d.refobjid
-		LEFT JOIN pg_namespace tn ON tn.oid = t.relnamespace
-		LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+		       coalesce(a.attidentity <> '', false), coalesce(has_sequence_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), false)`+sequenceOwner+`
 		WHERE c.relkind = 'S' AND c.relpersistence <> 't'
 		  AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', `+Literal(LedgerSchema)+`)
 		  AND (cardinality($1::text[]) = 0 OR n.nspname = ANY ($1::text[]))

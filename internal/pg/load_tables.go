@@ -251,15 +251,7 @@ func (l *tableLoader) drawn(used []dependency) error {
 	}
 	rows, err := l.q.Query(l.ctx, `
 		SELECT coalesce(o.refobjid, 0), coalesce(o.refobjsubid, 0)::int2, coalesce(tn.nspname::text, ''), coalesce(t.relname::text, ''),
-		       coalesce(a.attname::text, ''), coalesce(o.deptype = 'i', false), `+sequenceColumns+`
-		FROM pg_class c
-		JOIN pg_namespace n ON n.oid = c.relnamespace
-		JOIN pg_sequence s ON s.seqrelid = c.oid
-		LEFT JOIN pg_depend o ON o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.objsubid = 0
-		     AND o.refclassid = 'pg_class'::regclass AND o.refobjsubid > 0 AND o.deptype IN ('a', 'i')
-		LEFT JOIN pg_class t ON t.oid = o.refobjid
-		LEFT JOIN pg_namespace tn ON tn.oid = t.relnamespace
-		LEFT JOIN pg_attribute a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid
+		       coalesce(a.attname::text, ''), coalesce(o.deptype = 'i', false), `+sequenceColumns+sequenceOwner+`
 		WHERE c.oid IN (SELECT unnest($1::text::oid[]))`, oidList(oids))
 	_, err = collect(rows, err, "read sequences of defaults", func(scan func(...any) error) (struct{}, error) {
 		s := &owned{}
