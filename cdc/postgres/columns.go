@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -28,8 +27,9 @@ type attribute struct {
 	def       *string
 	missing   *string // the value of rows that were there before the column; nil if they were rewritten
 	generated bool
-	rewritten bool // the table has been written anew at some time
-	root      bool // of a partitioned table
+	rewritten bool   // the table has been written anew at some time
+	root      bool   // of a partitioned table
+	writer    uint32 // the transaction that made the column, or altered it last
 }
 
 // align gives now's columns their numbers.
@@ -51,10 +51,14 @@ func (s *Source) align(m *pgoutput.RelationMsg, known, now *tableShape, namespac
 }
 
 // diff explains how known became now, which is what a rename, a drop, an add or a change of type did to it.
-func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string, attrs []attribute) ([]changelog.SchemaStep, error) {
+func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string, attrs []attribute, gone map[int16]uint32) ([]changelog.SchemaStep, error) {
 	sent := slices.DeleteFunc(slices.Clone(attrs), func(a attribute) bool { return a.generated || s.opts.Excluded(namespace, m.Name, a.name) })
 	if known.hides(now, sent) {
 		s.env.Log.Info("a new column has another name by now, and what its rows were given cannot be told; the table is copied again", "table", namespace+"."+m.Name)
+		s.copyLater(m.ID)
+	}
+	if s.reader != nil && s.reader.inTx && known.outlived(now, attrs, gone, s.reader.xid) {
+		s.env.Log.Info("a new column may be an earlier one of its name, which is gone; the table is copied again", "table", namespace+"."+m.Name)
 		s.copyLater(m.ID)
 	}
 	byNumber := map[int16]*attribute{}
@@ -156,6 +160,40 @@ func (t *tableShape) hides(now *tableShape, attrs []attribute) bool {
 		// One behind all that were found came later than this change, unless one is missing.
 		if a.num > newest && !found[a.num] && (unnamed || a.num < last) {
 			return true
+		}
+	}
+	return false
+}
+
+// outlived tells whether a column of now, which has its numbers, may be another one than they say: one that is new, and
+// what has its name today came or got it after the transaction xid, which now is of; or one that t has under its name, and
+// that was gone by then. gone are the columns that were dropped, and the transactions that did it.
+func (t *tableShape) outlived(now *tableShape, attrs []attribute, gone map[int16]uint32, xid uint32) bool {
+	var newest int16
+	for _, k := range t.Columns {
+		newest = max(newest, k.Attnum)
+	}
+	present := map[int16]*attribute{}
+	for i := range attrs {
+		present[attrs[i].num] = &attrs[i]
+	}
+	isGone := func(c columnShape) bool { return present[c.Attnum] == nil }
+	anyGone := slices.ContainsFunc(t.Columns, isGone) || slices.ContainsFunc(now.Columns, isGone)
+	for num := range gone {
+		anyGone = anyGone || num > newest
+	}
+	last := newest
+	for _, c := range now.Columns {
+		switch a := present[c.Attnum]; {
+		case a != nil && c.Attnum > newest:
+			if c.Attnum < last || anyGone && before(xid, a.writer) {
+				return true
+			}
+			last = c.Attnum
+		case gone[c.Attnum] != 0 && before(gone[c.Attnum], xid):
+			if slices.ContainsFunc(attrs, func(a attribute) bool { return a.follows(newest, &c) }) {
+				return true
+			}
 		}
 	}
 	return false
@@ -315,64 +353,101 @@ func (a *alignment) number() {
 	}
 }
 
-// renewed tells which columns were dropped and added again since t, under their names and types, so that the log shows
-// the table as it was; nil if none were. It may be early: the log can be before that, and is for sure when it lists such a
-// column in front of one that was there first.
-func (t *tableShape) renewed(attrs []attribute) *tableShape {
-	newest, present, byName := int16(0), map[int16]bool{}, map[string]*attribute{}
+// renewed tells which columns are others than in t, under their names and types, so that the log, in the transaction xid,
+// shows the table as it was; nil if none are. gone are the columns that were dropped, and the transactions that did it.
+//
+// One that was dropped and added again is found by its name. That may be early: the log can be before that, and is for sure
+// when it lists such a column in front of one that was there first. If the old one was gone before xid, it is not early,
+// and one that has another name by now gets a number that no column will ever have.
+func (t *tableShape) renewed(attrs []attribute, gone map[int16]uint32, xid uint32) *tableShape {
+	newest, free, present := int16(0), int16(0), map[int16]bool{}
 	for i := range attrs {
-		present[attrs[i].num], byName[attrs[i].name] = true, &attrs[i]
+		present[attrs[i].num] = true
 	}
 	for _, k := range t.Columns {
-		newest = max(newest, k.Attnum)
+		newest, free = max(newest, k.Attnum), min(free, k.Attnum)
 	}
-	var now *tableShape
+	now := &tableShape{Schema: t.Schema, Name: t.Name, Version: t.Version + 1, Columns: slices.Clone(t.Columns)}
+	var found, sure bool
+	last, sorted := int16(0), true
 	for i, k := range t.Columns {
-		a := byName[k.Name]
-		if present[k.Attnum] || a == nil || a.num <= newest || a.typ != k.TypeOID || a.mod != k.TypeMod || a.generated {
-			continue
+		if !present[k.Attnum] {
+			heir := slices.IndexFunc(attrs, func(a attribute) bool { return a.name == k.Name && a.follows(newest, &k) })
+			by, dropped := gone[k.Attnum]
+			early := !dropped || !before(by, xid)
+			switch {
+			case heir >= 0:
+				now.Columns[i].Attnum = attrs[heir].num
+				found, sure = true, sure || !early
+			case !early && slices.ContainsFunc(attrs, func(a attribute) bool {
+				return a.follows(0, &k) && (a.name == k.Name || !t.has(a.name))
+			}):
+				free--
+				now.Columns[i].Attnum = free
+				found, sure = true, true
+			}
 		}
-		if now == nil {
-			now = &tableShape{Schema: t.Schema, Name: t.Name, Version: t.Version + 1, Columns: slices.Clone(t.Columns)}
+		if n := now.Columns[i].Attnum; n > 0 {
+			sorted = sorted && n > last
+			last = n
 		}
-		now.Columns[i].Attnum = a.num
 	}
-	if now == nil || !slices.IsSortedFunc(now.Columns, func(a, b columnShape) int { return cmp.Compare(a.Attnum, b.Attnum) }) {
+	if !found || !sorted && !sure {
 		return nil
 	}
 	return now
 }
+
+func (t *tableShape) has(column string) bool {
+	return slices.ContainsFunc(t.Columns, func(c columnShape) bool { return c.Name == column })
+}
+
+// follows tells whether a column is newer than newest, and the log would show it as it showed k but for the name.
+func (a *attribute) follows(newest int16, k *columnShape) bool {
+	return a.num > newest && a.typ == k.TypeOID && a.mod == k.TypeMod && !a.generated
+}
+
+// before compares numbers of transactions, which are counted in a circle. They get them when they first write, or ask for
+// a lock, so that the one with the lower number may still have ended later.
+func before(xid, than uint32) bool { return int32(xid-than) < 0 }
 
 // literal is a constant as the server writes one: the same wherever and whenever it is evaluated.
 var literal = regexp.MustCompile(`^(NULL|true|false|-?[0-9.]+|'([^']|'')*')(::[a-zA-Z_ ".0-9]+(\([0-9, ]+\))?(\[\])*)*$`)
 
 func isLiteral(expr string) bool { return literal.MatchString(expr) }
 
-// attributes reads a table's columns as they are now, their defaults too where these matter.
-func (s *Source) attributes(oid uint32, defaults bool) ([]attribute, error) {
+// attributes reads a table's columns as they are now, their defaults too where these matter, and by which transaction
+// those that are gone were dropped.
+func (s *Source) attributes(oid uint32, defaults bool) (attrs []attribute, gone map[int16]uint32, err error) {
 	expression := "NULL"
 	if defaults {
 		expression = "pg_get_expr(d.adbin, d.adrelid)" // which waits for whoever has the table locked
 	}
 	rows, err := s.ctl.Query(s.ctx, `SELECT a.attnum, a.attname, a.atttypid::int8, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
 			`+expression+`, a.attgenerated <> '',
-			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, c.relfilenode <> c.oid, c.relkind = 'p'
+			CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, c.relfilenode <> c.oid, c.relkind = 'p',
+			a.xmin::text::int8, a.attisdropped
 		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, fmt.Sprint(oid))
+		WHERE a.attrelid = $1::oid AND a.attnum > 0 ORDER BY a.attnum`, fmt.Sprint(oid))
 	if err != nil {
-		return nil, s.lost(err)
+		return nil, nil, s.lost(err)
 	}
-	var attrs []attribute
+	gone = map[int16]uint32{}
 	var a attribute
-	var typ int64
-	_, err = pgx.ForEachRow(rows, []any{&a.num, &a.name, &typ, &a.mod, &a.formatted, &a.notNull, &a.def, &a.generated, &a.missing, &a.rewritten, &a.root}, func() error {
-		a.typ = uint32(typ)
-		attrs = append(attrs, a)
+	var typ, writer int64
+	var dropped bool
+	_, err = pgx.ForEachRow(rows, []any{&a.num, &a.name, &typ, &a.mod, &a.formatted, &a.notNull, &a.def, &a.generated, &a.missing, &a.rewritten, &a.root, &writer, &dropped}, func() error {
+		a.typ, a.writer = uint32(typ), uint32(writer)
+		if dropped {
+			gone[a.num] = a.writer
+		} else {
+			attrs = append(attrs, a)
+		}
 		a.def, a.missing = nil, nil
 		return nil
 	})
 	if err != nil {
-		return nil, s.lost(err)
+		return nil, nil, s.lost(err)
 	}
-	return attrs, nil
+	return attrs, gone, nil
 }

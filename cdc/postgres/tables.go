@@ -135,7 +135,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		r.filter = f
 	}
 	now := known.next(m, namespace)
-	attrs, err := s.attributes(m.ID, now != nil)
+	attrs, gone, err := s.attributes(m.ID, now != nil)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -151,13 +151,13 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 			err = s.align(m, known, now, namespace, attrs)
 		}
 	} else {
-		if now = known.renewed(attrs); now == nil {
+		if now = known.renewed(attrs, gone, s.xid()); now == nil {
 			r.rel = s.relationOf(m, namespace, known.Version)
 			return r, nil, nil, nil
 		}
 		s.env.Log.Info("a column was dropped, and added again under its name; the table is copied again", "table", namespace+"."+m.Name)
 		s.copyLater(m.ID)
-		attrs, err = s.attributes(m.ID, true)
+		attrs, gone, err = s.attributes(m.ID, true)
 	}
 	if errs.Is(err, errs.SourceSchemaChange) && s.reader != nil && s.reader.inTx {
 		return s.setAside(m)
@@ -165,7 +165,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	steps, err := s.diff(m, known, now, namespace, attrs)
+	steps, err := s.diff(m, known, now, namespace, attrs, gone)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -230,8 +230,16 @@ func (s *Source) renewed(oid uint32) (bool, error) {
 	if err := s.visible(); err != nil {
 		return false, err
 	}
-	attrs, err := s.attributes(oid, false)
-	return err == nil && known.renewed(attrs) != nil, err
+	attrs, gone, err := s.attributes(oid, false)
+	return err == nil && known.renewed(attrs, gone, s.xid()) != nil, err
+}
+
+// xid is the number of the transaction at hand, 0 outside of one.
+func (s *Source) xid() uint32 {
+	if s.reader == nil || !s.reader.inTx {
+		return 0
+	}
+	return s.reader.xid
 }
 
 // visibleWait bounds the wait for a transaction that is in the log and that nobody sees yet: a standby on which its commit

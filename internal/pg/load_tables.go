@@ -279,7 +279,8 @@ func (l *tableLoader) drawn(used []dependency) error {
 }
 
 func (l *tableLoader) indexes() error {
-	// The functions that print definitions see the present: one without text was dropped since this view was taken.
+	// The functions that print definitions see the present: one without text was dropped since this view was taken. What
+	// makes a key is written here, with the names that its columns have in this view.
 	// indnullsnotdistinct came with 15; to_jsonb of the row asks for it in a way that older servers understand too.
 	rows, err := l.query(`
 		SELECT i.indrelid, i.indexrelid, c.relname::text, i.indisunique, i.indisprimary, i.indisexclusion,
@@ -287,7 +288,8 @@ func (l *tableLoader) indexes() error {
 		       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false), i.indpred IS NOT NULL,
 		       NOT EXISTS (SELECT FROM pg_collation k WHERE k.oid = ANY (i.indcollation) AND NOT k.collisdeterministic),
 		       i.indkey::int2[], i.indnkeyatts, ` + l.printed("pg_get_indexdef(i.indexrelid)") + `,
-		       coalesce(k.conname::text, ''), ` + l.printed("pg_get_constraintdef(k.oid)") + `
+		       coalesce(k.conname::text, ''), ` + l.printed("pg_get_constraintdef(k.oid)") + `,
+		       coalesce(k.condeferrable, false), coalesce(k.condeferred, false)
 		FROM pg_index i
 		JOIN pg_class c ON c.oid = i.indexrelid
 		LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')
@@ -298,8 +300,9 @@ func (l *tableLoader) indexes() error {
 		var rel uint32
 		var keys []int16
 		var keyCount int16
+		var deferrable, deferred bool
 		err := scan(&rel, &x.OID, &x.Name, &x.Unique, &x.Primary, &x.Exclusion, &x.Valid, &x.Immediate, &x.ReplIdent,
-			&x.NullsNotDistinct, &x.Predicate, &x.Deterministic, &keys, &keyCount, &x.Def, &x.ConstraintName, &x.ConstraintDef)
+			&x.NullsNotDistinct, &x.Predicate, &x.Deterministic, &keys, &keyCount, &x.Def, &x.ConstraintName, &x.ConstraintDef, &deferrable, &deferred)
 		if err != nil {
 			return struct{}{}, err
 		}
@@ -309,11 +312,36 @@ func (l *tableLoader) indexes() error {
 			for _, name := range names {
 				x.use(name)
 			}
+			if x.ConstraintName != "" && !x.Exclusion && !l.peek {
+				x.ConstraintDef = x.keyDef(names[len(x.Columns):], deferrable, deferred)
+			}
 			t.Indexes = append(t.Indexes, x)
 		}
 		return struct{}{}, nil
 	})
 	return err
+}
+
+// keyDef is the primary key or unique constraint that the index backs.
+func (i *Index) keyDef(include []string, deferrable, deferred bool) string {
+	def := "UNIQUE"
+	switch {
+	case i.Primary:
+		def = "PRIMARY KEY"
+	case i.NullsNotDistinct:
+		def += " NULLS NOT DISTINCT"
+	}
+	def += " (" + Idents(i.Columns) + ")"
+	if len(include) > 0 {
+		def += " INCLUDE (" + Idents(include) + ")"
+	}
+	if deferrable {
+		def += " DEFERRABLE"
+	}
+	if deferred {
+		def += " INITIALLY DEFERRED"
+	}
+	return def
 }
 
 // volatileCheck finds out of a stored expression whether all of it is immutable. The catalog does not say so; but the

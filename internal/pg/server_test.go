@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -816,6 +817,61 @@ func TestPeek(t *testing.T) {
 				}
 			}
 			exec(t, holder, "ROLLBACK")
+		})
+	}
+}
+
+// TestKeysOfAView: keys are those of the view that the columns are read in, and stand as the server prints them.
+func TestKeysOfAView(t *testing.T) {
+	for _, v := range []testenv.Version{12, 15, 18} {
+		t.Run(fmt.Sprint(v), func(t *testing.T) {
+			url := server(t, v).CreateDatabase(t, "view")
+			other, conn := connect(t, url), connect(t, url)
+			nulls := ""
+			if v >= 15 {
+				nulls = " NULLS NOT DISTINCT"
+			}
+			exec(t, other, `CREATE TABLE public.t(a int, "B c" int, d int, e int, PRIMARY KEY ("B c", a) INCLUDE (d) DEFERRABLE INITIALLY DEFERRED,
+				CONSTRAINT u UNIQUE`+nulls+` (d, e) WITH (fillfactor = 70), CONSTRAINT w UNIQUE (a) DEFERRABLE)`)
+			var oid uint32
+			printed := map[string]string{}
+			var name, def string
+			rows, err := conn.Query(t.Context(), `SELECT conrelid, conname::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'public.t'::regclass AND contype IN ('p', 'u')`)
+			if err == nil {
+				_, err = pgx.ForEachRow(rows, []any{&oid, &name, &def}, func() error { printed[name] = def; return nil })
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys := func(q pg.Querier) map[string]string {
+				tables, err := pg.LoadTables(t.Context(), q, []uint32{oid})
+				if err != nil {
+					t.Fatal(err)
+				}
+				out := map[string]string{}
+				for _, x := range tables[0].Indexes {
+					out[x.ConstraintName] = x.ConstraintDef
+				}
+				return out
+			}
+			plain := strings.NewReplacer(`"a"`, "a", `"d"`, "d", `"e"`, "e")
+			tx, err := conn.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := keys(tx)
+			for name, def := range before {
+				if got := plain.Replace(def); got != printed[name] {
+					t.Errorf("%s: %s, the server has %s", name, got, printed[name])
+				}
+			}
+			if len(before) != len(printed) {
+				t.Errorf("%d keys, want %d", len(before), len(printed))
+			}
+			exec(t, other, `ALTER TABLE public.t RENAME a TO z`)
+			if again := keys(tx); !maps.Equal(before, again) {
+				t.Errorf("a column was renamed: %v, was %v", again, before)
+			}
 		})
 	}
 }

@@ -33,6 +33,8 @@ func TestColumnsComeBack(t *testing.T) {
 		"the last one renamed for a moment":     {`BEGIN; ALTER TABLE T RENAME u TO w; UPDATE T SET w = 7000 WHERE id = 3; ALTER TABLE T DROP w; COMMIT`},
 		"the key renamed as well":               {`BEGIN; ALTER TABLE T RENAME id TO key; ALTER TABLE T RENAME v TO w; UPDATE T SET w = 7 WHERE key = 3; ALTER TABLE T DROP w; COMMIT`, `UPDATE T SET b = 9 WHERE key = 4`},
 		"dropped, and another renamed to it":    {`ALTER TABLE T DROP b`, `ALTER TABLE T RENAME v TO b`, `UPDATE T SET b = 100 WHERE id = 1`},
+		"a name borne by two":                   {`ALTER TABLE T RENAME b TO w`, `UPDATE T SET w = 77 WHERE id = 5`, `ALTER TABLE T DROP w`, `ALTER TABLE T ADD w int`},
+		"come back twice":                       {`ALTER TABLE T DROP b`, `ALTER TABLE T ADD b int`, `UPDATE T SET b = 77 WHERE id = 6`, `ALTER TABLE T DROP b`, `ALTER TABLE T ADD b int`},
 		"three go round":                        {`BEGIN; ALTER TABLE T RENAME v TO x; ALTER TABLE T RENAME b TO v; ALTER TABLE T RENAME u TO b; ALTER TABLE T RENAME x TO u; UPDATE T SET b = 10000 WHERE id = 1; COMMIT`},
 		"two change places":                     {`BEGIN; ALTER TABLE T RENAME v TO x; ALTER TABLE T RENAME b TO v; ALTER TABLE T RENAME x TO b; UPDATE T SET b = 100 WHERE id = 1; COMMIT`},
 	}
