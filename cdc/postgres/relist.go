@@ -23,20 +23,21 @@ import (
 
 // listing is what the publication sends.
 type listing struct {
-	changes bool            // all kinds of them
-	whole   bool            // every table
-	tables  map[uint32]bool // else these
+	changes bool              // all kinds of them
+	whole   bool              // every table
+	tables  map[uint32]bool   // else these
+	filters map[uint32]string // the rows of them, as a publication of the user has it
 }
 
 func (l *listing) sends(oid uint32) bool { return l.changes && (l.whole || l.tables[oid]) }
 
 func (l *listing) equal(m *listing) bool {
-	return l != nil && m != nil && l.changes == m.changes && l.whole == m.whole && maps.Equal(l.tables, m.tables)
+	return l != nil && m != nil && l.changes == m.changes && l.whole == m.whole && maps.Equal(l.tables, m.tables) && maps.Equal(l.filters, m.filters)
 }
 
 // listing reads the publication; nil: there is none, which the stream will say.
 func (s *Source) listing(ctx context.Context, conn pg.Querier) (*listing, error) {
-	l := &listing{tables: map[uint32]bool{}}
+	l := &listing{tables: map[uint32]bool{}, filters: map[uint32]string{}}
 	err := conn.QueryRow(ctx, `SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = $1`,
 		s.opts.Publication).Scan(&l.whole, &l.changes)
 	if err == pgx.ErrNoRows {
@@ -45,9 +46,9 @@ func (s *Source) listing(ctx context.Context, conn pg.Querier) (*listing, error)
 	if err != nil || l.whole {
 		return l, err
 	}
-	sql := `SELECT prrelid::int8 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1`
+	sql := `SELECT prrelid::int8, '' FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $1`
 	if s.opts.KeepPublication { // which may be of schemas
-		sql = `SELECT c.oid::int8 FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
+		sql = `SELECT c.oid::int8, coalesce(to_jsonb(t) ->> 'rowfilter', '') FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
 			JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename WHERE t.pubname = $1`
 	}
 	rows, err := conn.Query(ctx, sql, s.opts.Publication)
@@ -55,14 +56,46 @@ func (s *Source) listing(ctx context.Context, conn pg.Querier) (*listing, error)
 		return nil, err
 	}
 	var oid int64
-	_, err = pgx.ForEachRow(rows, []any{&oid}, func() error { l.tables[uint32(oid)] = true; return nil })
+	var filter string
+	_, err = pgx.ForEachRow(rows, []any{&oid, &filter}, func() error {
+		l.tables[uint32(oid)] = true
+		if filter != "" {
+			l.filters[uint32(oid)] = filter
+		}
+		return nil
+	})
 	return l, err
+}
+
+// refilter compares a publication of the user with the mirror again where it sends other rows of a table than before.
+func (s *Source) refilter(seen *listing) error {
+	before := s.sending
+	s.sending = seen
+	if before == nil {
+		return nil // the start has compared them
+	}
+	var changed []uint32
+	for _, oid := range slices.Sorted(maps.Keys(s.tables)) {
+		if before.tables[oid] && seen.tables[oid] && before.filters[oid] != seen.filters[oid] {
+			changed = append(changed, oid)
+		}
+	}
+	specs, err := s.present(changed)
+	if len(specs) == 0 || err != nil {
+		return err
+	}
+	return s.covered(s.ctx, specs, false)
 }
 
 // relist takes note of tables that are not published any more, and mends that.
 func (s *Source) relist(seen *listing) error {
 	if seen == nil {
 		return nil
+	}
+	if s.opts.KeepPublication && seen.changes {
+		if err := s.refilter(seen); err != nil {
+			return err
+		}
 	}
 	missing := func(l *listing) (oids []uint32) {
 		for _, oid := range slices.Sorted(maps.Keys(s.tables)) {

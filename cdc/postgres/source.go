@@ -103,6 +103,7 @@ type Source struct {
 	files      map[uint32]string    // see filenodes; from before the copy's view was taken
 	filters    map[uint32]*tableFilter
 	copies     map[uint32]*liveCopy // beside the stream
+	sending    *listing             // what it sent at the last look
 	unlisted   map[uint32]bool      // tables that the publication does not send any more; see relist.go
 	notes      notes
 	sent       map[uint32][]string // the columns that somebody else's publication sends of a table; nil: all

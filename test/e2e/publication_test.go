@@ -61,6 +61,30 @@ func TestPublicationOfTheUser(t *testing.T) {
 		rows(t, dst, "a", "51 0")
 	})
 
+	t.Run("its filter changes while weir reads", func(t *testing.T) {
+		src, dst := pair(t, 15, 15)
+		src.exec(t, regions, `CREATE PUBLICATION p FOR TABLE a WHERE ('eu' = r)`)
+		m := newMirror(t, src, dst, "public.*", append(given, "--filter", `public.*: 'eu' = r`, "--set", "discovery.interval=300ms")...)
+		m.start()
+		m.caughtUp()
+		m.stop()
+		m.server()
+		m.caughtUp()
+		src.exec(t, `ALTER PUBLICATION p SET TABLE a WHERE (r = 'eu' AND true)`) // the same rows
+		src.exec(t, `INSERT INTO a VALUES (1000, 'us', 'not ours'), (1001, 'eu', 'ours')`)
+		m.caughtUp()
+		rows(t, dst, "a", "51 0")
+		src.exec(t, `ALTER PUBLICATION p SET TABLE a WHERE (r = 'none')`)
+		if e := m.failsWith("W1007"); !strings.Contains(e.Message, "where (r = 'none'") {
+			t.Errorf("it says %+v", e)
+		}
+		src.exec(t, `INSERT INTO a VALUES (1002, 'eu', 'unseen')`, repaired)
+		m.mustCLI("pipelines", "resume", m.name)
+		m.caughtUp()
+		m.mustCLI("sources", "refresh", "public.a", "--yes")
+		rows(t, dst, "a", "52 0")
+	})
+
 	t.Run("a table joins whose filter is another", func(t *testing.T) {
 		src, dst := pair(t, 15, 15)
 		src.exec(t, regions, `CREATE PUBLICATION p FOR TABLE a WHERE (r = 'eu')`)
