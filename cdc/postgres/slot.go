@@ -59,16 +59,15 @@ func (s *Source) checkSlot(ctx context.Context, position pg.LSN) error {
 	switch {
 	case info == nil:
 		return errs.New(errs.SlotLost, "slot %q does not exist any more on %s", s.opts.Slot, s.opts.Config.Server()).
-			WithHint("what was committed since the last checkpoint cannot be read; only a new copy repairs that")
+			WithDetail("what was committed since the last checkpoint cannot be read")
 	case info.plugin != "pgoutput" || info.database != s.opts.Config.Database():
 		return errs.New(errs.SlotLost, "slot %q is not ours: plugin %s, database %s", s.opts.Slot, info.plugin, info.database)
 	case info.walStatus == "lost":
 		return errs.New(errs.SlotLost, "slot %q has lost WAL that it still needed", s.opts.Slot).
-			WithHint("raise max_slot_wal_keep_size and copy anew")
+			WithDetail("max_slot_wal_keep_size bounds what a slot keeps: raise it before the new copy")
 	case info.confirmed > position:
 		return errs.New(errs.SlotGap, "slot %q was moved to %s, past our position %s", s.opts.Slot, info.confirmed, position).
-			WithDetail("somebody else read the slot, or the target was put back to an older state").
-			WithHint("changes between the two are missing at the target; only a new copy repairs that")
+			WithDetail("changes between the two are missing at the target: somebody else read the slot, or the target was put back to an older state")
 	}
 	if !info.active {
 		return nil
@@ -167,7 +166,7 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 	if !exists && s.resumed {
 		return errs.New(errs.PublicationMissing, "publication %q is gone from %s", s.opts.Publication, s.opts.Config.Server()).
 			WithDetail("what was written since then is not in the slot's stream, and some servers leave it out without a word").
-			WithHint("a publication made again does not help an older slot: delete the pipeline and copy anew")
+			WithHint("a publication made again does not help an older slot; copy anew, as weir help W1003 tells")
 	}
 	if !exists {
 		sql := "CREATE PUBLICATION " + pg.Ident(s.opts.Publication)
