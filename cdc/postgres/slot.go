@@ -289,7 +289,7 @@ func (s *Source) covered(ctx context.Context, tables []*pg.Table, own bool) erro
 		if !ok {
 			return s.uncovered(ctx, p, w)
 		}
-		why, err := p.Differs(ctx, s.ctl, w)
+		why, price, err := p.Differs(ctx, s.ctl, w)
 		var ours *pg.ConditionError
 		switch {
 		case errors.As(err, &ours):
@@ -300,7 +300,7 @@ func (s *Source) covered(ctx context.Context, tables []*pg.Table, own bool) erro
 			why = fmt.Sprintf("publication %s names other columns of %s than the mirror takes", p.Name, t)
 		}
 		if why != "" {
-			return s.narrowed(p, w, why)
+			return s.narrowed(p, w, why, price)
 		}
 		if !own {
 			s.sent[t.OID] = x.Columns
@@ -332,8 +332,11 @@ func (s *Source) uncovered(ctx context.Context, p *pg.Publication, w pg.Wanted) 
 	return errs.New(errs.PublicationMissing, "publication %q does not cover %s", p.Name, pg.DottedName(w.Schema, w.Name)).WithFix(p.Repair(w))
 }
 
-func (s *Source) narrowed(p *pg.Publication, w pg.Wanted, why string) error {
+func (s *Source) narrowed(p *pg.Publication, w pg.Wanted, why, price string) error {
 	e := errs.New(errs.PublicationMissing, "%s", why).WithFix(p.Repair(w))
+	if s.opts.KeepPublication {
+		e.Detail = price
+	}
 	switch {
 	case p.Whole(w.Schema):
 		e.WithHint("only a publication FOR TABLE … WHERE (…) has filters; weir doctor writes one")
