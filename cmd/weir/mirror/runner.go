@@ -283,11 +283,15 @@ func (r *Runner) Remove(ctx context.Context, p api.Pipeline) error {
 	}
 	e := *errs.From(err, errs.EngineInternal)
 	var refused *pgconn.PgError
-	tried := "it is tried again until it works"
-	if e.Final = e.Final || errors.As(err, &refused) && loginRefused(refused); e.Final {
-		tried = "when the login works (weir secrets set changes a password), delete it again"
+	first := "it is tried again until it works"
+	switch {
+	case errors.As(err, &refused) && loginRefused(refused):
+		e.Final = true
+		first = "when the login works (weir secrets set changes a password), delete it again"
+	case e.Code == errs.SecretMissing && e.Hint != "":
+		first = e.Hint + " and delete it again"
 	}
-	return e.WithHint("%s; weir pipelines delete %s --force gives up on what it has at databases that are gone for good", tried, p.Name)
+	return e.WithHint("%s; weir pipelines delete %s --force gives up on what it has at databases that are gone for good", first, p.Name)
 }
 
 func (r *Runner) remove(ctx context.Context, p api.Pipeline) error {
