@@ -144,7 +144,7 @@ type SourceStatus struct {
 	CurrentLSN       string    `json:"current_lsn"`
 	SharedWith       []string  `json:"shared_with,omitempty"` // pipelines that read the slot together, this one included
 	RingBytes        int64     `json:"ring_bytes"`            // what is held in memory for them
-	UpdatedAt        time.Time `json:"updated_at"`
+	UpdatedAt        time.Time `json:"updated_at,omitzero"`   // zero: it did not answer
 }
 
 // Severity of a finding.
