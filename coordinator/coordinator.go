@@ -29,6 +29,9 @@ type Options struct {
 	// that holds one is refused.
 	Seal func(ctx context.Context, m api.MirrorSpec) (api.MirrorSpec, error)
 
+	// Told: whoever opened the node tells what a pipeline fails with, so that the log need not repeat it. Nil: of none.
+	Told func(pipeline string) bool
+
 	// CheckAdd refuses to add tables to m, which names them already, when m would not take them. The coordinator does
 	// not know what a pattern means. Nil: nothing is refused.
 	CheckAdd func(m api.MirrorSpec, added []string) error
@@ -654,8 +657,7 @@ func (c *Coordinator) WaitGone(ctx context.Context, id string) error {
 				return nil
 			}
 			if last := v.Status.Error; last != nil {
-				e.WithDetail("%s (%s)", last.Message, last.Code).
-					WithHint("it is tried again until it works; a delete with --force ends although a database is gone for good")
+				e.WithDetail("%s (%s)", last.Message, last.Code).WithHint("%s", last.Hint)
 			}
 			return e
 		}

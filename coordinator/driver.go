@@ -148,7 +148,11 @@ func (d *driver) step() ([]action, state, bool) {
 			if e, ok := errs.As(s.failure); ok {
 				detail = e.Detail
 			}
-			d.log.Error("pipeline failed and waits for the user", "error", s.failure, "detail", detail)
+			level := slog.LevelError
+			if told := d.c.opts.Told; told != nil && told(d.name) {
+				level = slog.LevelInfo
+			}
+			d.log.Log(d.c.ctx, level, "pipeline failed and waits for the user", "error", s.failure, "detail", detail)
 		}
 	}
 	if s.state != starting && s.state != running && s.state != stopping {

@@ -155,7 +155,7 @@ func (s *Source) follow(present []pg.TableName) error {
 		if s.keepsName(t) {
 			if !s.waiting[t.OID] {
 				s.waiting[t.OID] = true
-				s.env.Log.Warn("a new table does not join, because a renamed one keeps its name at the target; see schema.change.behavior", "table", t.String())
+				s.env.Log.Warn("a new table does not join, because an older one of its name, renamed or dropped since, still has that name at the target; see schema.change.behavior", "table", t.String())
 			}
 			s.lookAgain.Store(true)
 			continue

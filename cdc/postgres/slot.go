@@ -59,16 +59,15 @@ func (s *Source) checkSlot(ctx context.Context, position pg.LSN) error {
 	switch {
 	case info == nil:
 		return errs.New(errs.SlotLost, "slot %q does not exist any more on %s", s.opts.Slot, s.opts.Config.Server()).
-			WithHint("what was committed since the last checkpoint cannot be read; only a new copy repairs that")
+			WithDetail("what was committed since the last checkpoint cannot be read")
 	case info.plugin != "pgoutput" || info.database != s.opts.Config.Database():
 		return errs.New(errs.SlotLost, "slot %q is not ours: plugin %s, database %s", s.opts.Slot, info.plugin, info.database)
 	case info.walStatus == "lost":
 		return errs.New(errs.SlotLost, "slot %q has lost WAL that it still needed", s.opts.Slot).
-			WithHint("raise max_slot_wal_keep_size and copy anew")
+			WithDetail("max_slot_wal_keep_size bounds what a slot keeps: raise it before the new copy")
 	case info.confirmed > position:
 		return errs.New(errs.SlotGap, "slot %q was moved to %s, past our position %s", s.opts.Slot, info.confirmed, position).
-			WithDetail("somebody else read the slot, or the target was put back to an older state").
-			WithHint("changes between the two are missing at the target; only a new copy repairs that")
+			WithDetail("changes between the two are missing at the target: somebody else read the slot, or the target was put back to an older state")
 	}
 	if !info.active {
 		return nil
@@ -167,7 +166,7 @@ func (s *Source) publish(ctx context.Context, tables []*pg.Table) error {
 	if !exists && s.resumed {
 		return errs.New(errs.PublicationMissing, "publication %q is gone from %s", s.opts.Publication, s.opts.Config.Server()).
 			WithDetail("what was written since then is not in the slot's stream, and some servers leave it out without a word").
-			WithHint("a publication made again does not help an older slot: delete the pipeline and copy anew")
+			WithHint("a publication made again does not help an older slot; copy anew, as weir help W1003 tells")
 	}
 	if !exists {
 		sql := "CREATE PUBLICATION " + pg.Ident(s.opts.Publication)
@@ -290,7 +289,7 @@ func (s *Source) covered(ctx context.Context, tables []*pg.Table, own bool) erro
 		if !ok {
 			return s.uncovered(ctx, p, w)
 		}
-		why, err := p.Differs(ctx, s.ctl, w)
+		why, price, err := p.Differs(ctx, s.ctl, w)
 		var ours *pg.ConditionError
 		switch {
 		case errors.As(err, &ours):
@@ -301,7 +300,7 @@ func (s *Source) covered(ctx context.Context, tables []*pg.Table, own bool) erro
 			why = fmt.Sprintf("publication %s names other columns of %s than the mirror takes", p.Name, t)
 		}
 		if why != "" {
-			return s.narrowed(p, w, why)
+			return s.narrowed(p, w, why, price)
 		}
 		if !own {
 			s.sent[t.OID] = x.Columns
@@ -333,8 +332,11 @@ func (s *Source) uncovered(ctx context.Context, p *pg.Publication, w pg.Wanted) 
 	return errs.New(errs.PublicationMissing, "publication %q does not cover %s", p.Name, pg.DottedName(w.Schema, w.Name)).WithFix(p.Repair(w))
 }
 
-func (s *Source) narrowed(p *pg.Publication, w pg.Wanted, why string) error {
+func (s *Source) narrowed(p *pg.Publication, w pg.Wanted, why, price string) error {
 	e := errs.New(errs.PublicationMissing, "%s", why).WithFix(p.Repair(w))
+	if s.opts.KeepPublication {
+		e.Detail = price
+	}
 	switch {
 	case p.Whole(w.Schema):
 		e.WithHint("only a publication FOR TABLE … WHERE (…) has filters; weir doctor writes one")

@@ -344,11 +344,11 @@ func (s *Source) sameServer(stored string, now pg.Identity) error {
 	if system != now.System {
 		return errs.New(errs.SourceReplaced, "source %s is another server than the one that was read: system identifier %s, was %s",
 			s.opts.Config.Server(), now.System, system).
-			WithHint("positions in one server's log mean nothing in another's; copy anew")
+			WithHint("positions in one server's log mean nothing in another's; copy anew, as weir help W1003 tells")
 	}
 	if tl, err := strconv.ParseUint(timeline, 10, 32); err == nil && uint32(tl) > uint32(now.Timeline) {
 		return errs.New(errs.SourceReplaced, "source %s went back to timeline %d; %d was read", s.opts.Config.Server(), now.Timeline, tl).
-			WithHint("it was restored to a time before what was mirrored; copy anew")
+			WithHint("it was restored to a time before what was mirrored; copy anew, as weir help W1003 tells")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -113,12 +114,12 @@ func slotError(slot string, err error) error {
 		return errs.New(errs.SlotInUse, "slot %q is read by somebody else: %s", slot, e.Message).Because(err)
 	case e.Code == "42704" && strings.Contains(e.Message, "publication"):
 		return errs.New(errs.PublicationMissing, "%s", e.Message).Because(err).
-			WithHint("a publication must exist where the slot reads its WAL: one made again later does not help an older slot; copy anew")
+			WithHint("a publication must exist where the slot reads its WAL: one made again later does not help an older slot; copy anew, as weir help W1003 tells")
 	case e.Code == "42704":
-		return errs.New(errs.SlotLost, "slot %q is gone: %s", slot, e.Message).Because(err).WithHint("only a new copy repairs that")
+		return errs.New(errs.SlotLost, "slot %q is gone: %s", slot, e.Message).Because(err)
 	case e.Code == "55000", e.Code == "58P01", e.Code == "58P02":
 		return errs.New(errs.SlotLost, "slot %q is of no more use: %s", slot, e.Message).Because(err).
-			WithDetail("%s", e.Detail).WithHint("the server dropped WAL that the slot still needed; only a new copy repairs that")
+			WithDetail("%s", cmp.Or(e.Detail, "the server dropped WAL that the slot still needed"))
 	}
 	return errs.New(errs.SourceStream, "read slot %q: %s", slot, e.Message).Because(err).WithDetail("%s", e.Detail)
 }
@@ -139,7 +140,7 @@ func (s *stream) message() (kind byte, body []byte, err error) {
 			}
 			if strings.HasPrefix(n.Message, "skipped loading publication") {
 				return 0, nil, errs.New(errs.PublicationMissing, "the server %s", n.Message).WithDetail("%s", n.Detail).
-					WithHint("what was written without it cannot be read; delete the pipeline and copy anew")
+					WithHint("what was written without it cannot be read; delete the pipeline and copy anew, as weir help W1003 tells")
 			}
 			continue
 		case 'S':

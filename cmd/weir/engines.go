@@ -177,11 +177,38 @@ func hasBegun(ctx context.Context, e *env.Env, spec api.MirrorSpec, source *pg.C
 
 // unmatched lists the globs that match no table of the source.
 func unmatched(ctx context.Context, e *env.Env, sourceURL string, globs []string) ([]string, error) {
-	source, err := pg.ParseURL(sourceURL)
+	sel, err := selection.New(api.MirrorSpec{Tables: globs})
 	if err != nil {
 		return nil, err
 	}
-	sel, err := selection.New(api.MirrorSpec{Tables: globs})
+	names, err := tablesOf(ctx, e, sourceURL)
+	if err != nil {
+		return nil, err
+	}
+	return sel.Unmatched(names), nil
+}
+
+// mirrored lists the tables of a source that a mirror's patterns take.
+func mirrored(ctx context.Context, e *env.Env, sourceURL string, m api.MirrorSpec) ([]pg.TargetName, error) {
+	sel, err := selection.New(m)
+	if err != nil {
+		return nil, err
+	}
+	names, err := tablesOf(ctx, e, sourceURL)
+	if err != nil {
+		return nil, err
+	}
+	var out []pg.TargetName
+	for _, t := range names {
+		if sel.Includes(t.Schema, t.Name) {
+			out = append(out, pg.TargetName{Schema: t.Schema, Name: t.Name})
+		}
+	}
+	return out, nil
+}
+
+func tablesOf(ctx context.Context, e *env.Env, sourceURL string) ([]pg.TableName, error) {
+	source, err := pg.ParseURL(sourceURL)
 	if err != nil {
 		return nil, err
 	}
@@ -190,11 +217,7 @@ func unmatched(ctx context.Context, e *env.Env, sourceURL string, globs []string
 		return nil, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	names, err := pg.ListTables(ctx, conn)
-	if err != nil {
-		return nil, err
-	}
-	return sel.Unmatched(names), nil
+	return pg.ListTables(ctx, conn)
 }
 
 func runVerify(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyReport, error) {

@@ -61,11 +61,15 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 	}
 	// A server elsewhere has a secret store of its own and seals what it is given. Here nothing may leave unsealed, and of
 	// what is refused nothing stays.
+	var was before
 	if server == nil || addr(c) == "" {
 		for _, spec := range specs {
 			if _, _, err := p.both(ctx, spec, store, server); err != nil {
 				return err
 			}
+		}
+		if was, err = beforeSealing(specs, store, secrets.Open(e, secrets.Options{Getenv: c.Getenv})); err != nil {
+			return err
 		}
 		for i := range specs {
 			if err := seal(&specs[i], store); err != nil {
@@ -78,16 +82,20 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 		if err = p.follow(ctx, c, e, server, specs, nil); errors.Is(err, errDeleted) {
 			return nil
 		}
-		return err
+		return was.unlessBegun(e, server, specs, err)
 	}
 	if p.engines.Node == nil {
 		return notBuilt(c)
 	}
-	n, err := p.engines.Node(ctx, e, p.nodeOptions(c, store, set))
-	if err != nil {
-		return err
+	opts := p.nodeOptions(c, store, set)
+	for _, spec := range specs {
+		opts.Follows = append(opts.Follows, spec.Name)
 	}
-	err = p.startIn(ctx, c, e, n, specs)
+	n, err := p.engines.Node(ctx, e, opts)
+	if err != nil {
+		return errors.Join(err, was.restore(nil, nil))
+	}
+	err = p.startIn(ctx, c, e, n, specs, was)
 	more := err == nil || errors.Is(err, context.Canceled)
 	if errors.Is(err, errDeleted) {
 		err = nil
@@ -135,14 +143,14 @@ func handOver(c *cli.Call, e *env.Env) error {
 		WithHint("weir pipelines list --state %s shows its mirrors; for another one name another directory with --state, or run weir server on this one, which takes mirrors from other commands", state(c))
 }
 
-func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, specs []api.MirrorSpec) error {
+func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, specs []api.MirrorSpec, was before) error {
 	cl, err := p.dial(e, rest.ClientOptions{Addr: n.Addr()})
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
 	c.Note("weir %s  http://%s  state %s", p.version, n.Addr(), state(c))
-	return p.follow(ctx, c, e, cl, specs, n)
+	return was.unlessBegun(e, cl, specs, p.follow(ctx, c, e, cl, specs, n))
 }
 
 func (p *program) nodeOptions(c *cli.Call, store *secrets.Store, set options.Set) nodeOptions {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -92,6 +93,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 			return m, err
 		},
 		CheckAdd: addable,
+		Told:     func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
 	})
 	if err != nil {
 		return err

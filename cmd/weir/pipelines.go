@@ -5,12 +5,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
+	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/coordinator"
 	rest "github.com/weirstream/weir/coordinator/http"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/cli"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
 )
 
 func (p *program) pipelineNames(ctx context.Context, c *cli.Call) []string {
@@ -108,7 +112,7 @@ func printPipeline(w io.Writer, c *cli.Call, v coordinator.PipelineView) {
 	if width == 0 {
 		width = 140
 	}
-	show := cli.Progress{Name: v.Name, Status: v.Status, Now: c.Now(), Width: width, Colour: c.OutTerminal && c.Colour()}
+	show := cli.Progress{Name: v.Name, Status: v.Status, Now: c.Now(), Width: width, Colour: c.OutTerminal && c.Colour(), Once: true}
 	if c.Format == cli.FormatWide {
 		show.MaxTables = len(v.Status.Tables)
 	}
@@ -159,8 +163,9 @@ func (p *program) act(ctx context.Context, c *cli.Call, done string, change func
 		if c.Bool("wait") {
 			wait, cancel := c.Waiting(ctx)
 			defer cancel()
-			if v, err = p.await(wait, c, cl, v.ID, phases); err != nil {
-				return cli.Waited(wait, err)
+			id := v.ID
+			if v, err = p.await(wait, c, cl, id, phases); err != nil {
+				return waited(ctx, cl, id, cli.Waited(wait, err))
 			}
 		}
 		return cli.PrintRecord(c, v, v.Name, func(w io.Writer) {
@@ -169,6 +174,21 @@ func (p *program) act(ctx context.Context, c *cli.Call, done string, change func
 			}
 		})
 	})
+}
+
+// waited adds to the end of a wait in vain what the pipeline has been failing with.
+func waited(ctx context.Context, cl client, id string, err error) error {
+	if _, coded := errs.As(err); coded || ctx.Err() != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	v, verr := cl.Pipeline(ctx, id)
+	if verr != nil || v.Status.Error == nil {
+		return err
+	}
+	last := v.Status.Error
+	return errs.New(errs.NotCaughtUp, "%w", err).WithDetail("%s (%s)", last.Message, last.Code).WithHint("%s", last.Hint)
 }
 
 const askPeriod = 200 * time.Millisecond
@@ -221,7 +241,7 @@ func (p *program) pipelinesDelete(ctx context.Context, c *cli.Call) error {
 		}
 		defer cancel()
 		if err := cl.Delete(wait, v.ID, rest.DeleteOptions{Force: c.Bool("force"), Wait: c.Bool("wait")}); err != nil {
-			return cli.Waited(wait, err)
+			return waited(ctx, cl, v.ID, cli.Waited(wait, err))
 		}
 		return cli.PrintRecord(c, v.Pipeline, v.Name, func(w io.Writer) {
 			if !c.Quiet {
@@ -264,6 +284,9 @@ func (p *program) tablesRemove(ctx context.Context, c *cli.Call) error {
 	if err != nil {
 		return err
 	}
+	if err := p.withClient(c, func(cl client) error { return p.checkMirrored(ctx, c, cl, tables) }); err != nil {
+		return err
+	}
 	if err := c.Confirm(fmt.Sprintf("stops mirroring %s in pipeline %s; to mirror them again they are copied anew", join(tables), c.Arg(0))); err != nil {
 		return err
 	}
@@ -274,6 +297,41 @@ func (p *program) tablesRemove(ctx context.Context, c *cli.Call) error {
 		}
 		return v, err
 	})
+}
+
+// checkMirrored refuses the name of a table that the pipeline neither has nor would take, as a misspelt one is. A glob may
+// be about tables that are made later, and what the definition says literally can be taken back. Without the source's
+// answer nothing is refused.
+func (p *program) checkMirrored(ctx context.Context, c *cli.Call, cl client, globs []string) error {
+	v, err := cl.Pipeline(ctx, c.Arg(0))
+	if err != nil || p.engines.Mirrored == nil {
+		return err
+	}
+	said := append(split(v.Mirror.Tables), split(v.Mirror.Except)...)
+	globs = slices.DeleteFunc(slices.Clone(globs), func(glob string) bool {
+		return len(literals(glob)) == 0 || slices.Contains(said, glob)
+	})
+	if len(globs) == 0 {
+		return nil
+	}
+	e := p.env(c)
+	source, err := complete(ctx, v.Mirror.Source, p.store(c, e), cl)
+	if err != nil {
+		return nil
+	}
+	short, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	tables, err := p.engines.Mirrored(short, e, source, v.Mirror)
+	if err != nil {
+		return ctx.Err()
+	}
+	for _, t := range v.Status.Tables { // the source may have dropped some that the mirror keeps
+		for _, l := range literals(t.Source) {
+			tables = append(tables, pg.TargetName{Schema: l.schema, Name: l.name})
+		}
+	}
+	_, err = selection.Find(globs, tables)
+	return err
 }
 
 // noteUnmatched tells which globs are about no table yet, as a misspelt one is. Without the source's answer it says

@@ -6,6 +6,7 @@ import (
 
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/pg"
 	"github.com/weirstream/weir/internal/secrets"
 )
 
@@ -18,6 +19,8 @@ type engines struct {
 	Plan func(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error)
 	// Unmatched lists the globs that match no table of a source.
 	Unmatched func(ctx context.Context, e *env.Env, source string, globs []string) ([]string, error)
+	// Mirrored lists the tables of a source that a mirror takes, or would if they had what it needs of a table.
+	Mirrored func(ctx context.Context, e *env.Env, source string, m api.MirrorSpec) ([]pg.TargetName, error)
 	// Verify compares source and target row by row.
 	Verify func(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyReport, error)
 	// Cutover makes the target ready to take over, or with DryRun lists the steps.
@@ -75,8 +78,9 @@ type cutoverReport struct {
 
 type nodeOptions struct {
 	State       string
-	Command     string // what this process was started as
-	HTTPAddr    string // "": the default, moving to a free port when it is taken
+	Command     string   // what this process was started as
+	Follows     []string // mirrors whose errors the command tells
+	HTTPAddr    string   // "": the default, moving to a free port when it is taken
 	AllowRemote bool
 	Secrets     *secrets.Store
 	Options     map[string]string // options of scope server
@@ -106,5 +110,5 @@ type demoOptions struct {
 
 // registry lists what this binary is made of, by hand.
 func registry() engines {
-	return engines{Doctor: runDoctor, Plan: runPlan, Unmatched: unmatched, Verify: runVerify, Cutover: runCutover, Node: openNode, Demo: runDemo}
+	return engines{Doctor: runDoctor, Plan: runPlan, Unmatched: unmatched, Mirrored: mirrored, Verify: runVerify, Cutover: runCutover, Node: openNode, Demo: runDemo}
 }

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 
 	"github.com/weirstream/weir/cdc/postgres/selection"
+	"github.com/weirstream/weir/coordinator"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/cli"
+	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/nearest"
 	"github.com/weirstream/weir/internal/options"
@@ -159,6 +163,78 @@ func seal(spec *api.MirrorSpec, store *secrets.Store) error {
 		conn.URL = url
 	}
 	return nil
+}
+
+// before holds the secrets that sealing some definitions sets, as they were before; empty: there was none of the name.
+type before struct {
+	store  *secrets.Store
+	values map[string]secrets.Value
+}
+
+// beforeSealing finds the names by sealing into another store, which is thrown away.
+func beforeSealing(specs []api.MirrorSpec, store, aside *secrets.Store) (before, error) {
+	b := before{store, map[string]secrets.Value{}}
+	for _, spec := range specs {
+		if err := seal(&spec, aside); err != nil {
+			return b, err
+		}
+		for _, name := range secretsOf(spec) {
+			v, err := store.Get(name)
+			if err != nil && !errs.Is(err, errs.SecretMissing) {
+				return b, err
+			}
+			b.values[name] = v
+		}
+	}
+	return b, nil
+}
+
+func secretsOf(m api.MirrorSpec) []string {
+	return append(secrets.Names(m.Source.URL), secrets.Names(m.Target.URL)...)
+}
+
+// unlessBegun puts the secrets back of those mirrors that err, which it returns, has left nothing of.
+func (b before) unlessBegun(e *env.Env, cl client, specs []api.MirrorSpec, err error) error {
+	if err == nil || errors.Is(err, errDeleted) || len(b.values) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	views, verr := cl.Pipelines(ctx)
+	if verr != nil {
+		return err // then it is not known who needs them
+	}
+	if rerr := b.restore(views, specs); rerr != nil {
+		e.Log.Warn("a password may be left in the secrets", "error", rerr)
+	}
+	return err
+}
+
+// restore spares what the mirrors of specs refer to, if they are among views, and takes nothing from the others.
+func (b before) restore(views []coordinator.PipelineView, specs []api.MirrorSpec) error {
+	ours, others := map[string]bool{}, map[string]bool{}
+	for _, v := range views {
+		by := others
+		if slices.ContainsFunc(specs, func(s api.MirrorSpec) bool { return s.Name == v.Name }) {
+			by = ours
+		}
+		for _, name := range secretsOf(v.Mirror) {
+			by[name] = true
+		}
+	}
+	var failed []error
+	for name, was := range b.values {
+		switch {
+		case ours[name]:
+		case !was.Empty():
+			failed = append(failed, b.store.Set(name, was))
+		case !others[name]:
+			if err := b.store.Delete(name); err != nil && !errs.Is(err, errs.SecretMissing) {
+				failed = append(failed, err)
+			}
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // complete gives a connection's URL with its secrets, for use in this process.

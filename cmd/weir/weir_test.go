@@ -21,6 +21,7 @@ import (
 	"github.com/weirstream/weir/internal/cli"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
 	"github.com/weirstream/weir/internal/secrets"
 )
 
@@ -32,6 +33,7 @@ type fakeServer struct {
 	scripts map[string][]api.PipelineStatus
 	calls   []string
 	lsn     string
+	forgets bool // a delete that is waited for forgets any pipeline
 }
 
 func newFakeServer() *fakeServer {
@@ -101,7 +103,7 @@ func (f *fakeServer) Update(ctx context.Context, name string, c coordinator.Chan
 func (f *fakeServer) Delete(_ context.Context, name string, o rest.DeleteOptions) error {
 	f.note("delete %s %+v", name, o)
 	for key, v := range f.views {
-		if v.ID == name && v.Desired == api.WantDeleted && o.Wait {
+		if v.ID == name && (v.Desired == api.WantDeleted || f.forgets) && o.Wait {
 			delete(f.views, key)
 		}
 	}
@@ -316,6 +318,37 @@ func TestMirrorMovesPasswordsAway(t *testing.T) {
 	if err != nil || v.Reveal() != "hunter2" {
 		t.Errorf("stored secret: %v", err)
 	}
+}
+
+// A mirror that never began leaves no password, and none changed that another mirror needs.
+func TestMirrorThatNeverBegan(t *testing.T) {
+	f := newFixture(t)
+	n := f.node()
+	store := secrets.Open(env.Real(nil), secrets.Options{Dir: filepath.Join(f.dir, "state", "secrets")})
+	if err := store.Set("copy_shop_bob", secrets.NewValue("right")); err != nil {
+		t.Fatal(err)
+	}
+	f.views["other"] = coordinator.PipelineView{Pipeline: api.Pipeline{ID: "id-other", Name: "other",
+		Mirror: api.MirrorSpec{Source: api.Connection{URL: "postgres://x/y"}, Target: api.Connection{URL: "postgres://bob:${secret:copy_shop_bob}@copy/shop"}}}}
+	args := []string{"mirror", "postgres://ann:hunter2@db/shop", "postgres://bob:wrong@copy/shop", "--name", "m"}
+	stored := func(want string) {
+		t.Helper()
+		names, err := store.List()
+		v, gerr := store.Get("copy_shop_bob")
+		if got := fmt.Sprintf("%s = %s", names, v.Reveal()); err != nil || gerr != nil || got != want {
+			t.Errorf("secrets %s, want %s: %v %v", got, want, err, gerr)
+		}
+	}
+	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: "W1002", Message: "not ready", Unbegun: true}}}
+	f.forgets = true
+	f.want(t, 2, args...)
+	if strings.Count(f.err.String(), "not ready") != 1 || !slices.Equal(n.opened.Follows, []string{"m"}) {
+		t.Errorf("follows %v, printed\n%s", n.opened.Follows, f.err.String())
+	}
+	stored("[copy_shop_bob] = right")
+	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: "W4003", Message: "refused"}}}
+	f.want(t, 1, args...)
+	stored("[copy_shop_bob db_shop_ann] = wrong") // it is there, and starts with what it was given
 }
 
 func TestMirrorAgain(t *testing.T) {
@@ -691,6 +724,9 @@ func TestPipelineCommands(t *testing.T) {
 		fmt.Fprintf(&b, "$ weir %s\n%s", strings.Join(args, " "), f.want(t, 0, args...))
 	}
 	golden(t, "pipelines", b.String())
+	if got := f.want(t, 0, "pl", "get", "shop_copy", "-o", "json"); strings.Contains(got, "0001-01-01") || strings.Contains(got, "catalog_at") {
+		t.Errorf("a time that is not known is printed: %s", got)
+	}
 
 	f.views["plain"] = coordinator.PipelineView{Pipeline: api.Pipeline{ID: "3", Name: "plain", Mirror: api.MirrorSpec{Source: api.Connection{URL: "postgres://db/shop"}}}}
 	f.p.engines.Unmatched = func(_ context.Context, _ *env.Env, source string, globs []string) ([]string, error) {
@@ -698,6 +734,14 @@ func TestPipelineCommands(t *testing.T) {
 			return nil, fmt.Errorf("asked for %s", source)
 		}
 		return globs[1:], nil
+	}
+	f.p.engines.Mirrored = func(context.Context, *env.Env, string, api.MirrorSpec) ([]pg.TargetName, error) {
+		return []pg.TargetName{{Schema: "public", Name: "a"}, {Schema: "public", Name: "orders"}}, nil
+	}
+	f.calls = nil
+	f.want(t, 2, "pl", "tables", "remove", "plain", "public.a,public.ordres", "--yes")
+	if s := f.err.String(); !strings.Contains(s, "error[W1016]: table \"public.ordres\" is not part of the mirror\n  hint: did you mean public.orders?") || len(f.calls) > 0 {
+		t.Errorf("remove of a table that is not there did %v and printed %q", f.calls, s)
 	}
 	for _, args := range [][]string{{"add"}, {"remove", "--yes"}} {
 		f.want(t, 0, append([]string{"pl", "tables", args[0], "plain", "public.a", "nosuch.*"}, args[1:]...)...)
@@ -729,6 +773,11 @@ func TestPipelineCommands(t *testing.T) {
 	f.want(t, 0, "pl", "pause", "shop_copy", "--wait")
 	f.scripts["shop_copy"] = []api.PipelineStatus{{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: "W4001", Message: "away"}}}
 	f.want(t, 3, "pl", "resume", "shop_copy", "--wait")
+	f.scripts["shop_copy"] = []api.PipelineStatus{{Phase: api.PhaseRetrying, Error: &api.ErrorInfo{Code: "W1001", Message: "no route", Hint: "use --force"}}}
+	f.want(t, 4, "pl", "resume", "shop_copy", "--wait", "--timeout", "1us")
+	if s := f.err.String(); s != "error[W3005]: waited 1µs in vain\n  detail: no route (W1001)\n  hint: use --force\n  more: weir help W3005\n" {
+		t.Errorf("a wait in vain printed %q", s)
+	}
 }
 
 func TestSlotState(t *testing.T) {

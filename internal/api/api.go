@@ -92,8 +92,8 @@ type PipelineStatus struct {
 	Tables          []TableStatus `json:"tables,omitempty"`
 	// Building: unique and foreign keys and the indexes of the first copy are not there yet.
 	Building bool `json:"building,omitempty"`
-	// CatalogAt is when the source's catalog was last looked at and had no table that is not among Tables.
-	CatalogAt time.Time `json:"catalog_at"`
+	// CatalogAt is when the source's catalog was last looked at and had no table that is not among Tables; zero: not yet.
+	CatalogAt time.Time `json:"catalog_at,omitzero"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
@@ -144,7 +144,7 @@ type SourceStatus struct {
 	CurrentLSN       string    `json:"current_lsn"`
 	SharedWith       []string  `json:"shared_with,omitempty"` // pipelines that read the slot together, this one included
 	RingBytes        int64     `json:"ring_bytes"`            // what is held in memory for them
-	UpdatedAt        time.Time `json:"updated_at"`
+	UpdatedAt        time.Time `json:"updated_at,omitzero"`   // zero: it did not answer
 }
 
 // Severity of a finding.

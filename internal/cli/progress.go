@@ -20,6 +20,8 @@ type Progress struct {
 	Width     int // 0: 100
 	MaxTables int // 0: 15
 	Colour    bool
+	// Once: nothing redraws the block, so that the error is shown whole, however many lines of the terminal it takes.
+	Once bool
 }
 
 const (
@@ -80,18 +82,40 @@ func (p Progress) Block() []string {
 		lines = append(lines, "  … "+restOf(s, shown, rest))
 	}
 	lines = append(lines, p.stream())
-	if e := st.Error; e != nil {
-		text := fmt.Sprintf("  error[%s] %s: %s", e.Code, Ago(p.Now, e.At), e.Message)
-		if st.Restarts > 0 {
-			text += fmt.Sprintf(" (%s so far)", Plural(st.Restarts, "restart"))
-		}
-		lines = append(lines, p.paint(Bad, text))
-		if e.Hint != "" {
-			lines = append(lines, "  hint: "+e.Hint)
-		}
+	if !p.Once {
+		lines = append(lines, p.failure()...)
 	}
 	for i := range lines {
 		lines[i] = cut(lines[i], width)
+	}
+	if p.Once {
+		lines = append(lines, p.failure()...)
+	}
+	return lines
+}
+
+// failure is the last error; its detail and its fix only where there is room for them.
+func (p Progress) failure() []string {
+	e := p.Status.Error
+	if e == nil {
+		return nil
+	}
+	text := fmt.Sprintf("  error[%s] %s: %s", e.Code, Ago(p.Now, e.At), e.Message)
+	if n := p.Status.Restarts; n > 0 {
+		text += fmt.Sprintf(" (%s so far)", Plural(n, "restart"))
+	}
+	lines := []string{p.paint(Bad, text)}
+	add := func(name, text string) {
+		for line := range strings.Lines(text) {
+			lines = append(lines, "  "+name+": "+strings.TrimRight(line, "\n"))
+		}
+	}
+	if p.Once && !strings.Contains(e.Message, e.Detail) {
+		add("detail", e.Detail)
+	}
+	add("hint", e.Hint)
+	if p.Once {
+		add("fix", e.Fix)
 	}
 	return lines
 }

@@ -81,6 +81,16 @@ func TestBlocks(t *testing.T) {
 	golden(t, "progress_blocks", b.String())
 }
 
+func TestErrorInFull(t *testing.T) {
+	st := failing()
+	long := strings.Repeat("word ", 60)
+	st.Error.Message, st.Error.Detail, st.Error.Hint, st.Error.Fix = "m "+long, "d "+long, "h "+long, "ALTER a;\nALTER b;"
+	text := strings.Join(Progress{Name: "shop", Status: st, Now: began.Add(time.Hour), Width: 60, Once: true}.Block(), "\n")
+	if want := "\n  error[W4001] 9s ago: m " + long + " (3 restarts so far)\n  detail: d " + long + "\n  hint: h " + long + "\n  fix: ALTER a;\n  fix: ALTER b;"; !strings.HasSuffix(text, want) {
+		t.Errorf("got\n%s\nwant at the end\n%s", text, want)
+	}
+}
+
 func TestPlainLines(t *testing.T) {
 	var out bytes.Buffer
 	d := Display{Out: &out}

@@ -102,6 +102,11 @@ func TestLookupAndText(t *testing.T) {
 			t.Errorf("line of %d characters: %s", len(line), line)
 		}
 	}
+	for _, code := range []Code{SlotLost, SlotGap} {
+		if hint := New(code, "x").Hint; !strings.Contains(hint, "weir pipelines delete NAME --wait") {
+			t.Errorf("%s does not say how to copy anew: %q", code, hint)
+		}
+	}
 	if _, ok := Lookup("W9999"); ok {
 		t.Error("W9999 was found")
 	}

@@ -36,9 +36,14 @@ type Position struct {
 	Source string `json:"source,omitempty"` // the text of that line
 }
 
+// copyAnew is how a mirror begins again from nothing.
+const copyAnew = "only a new copy repairs that: weir pipelines delete NAME --wait, empty its tables on the target, and give the same weir mirror command again; weir help W1003 tells more"
+
 // usual are hints of codes whose errors mostly come with nothing better; WithHint replaces them.
 var usual = map[Code]string{
 	SourceUnreachable: "check host, port, user and TLS mode with psql from this machine; weir doctor names the step that fails",
+	SlotLost:          copyAnew,
+	SlotGap:           copyAnew,
 	TargetUnreachable: "check host, port, user and TLS mode with psql from this machine; weir doctor names the step that fails",
 	TargetRejected:    "change what the target refuses and resume, or have the table copied anew: weir sources refresh TABLE",
 	TargetTable:       "make the table on the target as the message says and resume, or route it elsewhere with --route",

@@ -2,6 +2,7 @@ package pg
 
 import (
 	"errors"
+	"io/fs"
 	"net"
 	"net/url"
 	"slices"
@@ -41,9 +42,26 @@ func ParseURL(s string) (*Config, error) {
 	}
 	cfg, err := pgx.ParseConfig(s)
 	if err != nil {
+		if param, file := unreadable(err); param != "" {
+			return nil, errs.New(errs.BadURL, "%s: %s names a file that cannot be read: %v", Redact(s), param, file).Because(file).
+				WithHint("correct %s, or put the file there; it is read on the machine where weir runs", param)
+		}
 		return nil, bad(reasonOf(err, c.secrets()))
 	}
 	return &Config{pgx: cfg}, nil
+}
+
+// unreadable tells which parameter names a file that could not be read, by the driver's words for it.
+func unreadable(err error) (param string, file *fs.PathError) {
+	if !errors.As(err, &file) {
+		return "", nil
+	}
+	for param, words := range map[string]string{"sslrootcert": "read CA file", "sslcert": "read cert", "sslkey": "read sslkey"} {
+		if strings.Contains(err.Error(), words+": "+file.Error()) {
+			return param, file
+		}
+	}
+	return "", nil
 }
 
 // reasonOf takes the driver's words without the connection string that it repeats and masks by guessing.

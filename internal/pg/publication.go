@@ -147,27 +147,35 @@ func (e *ConditionError) Error() string { return e.Err.Error() }
 func (e *ConditionError) Unwrap() error { return e.Err }
 
 // Differs says how what the publication sends of a table is not what is wanted of it: other rows, or fewer columns. More
-// columns do no harm. "": it does not differ.
+// columns do no harm. "": it does not differ. Price is what Repair changes for everybody else who reads the publication,
+// and how the mirror can take what there is instead.
 //
 // The stream is what the publication sends, and a first copy is what the mirror's filter lets through, so that a table with
 // two different filters would end up as neither.
-func (p *Publication) Differs(ctx context.Context, q Querier, w Wanted) (string, error) {
+func (p *Publication) Differs(ctx context.Context, q Querier, w Wanted) (why, price string, err error) {
 	x, table := p.Tables[w.OID], DottedName(w.Schema, w.Name)
+	unlisted := ""
+	if x.Columns != nil && w.List == nil {
+		unlisted = ", and removes its list of columns"
+	}
+	filter := "give the mirror --filter " + shellWord(table+": "+x.Filter)
 	if x.Filter != w.Filter {
 		same, err := w.same(ctx, q, x.Filter)
 		switch {
 		case err != nil:
-			return "", err
+			return "", "", err
 		case same:
-		case w.Filter == "":
-			return fmt.Sprintf("publication %s sends only the rows of %s where %s", p.Name, table, x.Filter), nil
 		case x.Filter == "" && p.Whole(w.Schema):
 			return fmt.Sprintf("publication %s takes every table of schema %s, so that it sends all rows of %s, and the mirror takes only those where %s",
-				p.Name, w.Schema, table, w.Filter), nil
+				p.Name, w.Schema, table, w.Filter), "", nil
 		case x.Filter == "":
-			return fmt.Sprintf("publication %s sends all rows of %s, and the mirror takes only those where %s", p.Name, table, w.Filter), nil
+			return fmt.Sprintf("publication %s sends all rows of %s, and the mirror takes only those where %s", p.Name, table, w.Filter),
+				priced("puts the mirror's filter into it"+unlisted, ""), nil
+		case w.Filter == "":
+			return fmt.Sprintf("publication %s sends only the rows of %s where %s", p.Name, table, x.Filter), priced("removes that row filter"+unlisted, filter), nil
 		default:
-			return fmt.Sprintf("publication %s sends the rows of %s where %s, and the mirror takes those where %s", p.Name, table, x.Filter, w.Filter), nil
+			return fmt.Sprintf("publication %s sends the rows of %s where %s, and the mirror takes those where %s", p.Name, table, x.Filter, w.Filter),
+				priced("replaces its row filter by the mirror's"+unlisted, filter), nil
 		}
 	}
 	var lacks []string
@@ -177,9 +185,36 @@ func (p *Publication) Differs(ctx context.Context, q Querier, w Wanted) (string,
 		}
 	}
 	if len(lacks) == 0 {
-		return "", nil
+		return "", "", nil
 	}
-	return fmt.Sprintf("publication %s leaves out columns of %s: %s", p.Name, table, strings.Join(lacks, ", ")), nil
+	var exclude []string
+	for _, c := range lacks {
+		exclude = append(exclude, table+"."+dotted(c))
+	}
+	does := "removes its list of columns"
+	if w.List != nil {
+		does = "replaces its list of columns by the mirror's"
+	}
+	return fmt.Sprintf("publication %s leaves out columns of %s: %s", p.Name, table, strings.Join(lacks, ", ")),
+		priced(does, "give the mirror --exclude-column "+shellWord(strings.Join(exclude, ","))), nil
+}
+
+func priced(does, instead string) string {
+	if instead != "" {
+		instead += ", or "
+	}
+	return "the fix " + does + ", for everybody who reads the publication; to keep it as it is, " + instead + WithoutName
+}
+
+// WithoutName is what always spares a publication of the user's own.
+const WithoutName = "leave publication.name unset, and weir makes a publication of its own"
+
+// shellWord quotes a text for a shell.
+func shellWord(s string) string {
+	if !strings.ContainsAny(s, "\"$`\\!") {
+		return `"` + s + `"`
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // same tells whether the table's filter and another one are one condition.

@@ -178,6 +178,21 @@ func TestBadURLs(t *testing.T) {
 	}
 }
 
+func TestUnreadableFiles(t *testing.T) {
+	for _, in := range []string{"postgres://u:hunter2@db/x?sslmode=verify-full&sslrootcert=/no/such.pem", "host=db password=hunter2 sslmode=verify-full sslrootcert=/no/such.pem"} {
+		_, err := ParseURL(in)
+		e, ok := errs.As(err)
+		if !ok || e.Code != errs.BadURL || !strings.Contains(e.Message, "sslrootcert names a file that cannot be read: open /no/such.pem") ||
+			!strings.Contains(e.Hint, "sslrootcert") || strings.Contains(e.Render(), "hunter2") {
+			t.Errorf("%s: %v, hint %q", in, err, e.Hint)
+		}
+	}
+	both := "postgres://db/x?sslmode=require&sslcert=/no/c.pem&sslkey=/no/k.pem"
+	if _, err := ParseURL(both); !errs.Is(err, errs.BadURL) || !strings.Contains(err.Error(), "sslkey names a file that cannot be read: open /no/k.pem") {
+		t.Errorf("%s: %v", both, err)
+	}
+}
+
 func TestOtherDatabases(t *testing.T) {
 	for _, in := range []string{"mysql://root:hunter2@db/x", "MariaDB://db/x", "kafka://broker:9092"} {
 		if _, err := ParseURL(in); !errs.Is(err, errs.NotBuiltYet) || strings.Contains(err.Error(), "hunter2") {

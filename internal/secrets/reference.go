@@ -25,6 +25,21 @@ func References(text string) bool {
 	return err == nil && len(refs) > 0
 }
 
+// Names lists the stored secrets that a text refers to.
+func Names(text string) []string {
+	refs, err := find(text)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, r := range refs {
+		if r.kind == "secret" {
+			names = append(names, r.name)
+		}
+	}
+	return names
+}
+
 // find lists the references of a text. "$${" stands for a literal "${".
 func find(text string) ([]reference, error) {
 	var refs []reference

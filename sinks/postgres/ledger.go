@@ -170,7 +170,11 @@ func (l *ledger) tryRaise(ctx context.Context, gen dataflow.Generation) (dataflo
 		l.pipeline, l.sink).Scan(&fence, &checkpoint); err != nil {
 		return 0, err
 	}
-	if fence >= int64(gen) {
+	if fence == int64(gen) {
+		return 0, errs.New(errs.Fenced, "another weir has started generation %d of pipeline %s at its target", gen, l.pipeline).
+			WithHint("two state directories run this pipeline, one of them a copy of the other: stop one of the two")
+	}
+	if fence > int64(gen) {
 		return 0, errs.New(errs.Fenced, "pipeline %s is held at its target by generation %d, and ours is %d", l.pipeline, fence, gen).
 			WithHint("another weir runs this pipeline, or the state directory was restored from an old copy")
 	}

@@ -125,7 +125,7 @@ func TestFirstMistake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrongUser.User = url.User("nobody_here")
+	wrongUser.User = url.UserPassword("nobody_here", "secret")
 	for name, args := range map[string][]string{
 		"no such table":  {src.url, dst.url, "--tables", "public.nope"},
 		"a wrong user":   {wrongUser.String(), dst.url},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/pg"
 	testenv "github.com/weirstream/weir/test/env"
 )
 
@@ -370,6 +371,32 @@ func TestLifecycle(t *testing.T) {
 		if !strings.Contains(m.log(), "error[W1003]") {
 			t.Fatalf("no W1003 in\n%s", m.logTail(10))
 		}
+		last := m.log()[strings.LastIndex(m.log(), "=== start"):]
+		if n := strings.Count(last, "does not exist any more"); n != 1 || !strings.Contains(last, "weir pipelines delete NAME --wait") {
+			t.Errorf("the error is told %d times, or not how to copy anew, in\n%s", n, last)
+		}
+	})
+
+	t.Run("a delete that may not log in says so", func(t *testing.T) {
+		server := source(t, 15)
+		src, dst := newDB(t, server, "src"), newDB(t, server, "dst")
+		src.exec(t, twoTables)
+		role := src.name + "_leaves"
+		src.exec(t, `CREATE ROLE `+pg.Ident(role)+` LOGIN SUPERUSER`)
+		t.Cleanup(func() { src.exec(t, `DROP ROLE `+pg.Ident(role)) })
+		as := src
+		as.url = server.URLFor(role, server.Addr(), src.name)
+		m := served(t, as, dst)
+		src.exec(t, `ALTER ROLE `+pg.Ident(role)+` NOLOGIN`)
+		_, errOut, code := m.cli("pipelines", "delete", m.name, "--yes", "--wait")
+		if code != 3 || !strings.Contains(errOut, "error[W1001]") || !strings.Contains(errOut, "not permitted to log in") || !strings.Contains(errOut, "weir pipelines delete "+m.name+" --force") {
+			t.Errorf("exit code %d\n%s", code, errOut)
+		}
+		if got := m.mustCLI("pipelines", "get", m.name); !strings.Contains(got, "not permitted to log in") || !strings.Contains(got, "--force") || strings.Contains(got, "…") {
+			t.Errorf("pipelines get cuts the error:\n%s", got)
+		}
+		src.exec(t, `ALTER ROLE `+pg.Ident(role)+` LOGIN`)
+		m.mustCLI("pipelines", "delete", m.name, "--yes", "--wait")
 	})
 }
 

@@ -229,6 +229,16 @@ func TestDryRunTellsWhatARunRefuses(t *testing.T) {
 		refused(t, newMirror(t, src, dst, "public.*", "--set", "publication.name=p"), "does not hold public.b")
 	})
 
+	t.Run("a filter that no publication takes", func(t *testing.T) {
+		src, dst := pair(t, 15, 15)
+		src.exec(t, twoTables, `CREATE TABLE "c.d"(id int PRIMARY KEY)`)
+		m := newMirror(t, src, dst, "public.*", "--filter", "public.a: now() > now()")
+		refused(t, m, "mutable functions are not allowed")
+		if out, _, _ := m.cli("mirror", src.url, dst.url, "--name", m.name, "--dry-run", "-o", "json"); strings.Count(out, `"public.\"c.d\""`) < 2 {
+			t.Errorf("the plan does not quote a target's name as its source's:\n%s", out)
+		}
+	})
+
 	t.Run("a target that others have filled", func(t *testing.T) {
 		m := live(t)
 		refused(t, newMirror(t, m.src, m.dst, "public.*"), "already holds rows")

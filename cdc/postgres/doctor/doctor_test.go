@@ -216,6 +216,14 @@ func stories() []story {
 			id: "pg.publication", severity: api.SeverityFatal, words: "leaves out delete, truncate"},
 		{name: "rows filtered", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY)", published + " WHERE (id > 5)"}, opts: withPublication,
 			id: "pg.publication", severity: api.SeverityFatal, words: "sends only the rows"},
+		{name: "rows filtered by its owner", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY)", published + " WHERE (id > 5)"}, opts: givenPublication,
+			id: "pg.publication", severity: api.SeverityFatal, words: `the fix removes that row filter, for everybody who reads the publication; to keep it as it is, give the mirror --filter "public.t: (id > 5)", or leave publication.name unset`},
+		{name: "rows and columns left out by its owner", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY, a int, b int)", published + " (id) WHERE (id > 5)"}, opts: givenPublication,
+			id: "pg.publication", severity: api.SeverityFatal, words: "the fix removes that row filter, and removes its list of columns, for"},
+		{name: "columns left out by its owner", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY, a int, b int)", published + " (id)"}, opts: givenPublication,
+			id: "pg.publication", severity: api.SeverityFatal, words: `the fix removes its list of columns, for everybody who reads the publication; to keep it as it is, give the mirror --exclude-column "public.t.a,public.t.b", or`},
+		{name: "deletes left out by its owner", setup: []string{"CREATE TABLE t (id int PRIMARY KEY)", published + " WITH (publish = 'insert, update')"}, opts: givenPublication,
+			id: "pg.publication", severity: api.SeverityFatal, words: "leaves out delete, truncate; with the fix it sends them to everybody who reads it; to keep it as it is, leave publication.name unset"},
 		{name: "rows not filtered", since: 15, setup: []string{filtered, published}, opts: givenPublication, spec: onlyEU("public.t"),
 			id: "pg.publication", severity: api.SeverityFatal, words: "sends all rows of public.t"},
 		{name: "rows filtered in another way", since: 15, setup: []string{filtered, published + " WHERE (r = 'us')"}, opts: givenPublication, spec: onlyEU("public.t"),
@@ -268,6 +276,18 @@ func stories() []story {
 			id: "pg.filter", severity: api.SeverityFatal, words: "outside its replica identity"},
 		{name: "filter with a slip", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY)"}, spec: api.MirrorSpec{Filters: []api.Filter{{Table: "public.t", Where: "regoin = 'eu'"}}},
 			id: "pg.filter", severity: api.SeverityFatal, words: "regoin", hopeless: true},
+		{name: "filter with a function that may change", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY)"}, spec: api.MirrorSpec{Filters: []api.Filter{{Table: "public.t", Where: "now() > now()"}}},
+			id: "pg.filter", severity: api.SeverityFatal, words: "built-in mutable functions are not allowed", hopeless: true},
+		{name: "filter with a function of the user's", since: 15, setup: []string{"CREATE FUNCTION yes(int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true'", "CREATE TABLE t (id int PRIMARY KEY)"},
+			spec: api.MirrorSpec{Filters: []api.Filter{{Table: "public.t", Where: "public.yes(id)"}}},
+			id:   "pg.filter", severity: api.SeverityFatal, words: "User-defined or built-in mutable functions", hopeless: true},
+		{name: "filter over a type of the user's", since: 15, setup: []string{"CREATE TYPE mood AS ENUM ('ok')", `CREATE TABLE "t.1" (id int PRIMARY KEY, m mood)`, `ALTER TABLE "t.1" REPLICA IDENTITY FULL`},
+			spec: api.MirrorSpec{Filters: []api.Filter{{Table: `public."t.1"`, Where: "m = 'ok'"}}},
+			id:   "pg.filter", severity: api.SeverityFatal, words: "User-defined", hopeless: true},
+		{name: "filter over a system column", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY)"}, spec: api.MirrorSpec{Filters: []api.Filter{{Table: "public.t", Where: "xmin <> '1'"}}},
+			id: "pg.filter", severity: api.SeverityFatal, words: "xmin", hopeless: true},
+		{name: "filter with a subquery", since: 15, setup: []string{"CREATE TABLE t (id int PRIMARY KEY)"}, spec: api.MirrorSpec{Filters: []api.Filter{{Table: "public.t", Where: "id IN (SELECT 1)"}}},
+			id: "pg.filter", severity: api.SeverityFatal, words: "is refused", hopeless: true},
 		{name: "slot of a standby", setup: []string{"SELECT pg_create_physical_replication_slot('weir_' || current_database())"}, opts: rolled,
 			id: "pg.slot", severity: api.SeverityFatal, words: "somebody else's"},
 		{name: "slot ahead", setup: []string{createSlot}, opts: func(o *doctor.Options, db string) {
@@ -508,6 +528,30 @@ func TestFiltersNeed15(t *testing.T) {
 		"pg.filter", api.SeverityFatal, "needs Postgres 15")
 	if found[0].Code != string(errs.RowFilterUnsupport) {
 		t.Errorf("code %s", found[0].Code)
+	}
+}
+
+// A filter is tried beside the table: whoever works on the table is not in the way, and nothing of the trial stays.
+func TestFilterIsTriedAside(t *testing.T) {
+	s := server(t, 15)
+	url := s.CreateDatabase(t, "src")
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	s.Exec(t, testenv.DatabaseOf(t, url), "CREATE TABLE t (id int PRIMARY KEY)")
+	if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	with := func(where string) doctor.Options {
+		return doctor.Options{Selection: pick(t, api.MirrorSpec{Filters: []api.Filter{{Table: "*.t", Where: where}}})}
+	}
+	passes(t, check(t, url, with("id > abs(-1)")), "pg.filter")
+	fails(t, check(t, url, with("id > random()")), "pg.filter", api.SeverityFatal, "mutable functions")
+	var left int
+	if err := conn.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'weir%')").Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d objects are left: %v", left, err)
 	}
 }
 

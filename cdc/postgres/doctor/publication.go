@@ -52,7 +52,7 @@ func (d *doctor) checkCoverage(ctx context.Context) error {
 	if len(p.Off) > 0 {
 		found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, p.Name,
 			"ALTER PUBLICATION "+pg.Ident(p.Name)+" SET (publish = 'insert, update, delete, truncate');",
-			"publication %s leaves out %s", p.Name, strings.Join(p.Off, ", ")))
+			"publication %s leaves out %s%s", p.Name, strings.Join(p.Off, ", "), d.shared("sends them")))
 	}
 	if byRoot && !p.ViaRoot {
 		want = d.publishable(false) // it lists partitions; checkViaRoot has its say
@@ -72,7 +72,7 @@ func (d *doctor) checkCoverage(ctx context.Context) error {
 			found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(), p.Repair(w), "publication %s does not hold %s, and %s", p.Name, t, why))
 			continue
 		}
-		why, err := p.Differs(ctx, d.conn, w)
+		why, price, err := p.Differs(ctx, d.conn, w)
 		var ours *pg.ConditionError
 		if errors.As(err, &ours) {
 			continue // pg.filter tells
@@ -88,6 +88,8 @@ func (d *doctor) checkCoverage(ctx context.Context) error {
 			another := pg.Shorten(p.Name + "_weir")
 			fix = d.create(another, want) + ";"
 			why += "; make another one and give --set publication.name=" + another
+		} else if d.opts.KeepPublication {
+			why += "; " + price
 		}
 		found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(), fix, "%s", why))
 	}
@@ -97,6 +99,14 @@ func (d *doctor) checkCoverage(ctx context.Context) error {
 		d.out.Each(id, found, "publication %s covers the tables; %d of them are added at the start", p.Name, joined)
 	}
 	return nil
+}
+
+// shared adds what a fix of a publication of the user's own means for its other readers.
+func (d *doctor) shared(does string) string {
+	if !d.opts.KeepPublication {
+		return ""
+	}
+	return "; with the fix it " + does + " to everybody who reads it; to keep it as it is, " + pg.WithoutName
 }
 
 // wanted is what the mirror takes of a table, as the source publishes it. A partition that is published under its own
@@ -188,7 +198,7 @@ func (d *doctor) checkViaRoot() {
 		d.out.OK(id, "changes of partitions are published under the name of their root")
 	default:
 		d.out.Fatal(id, errs.SourcePreflight, "ALTER PUBLICATION "+pg.Ident(d.opts.Publication)+" SET (publish_via_partition_root = true);",
-			"publication %s sends changes under the names of partitions, and the mirror knows %s", d.opts.Publication, listed(roots))
+			"publication %s sends changes under the names of partitions, and the mirror knows %s%s", d.opts.Publication, listed(roots), d.shared("sends them under the names of the roots"))
 	}
 }
 

@@ -2,11 +2,13 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/errs"
@@ -312,6 +314,14 @@ func (d *doctor) checkFilters(ctx context.Context) error {
 			found = append(found, finding(api.SeverityFatal, errs.RowFilterUnsupport, t.String(), "", "the filter of %s is refused: %v", t, err))
 			continue
 		}
+		refusal, err := d.unpublishable(ctx, t, where)
+		if err != nil {
+			return err
+		}
+		if refusal != "" {
+			found = append(found, finding(api.SeverityFatal, errs.RowFilterUnsupport, t.String(), "", "the filter of %s is refused: %s", t, refusal))
+			continue
+		}
 		if t.identity == "f" {
 			continue
 		}
@@ -325,6 +335,39 @@ func (d *doctor) checkFilters(ctx context.Context) error {
 	}
 	d.out.Each("pg.filter", found, "%d filters are conditions that the server understands", n)
 	return nil
+}
+
+// unpublishable says why no publication takes a filter that the server understands, as one with a function that is not
+// immutable or not built in. Only making one tells. It is made over a stand-in for the table, in a transaction that is
+// rolled back: CREATE PUBLICATION locks its tables against vacuum and wants their owner. Where the role may make nothing
+// the server is not asked, and pg.publication has its say.
+func (d *doctor) unpublishable(ctx context.Context, t *table, where string) (refusal string, err error) {
+	given := d.opts.KeepPublication && d.pub != nil // it has its filter
+	if given || !d.server.mayCreate || d.server.recovery {
+		return "", nil
+	}
+	conn := d.conn.PgConn()
+	name := "weir_probe_" + strconv.FormatUint(uint64(conn.PID()), 10)
+	defer func() {
+		if _, rerr := conn.Exec(ctx, "ROLLBACK").ReadAll(); err == nil {
+			err = rerr
+		}
+	}()
+	_, err = conn.Exec(ctx, "BEGIN READ WRITE; SET LOCAL lock_timeout = '1s'; SET LOCAL client_min_messages = 'error'; CREATE SCHEMA "+pg.Ident(name)+
+		"; CREATE TABLE "+pg.Qualified(name, t.name)+" (LIKE "+t.sql()+")").ReadAll()
+	if err == nil {
+		item := pg.Wanted{Schema: name, Name: t.name, Filter: where}.Item()
+		if _, err = conn.Exec(ctx, "CREATE PUBLICATION "+pg.Ident(name)+" FOR TABLE "+item).ReadAll(); err != nil && !conn.IsClosed() && !pg.Passing(err) {
+			var e *pgconn.PgError
+			if errors.As(err, &e) {
+				return strings.TrimSuffix(e.Message+": "+e.Detail, ": "), nil
+			}
+		}
+	}
+	if conn.IsClosed() || ctx.Err() != nil {
+		return "", err
+	}
+	return "", nil // what the server has against the probe itself says nothing about the filter
 }
 
 func (d *doctor) condition(ctx context.Context, t *table, columns, types []string, where string) error {

@@ -397,7 +397,7 @@ func (m *maker) note(format string, args ...any) {
 func (m *maker) describe() {
 	p := m.p
 	for _, t := range p.Tables {
-		line := api.PlanTable{Source: t.Source.String(), Target: t.Target.Name.Schema + "." + t.Target.Name.Name,
+		line := api.PlanTable{Source: t.Source.String(), Target: pg.DottedName(t.Target.Name.Schema, t.Target.Name.Name),
 			Rows: t.EstRows, Bytes: t.EstBytes, Key: t.Key, Exists: t.Exists}
 		if !t.Exists {
 			_, fks := t.Target.ForeignKeys(m.referable(t))

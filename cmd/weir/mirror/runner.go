@@ -247,13 +247,18 @@ func (r *running) hopeless(err error) error {
 	if !coded || !errors.As(err, &refused) || r.env.Clock.Now().Sub(r.pipeline.CreatedAt) > justMade {
 		return err
 	}
-	if !slices.Contains([]string{"28000", "28P01", "3D000"}, refused.Code) || r.memory.begun.Load() {
+	if !loginRefused(refused) || r.memory.begun.Load() {
 		return err
 	}
 	final := *e
 	final.Final = true
 	final.Hint = "correct the URL; if weir pipelines list still shows the mirror, delete it first: weir pipelines delete " + r.pipeline.Name
 	return &final
+}
+
+// loginRefused tells what a server says to a wrong password, role or database. Waiting does not mend it.
+func loginRefused(e *pgconn.PgError) bool {
+	return slices.Contains([]string{"28000", "28P01", "3D000"}, e.Code)
 }
 
 // passing takes errors that a server's restart, a failover or a lock can cause anywhere for what they are: the same work
@@ -269,8 +274,27 @@ func passing(err error) error {
 // triedAgain are the codes that say so themselves.
 var triedAgain = []errs.Code{errs.SourceUnreachable, errs.SourceStream, errs.TargetUnreachable, errs.TargetConflict}
 
-// Remove implements coordinator.Runner.
+// Remove implements coordinator.Runner. A database that refuses the login is not asked again before the user has done
+// something about it.
 func (r *Runner) Remove(ctx context.Context, p api.Pipeline) error {
+	err := r.remove(ctx, p)
+	if err == nil {
+		return nil
+	}
+	e := *errs.From(err, errs.EngineInternal)
+	var refused *pgconn.PgError
+	first := "it is tried again until it works"
+	switch {
+	case errors.As(err, &refused) && loginRefused(refused):
+		e.Final = true
+		first = "when the login works (weir secrets set changes a password), delete it again"
+	case e.Code == errs.SecretMissing && e.Hint != "":
+		first = e.Hint + " and delete it again"
+	}
+	return e.WithHint("%s; weir pipelines delete %s --force gives up on what it has at databases that are gone for good", first, p.Name)
+}
+
+func (r *Runner) remove(ctx context.Context, p api.Pipeline) error {
 	source, target, err := r.Configs(p.Mirror)
 	if err != nil {
 		return err
