@@ -239,6 +239,16 @@ func (t *Target) column(c *Column) string {
 	return b.String()
 }
 
+// AddNullable adds a column to a table that is there, with no default: rows that are there have no value of it.
+func (t *Target) AddNullable(c *Column) string {
+	plain := *c
+	plain.NotNull, plain.Identity = false, 0
+	if c.Generated == 0 {
+		plain.Default = ""
+	}
+	return "ALTER TABLE " + t.Name.String() + " ADD COLUMN IF NOT EXISTS " + t.column(&plain)
+}
+
 // moved puts the target's schema of an extension in place of the source's in front of a type. A user's domain over an
 // extension's type stays in its own schema.
 func (o *TargetOptions) moved(typ *Type, formatted string) string {

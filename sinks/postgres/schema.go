@@ -23,6 +23,9 @@ const (
 	Exception Behavior = "exception"  // stop
 )
 
+// leavesOut tells whether source columns that the target's table does not have are not written.
+func (b Behavior) leavesOut() bool { return b == TryEvolve || b == Ignore }
+
 // evolve applies a change at its place in the epoch's transaction and reshapes the table for the rows behind it.
 //
 // The target's catalog cannot be asked for the new shape, because the change is in a transaction that only the data
@@ -54,7 +57,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 			return err // the user changed the target, as asked
 		}
 		return errs.New(errs.SourceSchemaChange, "table %s changed its shape: %s", rel, describe(change)).
-			WithHint("schema.change.behavior is exception: change the target, then resume; or, while the mirror is stopped, have the table copied anew by weir sources refresh")
+			WithHint("schema.change.behavior is exception: change the target, then weir pipelines resume NAME; if that is refused because rows from before the change are in the same transaction, or the table need not be changed by hand, have it copied anew before: weir sources refresh '%s'", pg.Qualified(rel.Schema, rel.Name))
 	}
 	if len(change.Steps) > 0 && change.Steps[0].Kind == changelog.StepAside {
 		return t.stepAside(ctx, change.Old)
@@ -310,8 +313,9 @@ func (s *session) forget(id uint32) {
 func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange, schema, name string) error {
 	err := error(errs.New(errs.TargetTable, "the target has no table %s", pg.Qualified(schema, name)))
 	if !t.freed[[2]string{schema, name}] { // what the catalog says of one that this epoch took away is no longer so
-		if _, err = t.loadTable(ctx, schema, name); err == nil {
-			return nil // it is there: made by hand, or a copy begun before a restart
+		var there *pg.Table
+		if there, err = t.loadTable(ctx, schema, name); err == nil {
+			return t.takeTable(change, schema, name, there)
 		}
 	}
 	if !errs.Is(err, errs.TargetTable) {
@@ -322,13 +326,7 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 		return err
 	}
 	delete(t.freed, [2]string{schema, name})
-	// Types and schemas that the table needs are made by the plan of the mirror, before the table joins it.
-	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete, Route: t.opts.Route}}
-	for _, c := range src.Columns {
-		if t.opts.Excluded(src.Schema, src.Name, c.Name) {
-			to.Options.ExcludeColumns = append(to.Options.ExcludeColumns, c.Name)
-		}
-	}
+	to := t.planned(src, schema, name)
 	// A table that had the name before may still be here under another one, with the indexes that were named after it.
 	var indexes []string
 	for _, x := range src.Indexes {
@@ -356,6 +354,55 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 	spec := *src
 	spec.Schema, spec.Name, spec.Columns = schema, name, to.Columns()
 	_, err = t.adopt(t.session, change.New, schema, name, &spec)
+	return err
+}
+
+// planned is a table that joins as it should be at the target. The types and schemas that it needs are made by the plan of
+// the mirror, before the table joins it.
+func (t *Target) planned(src *pg.Table, schema, name string) pg.Target {
+	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete, Route: t.opts.Route}}
+	for _, c := range src.Columns {
+		if t.opts.Excluded(src.Schema, src.Name, c.Name) {
+			to.Options.ExcludeColumns = append(to.Options.ExcludeColumns, c.Name)
+		}
+	}
+	return to
+}
+
+// takeTable lets a table that joins have the one of the target that is there: made by hand, of a copy that was begun before
+// a restart, or a dropped one's that stayed. A lenient target is to hold all that both have had: it gets the columns that it
+// lacks, and those of which the source's table knows nothing need no value any more.
+func (t *Target) takeTable(change *changelog.SchemaChange, schema, name string, there *pg.Table) error {
+	src, ok := change.Origin.(*pg.Table)
+	if !ok {
+		return nil
+	}
+	to := t.planned(src, schema, name)
+	spec := (&shape{*there}).clone()
+	var lacking []string
+	for _, c := range to.Columns() {
+		if there.Column(c.Name) != nil {
+			continue
+		}
+		if t.opts.SchemaChange == Lenient {
+			t.ddl(to.AddNullable(&c))
+			spec.Columns = append(spec.Columns, c)
+		} else if c.Generated == 0 {
+			lacking = append(lacking, c.Name)
+		}
+	}
+	if len(lacking) > 0 && t.opts.SchemaChange.leavesOut() {
+		t.env.Log.Warn("columns of a table that joins are not written, because the target's table of its name lacks them", "table", to.Name.String(), "columns", lacking, "schema.change.behavior", t.opts.SchemaChange)
+	}
+	if t.opts.SchemaChange != Lenient {
+		return nil
+	}
+	for _, c := range there.Columns {
+		if c.NotNull && c.Identity == 0 && c.Generated == 0 && src.Column(c.Name) == nil {
+			t.ddl("ALTER TABLE " + to.Name.String() + " ALTER COLUMN " + pg.Ident(c.Name) + " DROP NOT NULL")
+		}
+	}
+	_, err := t.adoptShape(change.New, schema, name, spec, nil)
 	return err
 }
 

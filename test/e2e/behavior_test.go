@@ -184,3 +184,77 @@ func TestForeignKeysAct(t *testing.T) {
 	requireEqual(t, src, dst)
 	requireConsistent(t, m)
 }
+
+// TestExceptionWithinTransaction: rows from before a change that come with it in one transaction do not fit the target that
+// has the change already. The error says so, and what it names helps.
+func TestExceptionWithinTransaction(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	src.exec(t, twoTables)
+	m := newMirror(t, src, dst, "public.*", "--set", "schema.change.behavior=exception")
+	m.start()
+	m.caughtUp()
+	src.exec(t, `BEGIN; INSERT INTO a VALUES (7001, 'before'); ALTER TABLE a RENAME v TO w; INSERT INTO a VALUES (7002, 'behind'); UPDATE b SET v = 'too' WHERE id = 1; COMMIT`)
+	if err := m.wait(waitLimit); err == nil {
+		t.Fatal("the mirror did not stop")
+	}
+	m.server()
+	const refresh = `weir sources refresh '"public"."a"'`
+	if e := m.failsWith("W1011"); !strings.Contains(e.Hint, refresh) {
+		t.Errorf("the hint does not name %s: %+v", refresh, e)
+	}
+	dst.exec(t, `ALTER TABLE a RENAME v TO w`)
+	m.mustCLI("pipelines", "resume", m.name)
+	if e := m.failsWith("W4008"); !strings.Contains(e.Hint, refresh) {
+		t.Errorf("the hint does not name %s: %+v", refresh, e)
+	}
+	m.mustCLI("sources", "refresh", `"public"."a"`, "--yes")
+	m.mustCLI("pipelines", "resume", m.name)
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	src.exec(t, `INSERT INTO a VALUES (7003, 'later')`)
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	requireConsistent(t, m)
+}
+
+// TestTableComesAgain: where a dropped table stays at the target, another one of its name takes its place. A lenient target
+// gets the columns that it lacks; for one whose shape stays the log says what is not written.
+func TestTableComesAgain(t *testing.T) {
+	for name, args := range map[string][]string{"lenient": {"schema.change.behavior=lenient"}, "lenient, lanes": {"schema.change.behavior=lenient", "sink.lanes=2"},
+		"ignore": {"schema.change.behavior=ignore"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, 15, 15)
+			src.exec(t, twoTables, `CREATE TABLE again(id int PRIMARY KEY, kept text, old text NOT NULL, n int GENERATED ALWAYS AS IDENTITY)`, `INSERT INTO again VALUES (1, 'k', 'o'), (2, 'k', 'o')`)
+			m := newMirror(t, src, dst, "public.*")
+			for _, a := range args {
+				m.args = append(m.args, "--set", a)
+			}
+			m.start()
+			m.caughtUp()
+			if name == "ignore" {
+				dst.exec(t, `ALTER TABLE again ALTER old DROP NOT NULL`)
+			}
+			src.exec(t, `CREATE TYPE mood AS ENUM ('glad', 'sad')`, `BEGIN; DROP TABLE again; CREATE TABLE again(id int PRIMARY KEY, kept text, fresh mood NOT NULL, twice int GENERATED ALWAYS AS (id * 2) STORED, no serial); COMMIT`,
+				`INSERT INTO again(id, kept, fresh) SELECT i, 'l', 'sad' FROM generate_series(2, 100) i`)
+			m.caughtUp()
+			src.exec(t, `INSERT INTO again(id, kept, fresh) VALUES (1000, 'm', 'glad')`, `UPDATE again SET fresh = 'glad' WHERE id < 10`)
+			m.kill()
+			src.exec(t, `DELETE FROM again WHERE id = 20`, `ALTER TABLE again ADD COLUMN late int`, `INSERT INTO again(id, kept, fresh, late) VALUES (1001, 'n', 'sad', 5)`)
+			m.start()
+			m.caughtUp()
+			columns := "id, kept, fresh, twice, no, late"
+			if name == "ignore" {
+				columns = "id, kept"
+				if says := m.log(); !strings.Contains(says, "are not written") || !strings.Contains(says, "[fresh no]") {
+					t.Error("the log does not tell what is not written")
+				}
+			}
+			rows := `SELECT string_agg(s::text, '; ' ORDER BY id) FROM (SELECT ` + columns + ` FROM again) s`
+			if want, got := src.one(t, rows), dst.one(t, rows); got != want {
+				t.Errorf("the target has %s\nwant %s", got, want)
+			}
+			requireTableEqual(t, src, dst, "public.a", "public.a")
+		})
+	}
+}
