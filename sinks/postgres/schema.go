@@ -93,7 +93,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 		steps = untangle(steps, spec.has)
 	}
 	for _, step := range steps {
-		if err := t.step(target, spec, change.New, step, dropped); err != nil {
+		if err := t.step(target, spec, change, step, dropped); err != nil {
 			return err
 		}
 	}
@@ -190,7 +190,12 @@ func DropTable(name pg.TargetName) []string {
 func asideName(id uint32, name string) string { return fmt.Sprintf("aside_%d_%s", id, name) }
 
 // step applies one column's change.
-func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step changelog.SchemaStep, unwritten map[string]bool) error {
+func (t *Target) step(target string, spec *shape, change *changelog.SchemaChange, step changelog.SchemaStep, unwritten map[string]bool) error {
+	rel := change.New
+	overRows := t.ddl
+	if change.Replaced {
+		overRows = func(sql string) { t.ddl(t.orWithout(target, spec.Kind, sql)) }
+	}
 	lenient, ignore := t.opts.SchemaChange == Lenient, t.opts.SchemaChange == Ignore
 	switch step.Kind {
 	case changelog.AddColumn:
@@ -209,7 +214,7 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 		if step.NotNull && step.Default != "" && !lenient {
 			sql += " NOT NULL"
 		}
-		t.ddl(sql)
+		overRows(sql)
 		if step.NewDefault != "" && step.NewDefault != step.Default {
 			// For whoever writes here after a cut-over. It may use what the target does not have, and then stays behind.
 			t.tryDDL("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " SET DEFAULT " + step.NewDefault)
@@ -243,7 +248,7 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 		if ignore || lenient {
 			return nil // rows are cast to what the target has
 		}
-		t.ddl("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " TYPE " + step.Type +
+		overRows("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " TYPE " + step.Type +
 			" USING " + pg.Ident(step.Column) + "::" + step.Type)
 		spec.retype(rel, step.Column)
 	case changelog.RenameTable:
@@ -251,6 +256,23 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 		return errs.New(errs.SourceSchemaChange, "table %s: %s is not something a target can follow", rel, step.Kind)
 	}
 	return nil
+}
+
+// orWithout is a statement that changes a table or, if the table's rows are why it is refused, empties it and changes it then.
+// Where a foreign key that is checked holds on to the rows, they stay and so does the refusal.
+func (t *Target) orWithout(target string, kind byte, sql string) string {
+	only := target
+	if kind != 'p' {
+		only = "ONLY " + target
+	}
+	held := "RAISE"
+	if t.replica {
+		held = "DELETE FROM " + only
+	}
+	execute := "EXECUTE " + pg.Literal(sql)
+	return "DO $weir_replaced$ BEGIN " + execute + "; EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN" +
+		" IF EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(" + pg.Literal(target) + ") AND conrelid <> confrelid) THEN " +
+		held + "; ELSE TRUNCATE " + only + "; END IF; " + execute + "; END $weir_replaced$"
 }
 
 // ddl runs a statement in the epoch's transaction; with try_evolve a refusal is passed over.

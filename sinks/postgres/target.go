@@ -446,7 +446,10 @@ func (t *Target) wrap(err error) error {
 		return errs.New(errs.TargetUnreachable, "target %s: %s", t.opts.Config.Server(), pgErr.Message).Because(err)
 	}
 	e := errs.New(errs.TargetRejected, "the target refused a change: %s", pgErr.Message).Because(err)
-	if pgErr.TableName != "" {
+	switch {
+	case pgErr.Code == "23503": // the table is the one that has the key, also when a row of the other was to go
+		e.Message = fmt.Sprintf("foreign key %s of the target's table %s.%s refused a change: %s", pg.Ident(pgErr.ConstraintName), pgErr.SchemaName, pgErr.TableName, pgErr.Message)
+	case pgErr.TableName != "":
 		e.Message = fmt.Sprintf("the target refused a change of %s.%s: %s", pgErr.SchemaName, pgErr.TableName, pgErr.Message)
 	}
 	e.Detail = pgErr.Detail
