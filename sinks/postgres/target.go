@@ -169,6 +169,9 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 	if err != nil {
 		return dataflow.Restored{}, fmt.Errorf("read the ledger's state: %w", err)
 	}
+	if err := t.unsettle(ctx, state); err != nil {
+		return dataflow.Restored{}, err
+	}
 	t.acks = make(chan dataflow.Ack, 256)
 	t.stop = make(chan struct{})
 	if t.session, err = t.newSession(ctx); err != nil {
