@@ -466,12 +466,6 @@ func (s *Source) catchUpShape(t *pg.Table, c *liveCopy) error {
 		return nil
 	}
 	c.reshaped = 0
-	if known := s.tables[t.OID]; c.First && len(c.Chunks) == 0 {
-		// The target's rows are replaced in any case, and must not be why it refuses the change.
-		if err := s.send(dataflow.Message{Kind: dataflow.KindTruncate, Truncate: &changelog.Truncate{Relations: []*changelog.Relation{s.describedAs(t.OID, known)}}}); err != nil {
-			return err
-		}
-	}
 	rel := s.relationFromSpec(t, s.shapeOf(t))
 	m := &pgoutput.RelationMsg{ID: t.OID, Namespace: t.Schema, Name: t.Name, Identity: t.Identity}
 	for _, col := range rel.Columns {

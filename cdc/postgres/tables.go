@@ -193,6 +193,8 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		state = append(state, anew...)
 		r.filter = s.filters[m.ID]
 	}
+	c := s.copies[m.ID]
+	change.Replaced = c != nil && c.First && len(c.Chunks) == 0
 	return r, change, state, nil
 }
 

@@ -43,21 +43,31 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		}
 		wait, cancel := c.Waiting(ctx)
 		defer cancel()
+		r := cutoverRequest{Source: source, Target: target, Pipeline: v.Pipeline, DryRun: dry, Force: c.Bool("force"),
+			Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) }}
 		var report *cutoverReport
 		err = whileRunning(wait, e, cl, v, func(ctx context.Context) (err error) {
-			report, err = p.engines.Cutover(ctx, e, cutoverRequest{Source: source, Target: target, Pipeline: v.Pipeline, DryRun: dry, Force: c.Bool("force"),
-				Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) }})
+			report, err = p.engines.Cutover(ctx, e, r)
 			return err
 		})
 		if err != nil {
 			return cli.Waited(wait, err)
 		}
 		if report.Ready && !dry {
+			if report.settle {
+				step, err := p.settle(wait, c, e, cl, r)
+				if err != nil {
+					return cli.Waited(wait, err)
+				}
+				report.Steps = append(report.Steps, step)
+			}
 			if err := cl.Delete(wait, v.Name, rest.DeleteOptions{Wait: true}); err != nil {
 				return cli.Waited(wait, err)
 			}
-			report.Steps[len(report.Steps)-1].Done = true
-			c.Note("%s", stepLine(c, report.Steps[len(report.Steps)-1]))
+			step := detached
+			step.Done = true
+			report.Steps = append(report.Steps, step)
+			c.Note("%s", stepLine(c, step))
 		}
 		err = cli.PrintRecord(c, report, report.Pipeline, func(w io.Writer) {
 			if !dry && !report.Ready {
@@ -79,6 +89,32 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		}
 		return err
 	})
+}
+
+// settle pauses the pipeline and has the foreign keys settled. If that fails the pipeline goes on.
+func (p *program) settle(ctx context.Context, c *cli.Call, e *env.Env, cl client, r cutoverRequest) (step cutoverStep, err error) {
+	name := r.Pipeline.Name
+	if _, err := cl.Pause(ctx, name); err != nil {
+		return step, err
+	}
+	defer func() {
+		if err != nil {
+			if _, rerr := cl.Resume(context.WithoutCancel(ctx), name); rerr != nil {
+				err = errors.Join(err, fmt.Errorf("resume %s: %w", name, rerr))
+			}
+		}
+	}()
+	if _, err := p.await(ctx, c, cl, name, []api.Phase{api.PhasePaused, api.PhaseStopped}); err != nil {
+		return step, err
+	}
+	r.Resting = func(ctx context.Context) error {
+		v, err := cl.Pipeline(ctx, name)
+		if err == nil && v.Desired != api.WantPaused {
+			err = errs.New(errs.PipelineState, "pipeline %s was resumed meanwhile", name)
+		}
+		return err
+	}
+	return p.engines.Settle(ctx, e, r)
 }
 
 // errWorkDone ends the watch of whileRunning.

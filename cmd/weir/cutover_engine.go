@@ -14,7 +14,9 @@ import (
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/failpoint"
 	"github.com/weirstream/weir/internal/pg"
+	sink "github.com/weirstream/weir/sinks/postgres"
 )
 
 // runCutover brings the target to where the source ended and sets what the log does not carry. The pipeline goes on
@@ -22,10 +24,30 @@ import (
 // changed and the steps say what they would do.
 func runCutover(ctx context.Context, e *env.Env, r cutoverRequest) (*cutoverReport, error) {
 	c := &cutting{env: e, r: r, report: &cutoverReport{Pipeline: r.Pipeline.Name, DryRun: r.DryRun, Ready: true}}
-	if err := c.run(ctx); err != nil {
+	if err := c.with(ctx, c.steps); err != nil {
 		return nil, err
 	}
 	return c.report, nil
+}
+
+// FailSettled is the place where foreign keys have what the source's have, and the pipeline is still there.
+const FailSettled failpoint.Point = "cutover.settled"
+
+// runSettle is the last thing before the pipeline is deleted. The mirror needs the keys as they are, so it rests; and what
+// undoes the change is noted for it with the change, should it ever go on.
+func runSettle(ctx context.Context, e *env.Env, r cutoverRequest) (cutoverStep, error) {
+	if err := arm(e); err != nil {
+		return cutoverStep{}, err
+	}
+	c := &cutting{env: e, r: r, report: &cutoverReport{}}
+	if err := c.with(ctx, c.settle); err != nil {
+		return cutoverStep{}, err
+	}
+	err := e.Fail.Hit(FailSettled)
+	if errors.Is(err, failpoint.ErrKill) {
+		e.Crash(err)
+	}
+	return c.report.Steps[0], err
 }
 
 type cutting struct {
@@ -36,7 +58,8 @@ type cutting struct {
 	plan           *plan.Plan
 }
 
-func (c *cutting) run(ctx context.Context) error {
+// with does work on both databases.
+func (c *cutting) with(ctx context.Context, work func(context.Context) error) error {
 	sourceCfg, err := pg.ParseURL(c.r.Source)
 	if err != nil {
 		return err
@@ -58,6 +81,10 @@ func (c *cutting) run(ctx context.Context) error {
 	if c.plan, err = plan.MakeAt(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg, Pipeline: c.r.Pipeline.ID}, "", nil); err != nil {
 		return err
 	}
+	return work(ctx)
+}
+
+func (c *cutting) steps(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{c.built, c.writes, c.position, c.sequences, c.defaults, c.verify, c.still, c.keys} {
 		if err := step(ctx); err != nil {
 			return err
@@ -66,10 +93,14 @@ func (c *cutting) run(ctx context.Context) error {
 			return nil
 		}
 	}
-	// Whoever asked does it, and says so then.
-	c.report.Steps = append(c.report.Steps, cutoverStep{Name: "detach", Says: "the pipeline is deleted, with its slot and publication"})
+	if c.r.DryRun {
+		c.report.Steps = append(c.report.Steps, detached)
+	}
 	return nil
 }
+
+// detached is the last step, of whoever asked.
+var detached = cutoverStep{Name: "detach", Says: "the pipeline is deleted, with its slot and publication"}
 
 func (c *cutting) step(s cutoverStep, began time.Time) {
 	if s.Done {
@@ -228,32 +259,48 @@ func (c *cutting) defaults(ctx context.Context) error {
 	return nil
 }
 
-// keys gives the target's foreign keys what the source's have, where the plan had to make them otherwise. It is the last
-// thing, because the mirror needs them as they are: all of them change or none.
+// keys looks for foreign keys of the target that the plan had to make otherwise than the source's.
 func (c *cutting) keys(ctx context.Context) error {
 	began := c.env.Clock.Now()
 	settle, notes, err := plan.ForeignKeys(ctx, c.target, c.plan)
 	if err != nil {
 		return err
 	}
-	if len(settle) == 0 && len(notes) == 0 {
+	c.report.settle = len(settle) > 0
+	if !c.report.settle && len(notes) == 0 || c.report.settle && !c.r.DryRun {
 		return nil
 	}
 	var sql []string
 	for _, st := range settle {
 		sql = append(sql, st.SQL...)
 	}
-	s := cutoverStep{Name: "keys", Says: fmt.Sprintf("%d foreign keys are checked as at the source", len(settle)), Warning: strings.Join(notes, "; "), Done: !c.r.DryRun}
-	if c.r.DryRun {
-		s.SQL = strings.Join(sql, ";\n")
-	} else if err := c.alter(ctx, settle); err != nil {
-		return err
-	}
+	s := settled(settle, notes)
+	s.SQL, s.Done = strings.Join(sql, ";\n"), !c.r.DryRun
 	c.step(s, began)
 	return nil
 }
 
-func (c *cutting) alter(ctx context.Context, statements []pg.Statement) error {
+func settled(settle []plan.Settling, notes []string) cutoverStep {
+	return cutoverStep{Name: "keys", Says: fmt.Sprintf("%d foreign keys are checked as at the source", len(settle)), Warning: strings.Join(notes, "; ")}
+}
+
+// settle changes all of the keys or none.
+func (c *cutting) settle(ctx context.Context) error {
+	began := c.env.Clock.Now()
+	settle, notes, err := plan.ForeignKeys(ctx, c.target, c.plan)
+	if err != nil {
+		return err
+	}
+	if err := c.alter(ctx, settle); err != nil {
+		return err
+	}
+	s := settled(settle, notes)
+	s.Done = true
+	c.step(s, began)
+	return nil
+}
+
+func (c *cutting) alter(ctx context.Context, settle []plan.Settling) error {
 	failed := func(what string, err error) *errs.Error {
 		return errs.New(errs.TargetDDL, "%s: %w", what, err).WithHint("nothing was changed or detached, and the mirror goes on; when the cause is gone, ask again")
 	}
@@ -262,11 +309,18 @@ func (c *cutting) alter(ctx context.Context, statements []pg.Statement) error {
 		return failed("change foreign keys", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	// Whoever reads a table for long would hold up the mirror, which waits behind us.
+	// Whoever reads a table for long would hold up the mirror, which rests until we are done.
 	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '30s'"); err != nil {
 		return failed("change foreign keys", err)
 	}
-	for _, st := range statements {
+	var undo []string
+	for _, st := range settle {
+		undo = append(undo, st.Undo)
+	}
+	if err := sink.NoteSettled(ctx, tx, c.r.Pipeline.ID, undo, c.r.Resting); err != nil {
+		return failed("note what undoes a change of foreign keys", err)
+	}
+	for _, st := range settle {
 		for _, sql := range st.SQL {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return failed("change "+st.What, err).WithDetail("%s", sql)

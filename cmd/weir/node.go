@@ -35,6 +35,15 @@ type localNode struct {
 	done   chan struct{}
 }
 
+// arm arms the crash points that a test asks for.
+func arm(e *env.Env) error {
+	spec, ok := os.LookupEnv("WEIR_FAILPOINTS")
+	if !ok {
+		return nil
+	}
+	return e.Fail.Parse(spec)
+}
+
 func openNode(ctx context.Context, e *env.Env, o nodeOptions) (node, error) {
 	settings, err := options.Resolve(options.Layer{Origin: "the command line", Values: o.Options})
 	if err != nil {
@@ -45,10 +54,8 @@ func openNode(ctx context.Context, e *env.Env, o nodeOptions) (node, error) {
 		limit = memoryTarget
 	}
 	debug.SetMemoryLimit(limit)
-	if spec, ok := os.LookupEnv("WEIR_FAILPOINTS"); ok {
-		if err := e.Fail.Parse(spec); err != nil {
-			return nil, err
-		}
+	if err := arm(e); err != nil {
+		return nil, err
 	}
 	state, err := coordinator.OpenState(e, o.State)
 	if err != nil {

@@ -25,6 +25,8 @@ type engines struct {
 	Verify func(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyReport, error)
 	// Cutover makes the target ready to take over, or with DryRun lists the steps.
 	Cutover func(ctx context.Context, e *env.Env, r cutoverRequest) (*cutoverReport, error)
+	// Settle gives the target's foreign keys what the source's have, when the pipeline is paused.
+	Settle func(ctx context.Context, e *env.Env, r cutoverRequest) (cutoverStep, error)
 	// Node opens the state directory and runs its pipelines until Close.
 	Node func(ctx context.Context, e *env.Env, o nodeOptions) (node, error)
 	// Demo starts databases, a load and a mirror, and runs until ctx ends.
@@ -54,8 +56,9 @@ type cutoverRequest struct {
 	Source, Target string
 	Pipeline       api.Pipeline
 	DryRun         bool
-	Force          bool              // although somebody may write
-	Progress       func(cutoverStep) // may be nil; called after each step
+	Force          bool                        // although somebody may write
+	Progress       func(cutoverStep)           // may be nil; called after each step
+	Resting        func(context.Context) error // of Settle: an error if the pipeline is not paused any more
 }
 
 // cutoverStep is one thing that a cutover does.
@@ -74,6 +77,8 @@ type cutoverReport struct {
 	Ready    bool          `json:"ready"` // the target holds everything, or would
 	Position string        `json:"position,omitempty"`
 	Steps    []cutoverStep `json:"steps"`
+
+	settle bool // foreign keys are to be settled
 }
 
 type nodeOptions struct {
@@ -110,5 +115,5 @@ type demoOptions struct {
 
 // registry lists what this binary is made of, by hand.
 func registry() engines {
-	return engines{Doctor: runDoctor, Plan: runPlan, Unmatched: unmatched, Mirrored: mirrored, Verify: runVerify, Cutover: runCutover, Node: openNode, Demo: runDemo}
+	return engines{Doctor: runDoctor, Plan: runPlan, Unmatched: unmatched, Mirrored: mirrored, Verify: runVerify, Cutover: runCutover, Settle: runSettle, Node: openNode, Demo: runDemo}
 }

@@ -239,4 +239,6 @@ type SchemaChange struct {
 	Steps    []SchemaStep
 	// Origin is the source's own description of the table (Postgres: *pg.Table), for a target of the same family.
 	Origin any
+	// Replaced: all rows that the target has of the table are about to be replaced, and must not be why it refuses.
+	Replaced bool
 }

@@ -239,6 +239,16 @@ func (t *Target) column(c *Column) string {
 	return b.String()
 }
 
+// AddNullable adds a column to a table that is there, with no default: rows that are there have no value of it.
+func (t *Target) AddNullable(c *Column) string {
+	plain := *c
+	plain.NotNull, plain.Identity = false, 0
+	if c.Generated == 0 {
+		plain.Default = ""
+	}
+	return "ALTER TABLE " + t.Name.String() + " ADD COLUMN IF NOT EXISTS " + t.column(&plain)
+}
+
 // moved puts the target's schema of an extension in place of the source's in front of a type. A user's domain over an
 // extension's type stays in its own schema.
 func (o *TargetOptions) moved(typ *Type, formatted string) string {
@@ -586,21 +596,24 @@ func (t *Target) whyNotForeignKey(k *Constraint, ref *Target) string {
 
 // SettleForeignKey gives a foreign key that the target checks at commit (TargetOptions.DeferForeignKeys) what the
 // source's has, "" when that is the same. Actions cannot be added to a constraint, so one that lacks them is made anew. ref
-// is nil when the table that it points to is not mirrored.
-func (t *Target) SettleForeignKey(k *Constraint, ref *Target, onUpdate, onDelete byte) string {
+// is nil when the table that it points to is not mirrored. have is the target's, its Def with names in full; undo makes it
+// so again.
+func (t *Target) SettleForeignKey(k *Constraint, ref *Target, have Constraint) (sql, undo string) {
 	alter := "ALTER TABLE " + t.Name.String() + " "
+	again := alter + "DROP CONSTRAINT " + Ident(k.Name) + ", ADD CONSTRAINT " + Ident(k.Name) + " "
+	change := alter + "ALTER CONSTRAINT " + Ident(k.Name) + " "
 	acts := k.OnUpdate != 'a' || k.OnDelete != 'a'
 	switch {
-	case acts && ref != nil && onUpdate == 'a' && onDelete == 'a':
+	case acts && ref != nil && have.OnUpdate == 'a' && have.OnDelete == 'a':
 		as := *t
 		as.Options.DeferForeignKeys = false
-		return alter + "DROP CONSTRAINT " + Ident(k.Name) + ", ADD CONSTRAINT " + Ident(k.Name) + " " + as.foreignKey(k, ref.Name)
+		return again + as.foreignKey(k, ref.Name), again + have.Def
 	case !k.Deferrable:
-		return alter + "ALTER CONSTRAINT " + Ident(k.Name) + " NOT DEFERRABLE"
+		return change + "NOT DEFERRABLE", change + "DEFERRABLE INITIALLY DEFERRED"
 	case !k.Deferred:
-		return alter + "ALTER CONSTRAINT " + Ident(k.Name) + " DEFERRABLE INITIALLY IMMEDIATE"
+		return change + "DEFERRABLE INITIALLY IMMEDIATE", change + "DEFERRABLE INITIALLY DEFERRED"
 	}
-	return ""
+	return "", ""
 }
 
 // sameColumns: a foreign key may list the columns of the key in another order.

@@ -681,11 +681,17 @@ func (a *applier) truncate(tables []*table, tr *changelog.Truncate) {
 		strings.Join(deletes, "; ")+"; ELSE "+sql+"; END IF; END $weir_truncate$", expectation{})
 }
 
-// clearRange empties the key range that a chunk replaces.
+// clearRange takes out the rows of a key range that a chunk replaces. With soft delete all of them are marked, and the
+// chunk's own rows lose the mark again in the same transaction: what the source does not have any more is a deleted row
+// like others. Those that are marked already keep the time of their delete.
 func (a *applier) clearRange(t *table, key, after, through []string) {
 	a.begin()
 	sql := "DELETE FROM " + t.qualified()
 	var conds []string
+	if t.stored != "" {
+		sql = "UPDATE " + t.qualified() + " SET " + pg.Ident(t.stored) + " = now()"
+		conds = append(conds, pg.Ident(t.stored)+" IS NULL")
+	}
 	row := func(values []string) string {
 		var lits []string
 		for i, v := range values {

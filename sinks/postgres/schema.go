@@ -23,6 +23,9 @@ const (
 	Exception Behavior = "exception"  // stop
 )
 
+// leavesOut tells whether source columns that the target's table does not have are not written.
+func (b Behavior) leavesOut() bool { return b == TryEvolve || b == Ignore }
+
 // evolve applies a change at its place in the epoch's transaction and reshapes the table for the rows behind it.
 //
 // The target's catalog cannot be asked for the new shape, because the change is in a transaction that only the data
@@ -54,7 +57,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 			return err // the user changed the target, as asked
 		}
 		return errs.New(errs.SourceSchemaChange, "table %s changed its shape: %s", rel, describe(change)).
-			WithHint("schema.change.behavior is exception: change the target, then resume; or, while the mirror is stopped, have the table copied anew by weir sources refresh")
+			WithHint("schema.change.behavior is exception: change the target, then weir pipelines resume NAME; if that is refused because rows from before the change are in the same transaction, or the table need not be changed by hand, have it copied anew before: weir sources refresh '%s'", pg.Qualified(rel.Schema, rel.Name))
 	}
 	if len(change.Steps) > 0 && change.Steps[0].Kind == changelog.StepAside {
 		return t.stepAside(ctx, change.Old)
@@ -90,7 +93,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 		steps = untangle(steps, spec.has)
 	}
 	for _, step := range steps {
-		if err := t.step(target, spec, change.New, step, dropped); err != nil {
+		if err := t.step(target, spec, change, step, dropped); err != nil {
 			return err
 		}
 	}
@@ -187,7 +190,12 @@ func DropTable(name pg.TargetName) []string {
 func asideName(id uint32, name string) string { return fmt.Sprintf("aside_%d_%s", id, name) }
 
 // step applies one column's change.
-func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step changelog.SchemaStep, unwritten map[string]bool) error {
+func (t *Target) step(target string, spec *shape, change *changelog.SchemaChange, step changelog.SchemaStep, unwritten map[string]bool) error {
+	rel := change.New
+	overRows := t.ddl
+	if change.Replaced {
+		overRows = func(sql string) { t.ddl(t.orWithout(target, spec.Kind, sql)) }
+	}
 	lenient, ignore := t.opts.SchemaChange == Lenient, t.opts.SchemaChange == Ignore
 	switch step.Kind {
 	case changelog.AddColumn:
@@ -206,7 +214,7 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 		if step.NotNull && step.Default != "" && !lenient {
 			sql += " NOT NULL"
 		}
-		t.ddl(sql)
+		overRows(sql)
 		if step.NewDefault != "" && step.NewDefault != step.Default {
 			// For whoever writes here after a cut-over. It may use what the target does not have, and then stays behind.
 			t.tryDDL("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " SET DEFAULT " + step.NewDefault)
@@ -240,7 +248,7 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 		if ignore || lenient {
 			return nil // rows are cast to what the target has
 		}
-		t.ddl("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " TYPE " + step.Type +
+		overRows("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " TYPE " + step.Type +
 			" USING " + pg.Ident(step.Column) + "::" + step.Type)
 		spec.retype(rel, step.Column)
 	case changelog.RenameTable:
@@ -248,6 +256,23 @@ func (t *Target) step(target string, spec *shape, rel *changelog.Relation, step 
 		return errs.New(errs.SourceSchemaChange, "table %s: %s is not something a target can follow", rel, step.Kind)
 	}
 	return nil
+}
+
+// orWithout is a statement that changes a table or, if the table's rows are why it is refused, empties it and changes it then.
+// Where a foreign key that is checked holds on to the rows, they stay and so does the refusal.
+func (t *Target) orWithout(target string, kind byte, sql string) string {
+	only := target
+	if kind != 'p' {
+		only = "ONLY " + target
+	}
+	held := "RAISE"
+	if t.replica {
+		held = "DELETE FROM " + only
+	}
+	execute := "EXECUTE " + pg.Literal(sql)
+	return "DO $weir_replaced$ BEGIN " + execute + "; EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN" +
+		" IF EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(" + pg.Literal(target) + ") AND conrelid <> confrelid) THEN " +
+		held + "; ELSE TRUNCATE " + only + "; END IF; " + execute + "; END $weir_replaced$"
 }
 
 // ddl runs a statement in the epoch's transaction; with try_evolve a refusal is passed over.
@@ -310,8 +335,9 @@ func (s *session) forget(id uint32) {
 func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange, schema, name string) error {
 	err := error(errs.New(errs.TargetTable, "the target has no table %s", pg.Qualified(schema, name)))
 	if !t.freed[[2]string{schema, name}] { // what the catalog says of one that this epoch took away is no longer so
-		if _, err = t.loadTable(ctx, schema, name); err == nil {
-			return nil // it is there: made by hand, or a copy begun before a restart
+		var there *pg.Table
+		if there, err = t.loadTable(ctx, schema, name); err == nil {
+			return t.takeTable(change, schema, name, there)
 		}
 	}
 	if !errs.Is(err, errs.TargetTable) {
@@ -322,13 +348,7 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 		return err
 	}
 	delete(t.freed, [2]string{schema, name})
-	// Types and schemas that the table needs are made by the plan of the mirror, before the table joins it.
-	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete, Route: t.opts.Route}}
-	for _, c := range src.Columns {
-		if t.opts.Excluded(src.Schema, src.Name, c.Name) {
-			to.Options.ExcludeColumns = append(to.Options.ExcludeColumns, c.Name)
-		}
-	}
+	to := t.planned(src, schema, name)
 	// A table that had the name before may still be here under another one, with the indexes that were named after it.
 	var indexes []string
 	for _, x := range src.Indexes {
@@ -356,6 +376,55 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 	spec := *src
 	spec.Schema, spec.Name, spec.Columns = schema, name, to.Columns()
 	_, err = t.adopt(t.session, change.New, schema, name, &spec)
+	return err
+}
+
+// planned is a table that joins as it should be at the target. The types and schemas that it needs are made by the plan of
+// the mirror, before the table joins it.
+func (t *Target) planned(src *pg.Table, schema, name string) pg.Target {
+	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete, Route: t.opts.Route}}
+	for _, c := range src.Columns {
+		if t.opts.Excluded(src.Schema, src.Name, c.Name) {
+			to.Options.ExcludeColumns = append(to.Options.ExcludeColumns, c.Name)
+		}
+	}
+	return to
+}
+
+// takeTable lets a table that joins have the one of the target that is there: made by hand, of a copy that was begun before
+// a restart, or a dropped one's that stayed. A lenient target is to hold all that both have had: it gets the columns that it
+// lacks, and those of which the source's table knows nothing need no value any more.
+func (t *Target) takeTable(change *changelog.SchemaChange, schema, name string, there *pg.Table) error {
+	src, ok := change.Origin.(*pg.Table)
+	if !ok {
+		return nil
+	}
+	to := t.planned(src, schema, name)
+	spec := (&shape{*there}).clone()
+	var lacking []string
+	for _, c := range to.Columns() {
+		if there.Column(c.Name) != nil {
+			continue
+		}
+		if t.opts.SchemaChange == Lenient {
+			t.ddl(to.AddNullable(&c))
+			spec.Columns = append(spec.Columns, c)
+		} else if c.Generated == 0 {
+			lacking = append(lacking, c.Name)
+		}
+	}
+	if len(lacking) > 0 && t.opts.SchemaChange.leavesOut() {
+		t.env.Log.Warn("columns of a table that joins are not written, because the target's table of its name lacks them", "table", to.Name.String(), "columns", lacking, "schema.change.behavior", t.opts.SchemaChange)
+	}
+	if t.opts.SchemaChange != Lenient {
+		return nil
+	}
+	for _, c := range there.Columns {
+		if c.NotNull && c.Identity == 0 && c.Generated == 0 && src.Column(c.Name) == nil {
+			t.ddl("ALTER TABLE " + to.Name.String() + " ALTER COLUMN " + pg.Ident(c.Name) + " DROP NOT NULL")
+		}
+	}
+	_, err := t.adoptShape(change.New, schema, name, spec, nil)
 	return err
 }
 

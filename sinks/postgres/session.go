@@ -255,12 +255,16 @@ func (t *Target) adopt(s *session, rel *changelog.Relation, schema, name string,
 		if t.opts.Excluded(rel.Schema, rel.Name, c) || t.unwritten[[3]string{rel.Schema, rel.Name, c}] {
 			return true
 		}
-		// These behaviours keep the target as it is: columns that it was never given are left out, also after a restart.
-		return t.opts.SchemaChange != Evolve && t.opts.SchemaChange != Exception && spec.Column(c) == nil
+		return t.opts.SchemaChange.leavesOut() && spec.Column(c) == nil // also after a restart
 	}
 	if err := tab.shape(rel, spec, excluded); err != nil {
-		return nil, errs.New(errs.TargetTable, "%w", err).Because(err).
-			WithHint("add the column to the target, or exclude it with --exclude-column")
+		hint := "add the column to the target, or exclude it with --exclude-column"
+		if t.opts.SchemaChange == Exception {
+			// Or the change has been made at the target, as asked, and comes behind rows of its own transaction.
+			hint = fmt.Sprintf("if the source has no such column any more, these rows are from before that: have the table copied anew, weir sources refresh '%s', then weir pipelines resume NAME; otherwise %s",
+				pg.Qualified(rel.Schema, rel.Name), hint)
+		}
+		return nil, errs.New(errs.TargetTable, "%w", err).Because(err).WithHint("%s", hint)
 	}
 	if len(tab.key) == 0 {
 		tab.stored = "" // without a key a row that comes back could not find the one that was marked

@@ -169,6 +169,9 @@ func (t *Target) open(ctx context.Context, gen dataflow.Generation) (dataflow.Re
 	if err != nil {
 		return dataflow.Restored{}, fmt.Errorf("read the ledger's state: %w", err)
 	}
+	if err := t.unsettle(ctx, state); err != nil {
+		return dataflow.Restored{}, err
+	}
 	t.acks = make(chan dataflow.Ack, 256)
 	t.stop = make(chan struct{})
 	if t.session, err = t.newSession(ctx); err != nil {
@@ -446,7 +449,10 @@ func (t *Target) wrap(err error) error {
 		return errs.New(errs.TargetUnreachable, "target %s: %s", t.opts.Config.Server(), pgErr.Message).Because(err)
 	}
 	e := errs.New(errs.TargetRejected, "the target refused a change: %s", pgErr.Message).Because(err)
-	if pgErr.TableName != "" {
+	switch {
+	case pgErr.Code == "23503": // the table is the one that has the key, also when a row of the other was to go
+		e.Message = fmt.Sprintf("foreign key %s of the target's table %s.%s refused a change: %s", pg.Ident(pgErr.ConstraintName), pgErr.SchemaName, pgErr.TableName, pgErr.Message)
+	case pgErr.TableName != "":
 		e.Message = fmt.Sprintf("the target refused a change of %s.%s: %s", pgErr.SchemaName, pgErr.TableName, pgErr.Message)
 	}
 	e.Detail = pgErr.Detail

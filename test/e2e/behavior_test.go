@@ -184,3 +184,172 @@ func TestForeignKeysAct(t *testing.T) {
 	requireEqual(t, src, dst)
 	requireConsistent(t, m)
 }
+
+// TestExceptionWithinTransaction: rows from before a change that come with it in one transaction do not fit the target that
+// has the change already. The error says so, and what it names helps.
+func TestExceptionWithinTransaction(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	src.exec(t, twoTables)
+	m := newMirror(t, src, dst, "public.*", "--set", "schema.change.behavior=exception")
+	m.start()
+	m.caughtUp()
+	src.exec(t, `BEGIN; INSERT INTO a VALUES (7001, 'before'); ALTER TABLE a RENAME v TO w; INSERT INTO a VALUES (7002, 'behind'); UPDATE b SET v = 'too' WHERE id = 1; COMMIT`)
+	if err := m.wait(waitLimit); err == nil {
+		t.Fatal("the mirror did not stop")
+	}
+	m.server()
+	const refresh = `weir sources refresh '"public"."a"'`
+	if e := m.failsWith("W1011"); !strings.Contains(e.Hint, refresh) {
+		t.Errorf("the hint does not name %s: %+v", refresh, e)
+	}
+	dst.exec(t, `ALTER TABLE a RENAME v TO w`)
+	m.mustCLI("pipelines", "resume", m.name)
+	if e := m.failsWith("W4008"); !strings.Contains(e.Hint, refresh) {
+		t.Errorf("the hint does not name %s: %+v", refresh, e)
+	}
+	m.mustCLI("sources", "refresh", `"public"."a"`, "--yes")
+	m.mustCLI("pipelines", "resume", m.name)
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	src.exec(t, `INSERT INTO a VALUES (7003, 'later')`)
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	requireConsistent(t, m)
+}
+
+// TestTableComesAgain: where a dropped table stays at the target, another one of its name takes its place. A lenient target
+// gets the columns that it lacks; for one whose shape stays the log says what is not written.
+func TestTableComesAgain(t *testing.T) {
+	for name, args := range map[string][]string{"lenient": {"schema.change.behavior=lenient"}, "lenient, lanes": {"schema.change.behavior=lenient", "sink.lanes=2"},
+		"ignore": {"schema.change.behavior=ignore"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, 15, 15)
+			src.exec(t, twoTables, `CREATE TABLE again(id int PRIMARY KEY, kept text, old text NOT NULL, n int GENERATED ALWAYS AS IDENTITY)`, `INSERT INTO again VALUES (1, 'k', 'o'), (2, 'k', 'o')`)
+			m := newMirror(t, src, dst, "public.*")
+			for _, a := range args {
+				m.args = append(m.args, "--set", a)
+			}
+			m.start()
+			m.caughtUp()
+			if name == "ignore" {
+				dst.exec(t, `ALTER TABLE again ALTER old DROP NOT NULL`)
+			}
+			src.exec(t, `CREATE TYPE mood AS ENUM ('glad', 'sad')`, `BEGIN; DROP TABLE again; CREATE TABLE again(id int PRIMARY KEY, kept text, fresh mood NOT NULL, twice int GENERATED ALWAYS AS (id * 2) STORED, no serial); COMMIT`,
+				`INSERT INTO again(id, kept, fresh) SELECT i, 'l', 'sad' FROM generate_series(2, 100) i`)
+			m.caughtUp()
+			src.exec(t, `INSERT INTO again(id, kept, fresh) VALUES (1000, 'm', 'glad')`, `UPDATE again SET fresh = 'glad' WHERE id < 10`)
+			m.kill()
+			src.exec(t, `DELETE FROM again WHERE id = 20`, `ALTER TABLE again ADD COLUMN late int`, `INSERT INTO again(id, kept, fresh, late) VALUES (1001, 'n', 'sad', 5)`)
+			m.start()
+			m.caughtUp()
+			columns := "id, kept, fresh, twice, no, late"
+			if name == "ignore" {
+				columns = "id, kept"
+				if says := m.log(); !strings.Contains(says, "are not written") || !strings.Contains(says, "[fresh no]") {
+					t.Error("the log does not tell what is not written")
+				}
+			}
+			rows := `SELECT string_agg(s::text, '; ' ORDER BY id) FROM (SELECT ` + columns + ` FROM again) s`
+			if want, got := src.one(t, rows), dst.one(t, rows); got != want {
+				t.Errorf("the target has %s\nwant %s", got, want)
+			}
+			requireTableEqual(t, src, dst, "public.a", "public.a")
+		})
+	}
+}
+
+// TestSoftDeleteRefresh: copying a table again takes nothing from the target. What the source does not have is marked, with
+// the time of its delete if that is known, and rows that are marked keep no table from being copied.
+func TestSoftDeleteRefresh(t *testing.T) {
+	for _, role := range []string{"may be a replica", "may not"} {
+		for name, shape := range map[string]string{"running": "", "paused": "", "paused and reshaped": `ALTER TABLE p ADD w int DEFAULT 5; ALTER TABLE p ALTER v TYPE varchar(20)`} {
+			t.Run(role+", "+name, func(t *testing.T) {
+				t.Parallel()
+				src, dst := pair(t, 15, 15)
+				to := dst
+				if role == "may not" {
+					to = limited(t, dst)
+				}
+				src.exec(t, `CREATE TABLE p(id int PRIMARY KEY, v text)`, `CREATE TABLE c(id int PRIMARY KEY, p int REFERENCES p)`,
+					`INSERT INTO p SELECT i, 'v' FROM generate_series(1, 10) i`, `INSERT INTO c SELECT i, i FROM generate_series(1, 8) i`)
+				m := served(t, src, to, "--set", "soft.delete.column=gone")
+				eventually(t, waitLimit, "the foreign key is there", func() (bool, string) {
+					got := dst.one(t, `SELECT count(*) FROM pg_constraint WHERE contype = 'f'`)
+					return got == "1", got
+				})
+				src.exec(t, `DELETE FROM c WHERE id < 4`, `DELETE FROM p WHERE id < 4`)
+				m.caughtUp()
+				const marked = `SELECT string_agg(id || ' ' || gone, ',' ORDER BY id) FROM p WHERE gone IS NOT NULL AND id < 99`
+				before := dst.one(t, marked)
+				dst.exec(t, `INSERT INTO p VALUES (99, 'not of the source')`, `UPDATE p SET v = 'changed' WHERE id = 5`)
+				if name != "running" {
+					m.mustCLI("pipelines", "pause", m.name, "--wait")
+				}
+				if shape != "" {
+					src.exec(t, shape)
+				}
+				m.mustCLI("sources", "refresh", "public.p", "--yes")
+				if name != "running" {
+					m.mustCLI("pipelines", "resume", m.name)
+				}
+				m.caughtUp()
+				if got := dst.one(t, `SELECT string_agg(id::text, ',' ORDER BY id) FROM p WHERE gone IS NULL AND v = 'v'`); got != "4,5,6,7,8,9,10" {
+					t.Errorf("rows that live: %s", got)
+				}
+				if got := dst.one(t, marked); got != before {
+					t.Errorf("rows that are marked: %s, want %s", got, before)
+				}
+				if got := dst.one(t, `SELECT count(*) FROM p WHERE id = 99 AND gone IS NOT NULL`); got != "1" {
+					t.Errorf("%s rows are marked that the source never had, want 1", got)
+				}
+				src.exec(t, `INSERT INTO p(id, v) VALUES (2, 'back')`, `INSERT INTO c VALUES (20, 2)`)
+				m.caughtUp()
+				if got := dst.one(t, `SELECT v FROM p WHERE id = 2 AND gone IS NULL`); got != "back" {
+					t.Errorf("a row that comes back: %s", got)
+				}
+			})
+		}
+	}
+}
+
+// TestRefreshReshapes: a row that stands in the way of a change of shape goes when its table is copied again, also where
+// other tables refer to it, unless the target checks that they do.
+func TestRefreshReshapes(t *testing.T) {
+	for _, may := range []bool{true, false} {
+		t.Run(fmt.Sprintf("may be a replica %v", may), func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, 15, 15)
+			to := dst
+			if !may {
+				to = limited(t, dst)
+			}
+			src.exec(t, `CREATE TABLE p(id int PRIMARY KEY, v text)`, `CREATE TABLE c(id int PRIMARY KEY, p int REFERENCES p)`,
+				`INSERT INTO p SELECT i, i FROM generate_series(1, 100) i`, `INSERT INTO c SELECT i, i FROM generate_series(1, 50) i`)
+			m := served(t, src, to)
+			m.mustCLI("pipelines", "pause", m.name, "--wait")
+			dst.exec(t, `UPDATE p SET v = 'no number' WHERE id = 7`)
+			src.exec(t, `ALTER TABLE p ALTER v TYPE int USING v::int`, `INSERT INTO p VALUES (200, 5)`)
+			m.mustCLI("sources", "refresh", "public.p", "--yes")
+			m.mustCLI("pipelines", "resume", m.name)
+			if !may {
+				if e := m.failsWith("W4003"); !strings.Contains(e.Message, "no number") {
+					t.Errorf("the mirror stops with %+v", e)
+				}
+				dst.exec(t, `UPDATE p SET v = '7' WHERE id = 7`)
+				m.mustCLI("pipelines", "resume", m.name)
+			}
+			m.caughtUp()
+			requireEqual(t, src, dst)
+		})
+	}
+}
+
+// limited is the database for a role that may not set session_replication_role.
+func limited(t *testing.T, d db) db {
+	t.Helper()
+	role := "limited_" + d.name
+	d.exec(t, `CREATE ROLE "`+role+`" LOGIN`, `GRANT CREATE ON DATABASE "`+d.name+`" TO "`+role+`"`, `GRANT CREATE, USAGE ON SCHEMA public TO "`+role+`"`)
+	d.url = d.srv.URLFor(role, d.srv.Addr(), d.name)
+	return d
+}

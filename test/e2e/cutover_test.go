@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/weirstream/weir/internal/failpoint"
 )
 
 // served is a mirror of public.* in a process that outlives its failures.
@@ -75,11 +77,7 @@ func TestCutoverForeignKeys(t *testing.T) {
 	src, dst := pair(t, 15, 15)
 	src.exec(t, `CREATE TABLE p(id int PRIMARY KEY)`, `CREATE TABLE c(id int PRIMARY KEY, p int CONSTRAINT plain REFERENCES p, q int CONSTRAINT acts REFERENCES p ON DELETE CASCADE)`,
 		`INSERT INTO p SELECT generate_series(1, 10)`, `INSERT INTO c SELECT i, i, i FROM generate_series(1, 10) i`)
-	role := "limited_" + dst.name
-	dst.exec(t, `CREATE ROLE "`+role+`" LOGIN`, `GRANT CREATE ON DATABASE "`+dst.name+`" TO "`+role+`"`, `GRANT CREATE, USAGE ON SCHEMA public TO "`+role+`"`)
-	asRole := dst
-	asRole.url = dst.srv.URLFor(role, dst.srv.Addr(), dst.name)
-	m := served(t, src, asRole)
+	m := served(t, src, limited(t, dst))
 	const keys = `SELECT string_agg(pg_get_constraintdef(oid), '; ' ORDER BY conname) FROM pg_constraint WHERE contype = 'f'`
 	const waiting = `FOREIGN KEY (q) REFERENCES p(id) DEFERRABLE INITIALLY DEFERRED; FOREIGN KEY (p) REFERENCES p(id) DEFERRABLE INITIALLY DEFERRED`
 	if got := dst.one(t, keys); got != waiting {
@@ -107,6 +105,45 @@ func TestCutoverForeignKeys(t *testing.T) {
 	if want, got := src.one(t, keys), dst.one(t, keys); got != want {
 		t.Errorf("behind the cut-over %s, want %s", got, want)
 	}
+}
+
+// TestCutoverKilled: a cut-over that dies when foreign keys have what the source's have leaves a mirror that is paused.
+// When it goes on, their actions do not act on what the source has sent the effects of.
+func TestCutoverKilled(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	src.exec(t, `CREATE TABLE p(id int PRIMARY KEY)`, `CREATE TABLE c(id int PRIMARY KEY, p int CONSTRAINT plain REFERENCES p, q int CONSTRAINT acts REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE)`,
+		`INSERT INTO p SELECT generate_series(1, 10)`, `INSERT INTO c SELECT i, NULL, i FROM generate_series(1, 10) i`)
+	m := served(t, src, limited(t, dst), "--set", "on.missing.row=error")
+	const keys = `SELECT string_agg(pg_get_constraintdef(oid), '; ' ORDER BY conname) FROM pg_constraint WHERE contype = 'f'`
+	eventually(t, waitLimit, "the foreign keys are there", func() (bool, string) {
+		got := dst.one(t, `SELECT count(*) FROM pg_constraint WHERE contype = 'f'`)
+		return got == "2", got
+	})
+	waiting := dst.one(t, keys)
+	t.Setenv("WEIR_FAILPOINTS", "cutover.settled=kill")
+	eventually(t, waitLimit, "the cut-over is killed", func() (bool, string) {
+		out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes", "--force")
+		return code != 0 && strings.Contains(errOut, failpoint.ErrKill.Error()), out + errOut
+	})
+	t.Setenv("WEIR_FAILPOINTS", "")
+	if got, want := dst.one(t, keys), src.one(t, keys); got != want {
+		t.Fatalf("the cut-over was killed at %s, want %s", got, want)
+	}
+	src.exec(t, `INSERT INTO p VALUES (11)`, `INSERT INTO c VALUES (11, 11, 11)`, `DELETE FROM p WHERE id = 3`, `UPDATE p SET id = 40 WHERE id = 4`)
+	if _, errOut, code := m.cli("mirror", "cutover", m.name, "--yes", "--force"); code != 10 || !strings.Contains(errOut, "weir pipelines resume "+m.name) {
+		t.Errorf("exit code %d of another cut-over\n%s", code, errOut)
+	}
+	m.mustCLI("pipelines", "resume", m.name)
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	if got := dst.one(t, keys); got != waiting {
+		t.Errorf("the mirror goes on with %s, want %s", got, waiting)
+	}
+	m.cutsOver()
+	if want, got := src.one(t, keys), dst.one(t, keys); got != want {
+		t.Errorf("behind the cut-over %s, want %s", got, want)
+	}
+	requireEqual(t, src, dst)
 }
 
 // TestCutoverOfHaltedMirror: nobody waits for a mirror that stands still.

@@ -163,16 +163,22 @@ func (p *Plan) targets() (schemas, names []string) {
 	return schemas, names
 }
 
+// Settling gives a foreign key of the target what the source's has; Undo makes it what it was.
+type Settling struct {
+	pg.Statement
+	Undo string
+}
+
 // ForeignKeys gives the statements that take back what a plan did to foreign keys because the target's role may not turn
 // their checks off. That may be long ago, so the target is asked. The notes name those that somebody else has to do.
-func ForeignKeys(ctx context.Context, target pg.Querier, p *Plan) (settle []pg.Statement, notes []string, err error) {
+func ForeignKeys(ctx context.Context, target pg.Querier, p *Plan) (settle []Settling, notes []string, err error) {
 	mirrored := map[uint32]*pg.Target{}
 	for _, t := range p.Tables {
 		mirrored[t.Source.OID] = &t.Target
 	}
 	schemas, names := p.targets()
 	rows, err := target.Query(ctx, `
-		SELECT (u.n - 1)::int, k.conname::text, k.confupdtype::text, k.confdeltype::text, pg_has_role(c.relowner, 'USAGE')
+		SELECT (u.n - 1)::int, k.conname::text, k.confupdtype::text, k.confdeltype::text, pg_get_constraintdef(k.oid), pg_has_role(c.relowner, 'USAGE')
 		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(schema, name, n)
 		JOIN pg_namespace s ON s.nspname = u.schema
 		JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = u.name
@@ -182,22 +188,24 @@ func ForeignKeys(ctx context.Context, target pg.Querier, p *Plan) (settle []pg.S
 		return nil, nil, fmt.Errorf("read the target's foreign keys: %w", err)
 	}
 	var i int
-	var name, onUpdate, onDelete string
+	var have pg.Constraint
+	var onUpdate, onDelete string
 	var may bool
-	_, err = pgx.ForEachRow(rows, []any{&i, &name, &onUpdate, &onDelete, &may}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&i, &have.Name, &onUpdate, &onDelete, &have.Def, &may}, func() error {
+		have.OnUpdate, have.OnDelete = onUpdate[0], onDelete[0]
 		t := p.Tables[i]
-		at := slices.IndexFunc(t.Source.ForeignKeys, func(k pg.Constraint) bool { return k.Name == name })
+		at := slices.IndexFunc(t.Source.ForeignKeys, func(k pg.Constraint) bool { return k.Name == have.Name })
 		if at < 0 {
 			return nil
 		}
 		k := &t.Source.ForeignKeys[at]
-		sql := t.Target.SettleForeignKey(k, mirrored[k.RefTable], onUpdate[0], onDelete[0])
+		sql, undo := t.Target.SettleForeignKey(k, mirrored[k.RefTable], have)
 		switch {
 		case sql == "":
 		case !may:
-			notes = append(notes, fmt.Sprintf("foreign key %s of %s is another role's: %s;", pg.Ident(name), t.Target.Name, sql))
+			notes = append(notes, fmt.Sprintf("foreign key %s of %s is another role's: %s;", pg.Ident(have.Name), t.Target.Name, sql))
 		default:
-			settle = append(settle, pg.Statement{What: "foreign key " + pg.Ident(name) + " of " + t.Target.Name.String(), SQL: []string{sql}})
+			settle = append(settle, Settling{pg.Statement{What: "foreign key " + pg.Ident(have.Name) + " of " + t.Target.Name.String(), SQL: []string{sql}}, undo})
 		}
 		return nil
 	})

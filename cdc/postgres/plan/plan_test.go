@@ -650,7 +650,17 @@ func TestForeignKeysAreSettled(t *testing.T) {
 	if err != nil || len(settle) != 3 || len(also) > 0 {
 		t.Fatalf("%+v %q %v", settle, also, err)
 	}
-	p.run(limited.conn(limited.to), settle)
+	before := p.query(keys)
+	var there, back []pg.Statement
+	for _, s := range settle {
+		there, back = append(there, s.Statement), append(back, pg.Statement{What: s.What, SQL: []string{s.Undo}})
+	}
+	p.run(limited.conn(limited.to), there)
+	p.run(limited.conn(limited.to), back)
+	if got := p.query(keys); got != before {
+		t.Errorf("undone\n%s\nwant\n%s", got, before)
+	}
+	p.run(limited.conn(limited.to), there)
 	want := &pair{t, p.s, p.from, p.from}
 	if got, want := p.query(keys), want.query(keys); got != want {
 		t.Errorf("settled\n%s\nwant\n%s", got, want)
