@@ -775,7 +775,7 @@ func TestPipelineCommands(t *testing.T) {
 	f.want(t, 3, "pl", "resume", "shop_copy", "--wait")
 	f.scripts["shop_copy"] = []api.PipelineStatus{{Phase: api.PhaseRetrying, Error: &api.ErrorInfo{Code: "W1001", Message: "no route", Hint: "use --force"}}}
 	f.want(t, 4, "pl", "resume", "shop_copy", "--wait", "--timeout", "1ns") // which has passed when the wait begins
-	if s := f.err.String(); s != "error[W3005]: waited 1ns in vain\n  detail: no route (W1001)\n  hint: use --force\n  more: weir help W3005\n" {
+	if s := f.err.String(); s != "error[W3005]: waited 0µs in vain\n  detail: no route (W1001)\n  hint: use --force\n  more: weir help W3005\n" {
 		t.Errorf("a wait in vain printed %q", s)
 	}
 }
