@@ -177,21 +177,20 @@ func (t *tableShape) outlived(now *tableShape, attrs []attribute, gone map[int16
 	for i := range attrs {
 		present[attrs[i].num] = &attrs[i]
 	}
-	isGone := func(c columnShape) bool { return present[c.Attnum] == nil }
-	anyGone := slices.ContainsFunc(t.Columns, isGone) || slices.ContainsFunc(now.Columns, isGone)
-	for num := range gone {
-		anyGone = anyGone || num > newest
+	goneSince := false
+	for _, by := range gone {
+		goneSince = goneSince || !before(by, xid)
 	}
 	last := newest
 	for _, c := range now.Columns {
 		switch a := present[c.Attnum]; {
 		case a != nil && c.Attnum > newest:
-			if c.Attnum < last || anyGone && before(xid, a.writer) {
+			if c.Attnum < last || goneSince && before(xid, a.writer) {
 				return true
 			}
 			last = c.Attnum
 		case gone[c.Attnum] != 0 && before(gone[c.Attnum], xid):
-			if slices.ContainsFunc(attrs, func(a attribute) bool { return a.follows(newest, &c) }) {
+			if t.another(attrs, newest, &c) {
 				return true
 			}
 		}
@@ -379,9 +378,7 @@ func (t *tableShape) renewed(attrs []attribute, gone map[int16]uint32, xid uint3
 			case heir >= 0:
 				now.Columns[i].Attnum = attrs[heir].num
 				found, sure = true, sure || !early
-			case !early && slices.ContainsFunc(attrs, func(a attribute) bool {
-				return a.follows(0, &k) && (a.name == k.Name || !t.has(a.name))
-			}):
+			case !early && t.another(attrs, newest, &k):
 				free--
 				now.Columns[i].Attnum = free
 				found, sure = true, true
@@ -396,6 +393,14 @@ func (t *tableShape) renewed(attrs []attribute, gone map[int16]uint32, xid uint3
 		return nil
 	}
 	return now
+}
+
+// another tells whether the catalog has a column that may have been shown as k, which is gone: a new one, or one that has
+// a name today that was not its own in t.
+func (t *tableShape) another(attrs []attribute, newest int16, k *columnShape) bool {
+	return slices.ContainsFunc(attrs, func(a attribute) bool {
+		return a.follows(0, k) && (a.num > newest || a.name == k.Name || !t.has(a.name))
+	})
 }
 
 func (t *tableShape) has(column string) bool {
