@@ -230,7 +230,9 @@ func (s *Source) takeNames() error {
 		if r := s.reader.rels[mv.oid]; r != nil && r.rel != nil {
 			called := *r.msg
 			called.Namespace, called.Name = next.Schema, next.Name
-			s.reader.rels[mv.oid] = &relation{msg: &called, rel: s.relationOf(&called, next.Schema, next.Version), full: r.full, filter: r.filter}
+			rel := s.relationOf(&called, next.Schema, next.Version)
+			rel.KeyShared = r.rel.KeyShared
+			s.reader.rels[mv.oid] = &relation{msg: &called, rel: rel, full: r.full, filter: r.filter}
 			s.reader.last = nil
 		}
 		s.tableProgress(mv.oid, func(p *TableProgress) { p.Schema, p.Name = next.Schema, next.Name })

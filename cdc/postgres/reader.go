@@ -69,7 +69,8 @@ type relationSource interface {
 	// filterOf is the filter of a table that is being copied, or nil; reshapes tells whether m is news.
 	filterOf(id uint32) rowFilter
 	reshapes(m *pgoutput.RelationMsg) bool
-	// renewed tells whether a column of the table was dropped, and added again so that its description is as it was.
+	// renewed tells whether the table is another one under the same description: a column was dropped and added again, or
+	// its key is checked at another time.
 	renewed(id uint32) (bool, error)
 	// takeNames follows a change that resolve gave: tables that made way for it are renamed.
 	takeNames() error

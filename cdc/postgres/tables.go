@@ -134,6 +134,10 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if f := s.filters[m.ID]; f != nil {
 		r.filter = f
 	}
+	shared, err := s.sharesKey(m)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	now := known.next(m, namespace)
 	attrs, gone, err := s.attributes(m.ID, now != nil)
 	if err != nil {
@@ -153,6 +157,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	} else {
 		if now = known.renewed(attrs, gone, s.xid()); now == nil {
 			r.rel = s.relationOf(m, namespace, known.Version)
+			r.rel.KeyShared = shared
 			return r, nil, nil, nil
 		}
 		s.env.Log.Info("a column was dropped, and added again under its name; the table is copied again", "table", namespace+"."+m.Name)
@@ -177,6 +182,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		change.Old = s.describedAs(m.ID, known)
 	}
 	r.rel = s.relationOf(m, namespace, now.Version)
+	r.rel.KeyShared = shared
 	change.New = r.rel
 	s.tables[m.ID] = now
 	s.tableProgress(m.ID, func(p *TableProgress) { p.Schema, p.Name = now.Schema, now.Name })
@@ -196,6 +202,19 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	c := s.copies[m.ID]
 	change.Replaced = c != nil && c.First && len(c.Chunks) == 0
 	return r, change, state, nil
+}
+
+// sharesKey tells whether rows of a table may have one key until their transaction ends: it has no primary key that is
+// checked at once. Where the identity is a key it has one like that.
+func (s *Source) sharesKey(m *pgoutput.RelationMsg) (shared bool, err error) {
+	if m.Identity != 'f' {
+		return false, nil
+	}
+	err = s.ctl.QueryRow(s.ctx, `SELECT NOT EXISTS (SELECT FROM pg_index WHERE indrelid = $1::oid AND indisprimary AND indimmediate)`, fmt.Sprint(m.ID)).Scan(&shared)
+	if err != nil {
+		return false, s.lost(err)
+	}
+	return shared, nil
 }
 
 // setAside is for a description of which nobody can tell how the table came to it, because it has changed again since. The
@@ -231,6 +250,11 @@ func (s *Source) renewed(oid uint32) (bool, error) {
 	}
 	if err := s.visible(); err != nil {
 		return false, err
+	}
+	if r := s.reader.rels[oid]; r != nil && r.rel != nil {
+		if shared, err := s.sharesKey(r.msg); err != nil || shared != r.rel.KeyShared {
+			return err == nil, err
+		}
 	}
 	attrs, gone, err := s.attributes(oid, false)
 	return err == nil && known.renewed(attrs, gone, s.xid()) != nil, err

@@ -44,6 +44,9 @@ type Relation struct {
 	Schema   string
 	Name     string
 	Identity Identity
+	// KeyShared: with IdentityFull, rows may have the same values of any key until their transaction ends, as a deferrable
+	// primary key allows. A row is told by all of its values then.
+	KeyShared bool
 	// Binary: values come in the type's binary form, except those of types that have none.
 	Binary  bool
 	Columns []Column

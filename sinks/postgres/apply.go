@@ -80,6 +80,15 @@ func (a *applier) change(t *table, batch *changelog.Rows, e *changelog.Entry) er
 	if len(t.key) == 0 {
 		return a.keyless(t, batch, e)
 	}
+	if len(t.all) > 0 {
+		if e.Op != changelog.Insert {
+			t.buf.tally(batch.Old(e), t.all, -1)
+		}
+		if e.Op != changelog.Delete {
+			t.buf.tally(batch.New(e), t.all, +1)
+		}
+		return nil
+	}
 	switch e.Op {
 	case changelog.Insert:
 		t.buf.insert(batch.New(e), t.key)

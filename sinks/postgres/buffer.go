@@ -30,6 +30,7 @@ type pending struct {
 	fresh  bool         // the target has no such row: it was inserted in this epoch
 	keyAt  uint32       // range in keys, once keyed
 	keyEnd uint32
+	net    int32 // of tally: how many more rows there are than before
 	hash   uint64
 	img    changelog.Image // the row after, or for a delete an image that holds the key
 }
@@ -157,6 +158,30 @@ func (b *buffer) remove(img changelog.Image, key []int) {
 		return
 	}
 	p.op, p.img = changelog.Delete, img
+}
+
+// tally counts a row that comes or goes, where the key is all columns and rows of one image may come and go many times.
+// What is left of it are deletes of rows that the target has, and inserts.
+func (b *buffer) tally(img changelog.Image, all []int, by int32) {
+	b.index(all)
+	p, isNew := b.find(img, all)
+	if isNew {
+		p.img = img
+	}
+	if p.op != 0 {
+		b.live--
+	}
+	p.net += by
+	switch {
+	case p.net > 0:
+		p.op = changelog.Insert
+	case p.net < 0:
+		p.op = changelog.Delete
+	default:
+		p.op = 0
+		return
+	}
+	b.live++
 }
 
 // peek returns what is pending for img's key, nil if nothing is.

@@ -154,6 +154,57 @@ func checkBuffer(t *rapid.T, key []int) {
 	}
 }
 
+// TestTallyIsWhatReplayGives: rows that may share a key until the end of a transaction, each told by all of its values.
+// The same rows are left as when every change is made one by one.
+func TestTallyIsWhatReplayGives(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		row := func() changelog.Image {
+			return image(value{changelog.ValueText, fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "key"))}, value{changelog.ValueText, fmt.Sprint(rapid.IntRange(0, 1).Draw(t, "v"))})
+		}
+		before, now := map[string]int{}, map[string]int{}
+		for range rapid.IntRange(0, 6).Draw(t, "rows") {
+			img := row()
+			before[string(img)]++
+			now[string(img)]++
+		}
+		var b buffer
+		for range 2 { // slots of an epoch before must not count
+			b.reset()
+			clear(now)
+			maps.Copy(now, before)
+			for range rapid.IntRange(0, 30).Draw(t, "changes") {
+				img := row()
+				by := int32(1)
+				if now[string(img)] > 0 && rapid.Bool().Draw(t, "delete") {
+					by = -1
+				}
+				now[string(img)] += int(by)
+				b.tally(img, []int{0, 1}, by)
+			}
+		}
+		got := maps.Clone(before)
+		live := 0
+		for i := range b.rows {
+			p := &b.rows[i]
+			got[string(p.img)] += int(p.net)
+			if p.op != 0 {
+				live++
+			}
+			if want := [...]changelog.Op{changelog.Delete, 0, changelog.Insert}[min(max(p.net, -1), 1)+1]; p.op != want {
+				t.Errorf("%d more rows are %v", p.net, p.op)
+			}
+		}
+		if live != b.live {
+			t.Errorf("%d rows are live, it says %d", live, b.live)
+		}
+		for img, n := range now {
+			if got[img] != n {
+				t.Errorf("%d rows of %v, want %d", got[img], values(changelog.Image(img)), n)
+			}
+		}
+	})
+}
+
 func TestBufferKeepsNoKeysForInsertsAlone(t *testing.T) {
 	var b buffer
 	for i := range 1000 {

@@ -95,7 +95,7 @@ func (t *Target) learn(s *session, err error) error {
 		// has another name by now: what the source's catalog tells of comes before its place in the log.
 		t.opts.Memory.RefuseWriteAhead(t.env.Clock.Now())
 		return errs.New(errs.TargetConflict, "an open transaction cannot be written ahead: %w", err).Because(err)
-	case pgErr.Code == "23505":
+	case pgErr.Code == "23505", pgErr.Code == "23P01":
 		name := pgErr.SchemaName + "." + pgErr.TableName
 		if !t.opts.Memory.isCareful(name) {
 			t.opts.Memory.setCareful(name)
@@ -244,6 +244,12 @@ func (t *Target) adopt(s *session, rel *changelog.Relation, schema, name string,
 	for old, x := range s.byRel {
 		if x == tab {
 			delete(s.byRel, old)
+		}
+	}
+	if tab.rel != nil {
+		// What is pending is found by the key that its relation named, which may be another one from now on.
+		if err := s.app.apply(tab); err != nil {
+			return nil, err
 		}
 	}
 	tab.schema, tab.name = schema, name

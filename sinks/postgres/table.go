@@ -16,12 +16,13 @@ type table struct {
 	name   string
 	cols   []column // one for each column of rel, in its order
 	key    []int    // columns of rel that find a row; empty: the table has no key and rows are found by all their columns
+	all    []int    // set if rows may share a key within a transaction: the columns that tell pending rows apart, all of them
 	stored string   // soft delete: the column that tells deleted rows, "" if rows really go
 
 	// careful: a unique index besides the key refused an order of updates, so touched rows are taken out before they
 	// are put back (see apply.go).
 	careful bool
-	uniques bool // has unique indexes besides the key
+	uniques bool // has unique indexes besides the key, or exclusion constraints
 
 	count *tableCount
 	buf   buffer
@@ -75,12 +76,20 @@ func (t *table) shape(rel *changelog.Relation, target *pg.Table, excluded func(c
 		t.convert(&t.cols[i], &c, &tc.Type)
 	}
 	t.key = keyColumns(rel, target, index)
+	t.all = t.all[:0]
+	if rel.KeyShared && len(t.key) > 0 {
+		for i := range rel.Columns {
+			t.all = append(t.all, i)
+		}
+	}
 	t.uniques = false
 	for i := range target.Indexes {
 		ix := &target.Indexes[i]
-		if ix.Unique && !sameColumns(ix.Columns, t.key, rel) {
+		if ix.Exclusion || ix.Unique && !sameColumns(ix.Columns, t.key, rel) {
 			t.uniques = true
 		}
+		// Updates that exchange ranges are common, and there is seldom more than a few at once.
+		t.careful = t.careful || ix.Exclusion
 	}
 	return nil
 }
