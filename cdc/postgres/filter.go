@@ -37,6 +37,9 @@ func (f *tableFilter) drop(xid uint32, img changelog.Image) (bool, error) {
 	i := 0
 	if f.num != 0 {
 		key, err := integerAt(img, f.key)
+		if err == errNoKey && f.dropAll(xid) {
+			return true, nil
+		}
 		if err != nil {
 			return false, err
 		}
@@ -135,5 +138,8 @@ func integerAt(img changelog.Image, col int) (int64, error) {
 		}
 		break
 	}
-	return 0, errs.New(errs.SourceProtocol, "a change came without its integer key")
+	return 0, errNoKey
 }
+
+// errNoKey: the change names its row by other columns than those that bound the ranges. The table's identity has changed.
+var errNoKey = errs.New(errs.SourceProtocol, "a change came without its integer key")

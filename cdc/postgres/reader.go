@@ -72,6 +72,8 @@ type relationSource interface {
 	// renewed tells whether the table is another one under the same description: a column was dropped and added again, or
 	// its key is checked at another time.
 	renewed(id uint32) (bool, error)
+	// startOver is for a table that is being copied when a change does not tell the key any more that bounds its ranges.
+	startOver(id uint32) error
 	// takeNames follows a change that resolve gave: tables that made way for it are renamed.
 	takeNames() error
 }
@@ -252,7 +254,14 @@ func (r *reader) row(m *pgoutput.Message) error {
 		op = changelog.Delete
 	}
 	if rel.filter != nil {
-		return r.filtered(rel, op, m)
+		err := r.filtered(rel, op, m)
+		if err == errNoKey && r.inBlock {
+			return ErrWriteAheadRefused
+		}
+		if err == errNoKey {
+			return r.relations.startOver(rel.msg.ID)
+		}
+		return err
 	}
 	return r.append(rel, op, m)
 }

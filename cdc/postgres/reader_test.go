@@ -20,6 +20,7 @@ func (p *plainRelations) resolve(m *pgoutput.RelationMsg, _ *relation) (*relatio
 }
 func (p *plainRelations) filterOf(uint32) rowFilter           { return nil }
 func (p *plainRelations) takeNames() error                    { return nil }
+func (p *plainRelations) startOver(uint32) error              { return nil }
 func (p *plainRelations) renewed(uint32) (bool, error)        { return false, nil }
 func (p *plainRelations) reshapes(*pgoutput.RelationMsg) bool { return false }
 

@@ -220,11 +220,17 @@ func (s *Source) sharesKey(m *pgoutput.RelationMsg) (shared bool, err error) {
 // setAside is for a description of which nobody can tell how the table came to it, because it has changed again since. The
 // rows behind it are passed over, and the table is copied as it is by then.
 func (s *Source) setAside(m *pgoutput.RelationMsg) (*relation, *changelog.SchemaChange, []dataflow.StateChange, error) {
-	anew, err := s.beginAnew(m.ID)
+	err := s.startOver(m.ID)
+	return &relation{msg: m, filter: s.filters[m.ID]}, nil, nil, err
+}
+
+// startOver implements relationSource.
+func (s *Source) startOver(id uint32) error {
+	anew, err := s.beginAnew(id)
 	if err != nil {
-		return nil, nil, nil, err
+		return err
 	}
-	return &relation{msg: m, filter: s.filters[m.ID]}, nil, nil, s.send(dataflow.Message{Kind: dataflow.KindMark, State: anew})
+	return s.send(dataflow.Message{Kind: dataflow.KindMark, State: anew})
 }
 
 // usersType tells whether a column has a type that no column had and that users make: the target may not have it.

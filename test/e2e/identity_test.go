@@ -44,19 +44,23 @@ func TestIdentityChanges(t *testing.T) {
 	}
 }
 
-// TestIdentityAlternates: single deletes while the identity goes to and fro.
+// TestIdentityAlternates: single deletes while the identity goes to and fro, and the table is copied.
 func TestIdentityAlternates(t *testing.T) {
 	src, dst := pair(t, 15, 15)
-	src.exec(t, `CREATE TABLE ri(id int PRIMARY KEY, k int NOT NULL UNIQUE, v text); INSERT INTO ri SELECT g, -g, 'v' FROM generate_series(1, 3000) g`)
-	m := newMirror(t, src, dst, "public.*", "--set", "on.missing.row=error")
+	src.exec(t, `CREATE TABLE ri(id int PRIMARY KEY, k int NOT NULL UNIQUE, v text); INSERT INTO ri SELECT g, -g, 'v' FROM generate_series(1, 3000) g; INSERT INTO ri SELECT g, -g, repeat(md5(g::text), 10) FROM generate_series(10000, 20000) g`)
+	m := newMirror(t, src, dst, "public.*", "--set", "on.missing.row=error", "--set", "snapshot.chunk.bytes=1MB")
 	m.start()
 	m.caughtUp()
+	m.stop()
+	m.server()
+	m.caughtUp()
 	d := startProgram(t, src, func(n int) string {
-		return fmt.Sprintf(`DELETE FROM ri WHERE id = %d; UPDATE ri SET k = k - 10000, v = 'w' WHERE id = %d`, n+1, 3000-n)
+		return fmt.Sprintf(`DELETE FROM ri WHERE id = %d; UPDATE ri SET k = k - 100000, v = 'w' WHERE id = %d`, n+1, 3000-n)
 	}, time.Millisecond)
 	for range 8 {
 		d.more(t, 50)
 		src.exec(t, `ALTER TABLE ri REPLICA IDENTITY USING INDEX ri_k_key`)
+		m.mustCLI("sources", "refresh", "public.ri", "--yes")
 		d.more(t, 50)
 		src.exec(t, `ALTER TABLE ri REPLICA IDENTITY DEFAULT`)
 	}
