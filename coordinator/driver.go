@@ -137,6 +137,10 @@ func (d *driver) step() ([]action, state, bool) {
 	before := d.mu.sup.state
 	actions := d.mu.sup.step(ev)
 	s := &d.mu.sup
+	if s.lesson != nil {
+		d.log.Info("pipeline starts again and goes on another way", "because", s.lesson)
+		s.lesson = nil
+	}
 	if s.state != before {
 		d.mu.since = d.env.Clock.Now()
 		d.log.Debug("pipeline state", "from", before.String(), "to", s.state.String(), "generation", uint64(s.gen))

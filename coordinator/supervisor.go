@@ -119,8 +119,10 @@ type supervisor struct {
 	failure   error       // the last one, until the pipeline runs again or the user steps in
 	failedAt  time.Time
 	startedAt time.Time
-	attempts  int // failures in a row
-	restarts  int // starts after a failure, for the status
+	attempts  int   // failures in a row
+	restarts  int   // starts after a failure, for the status
+	lessons   int   // starts at once, since the last that went well for long
+	lesson    error // what the next start knows and the last did not; the driver tells it and clears it
 }
 
 // A pipeline that ran this long was healthy: its next failure counts as the first.
@@ -130,6 +132,8 @@ const healthyAfter = time.Minute
 const (
 	firstBackoff = time.Second
 	lastBackoff  = 30 * time.Second
+	// maxLessons bounds starts without a pause. There is one for each table whose unique values change places, and some more.
+	maxLessons = 100
 )
 
 // backoff is the pause before attempt n+1. The jitter takes up to a quarter off, so that pipelines that failed together
@@ -333,12 +337,18 @@ func (s *supervisor) onExited(ev exited) []action {
 // fail chooses between trying again and asking the user.
 func (s *supervisor) fail(f failure) []action {
 	if !s.startedAt.IsZero() && f.at.Sub(s.startedAt) >= healthyAfter {
-		s.attempts = 0
+		s.attempts, s.lessons = 0, 0
 	}
 	s.startedAt = time.Time{}
 	s.failure, s.failedAt, s.failedFor = f.err, f.at, s.want
 	if needsUser(f.err) {
 		return s.become(failed)
+	}
+	if e, ok := errs.As(f.err); ok && e.Learned && s.lessons < maxLessons {
+		s.lesson, s.failure = f.err, nil
+		s.lessons++
+		s.restarts++
+		return s.become(minting, mint{})
 	}
 	s.attempts++
 	return s.become(waiting, arm{backoff(s.attempts, f.jitter)})

@@ -18,6 +18,7 @@ var (
 	t0       = time.Unix(1700000000, 0)
 	errFlaky = errors.New("connection reset")
 	errUser  = errs.New(errs.SlotLost, "the slot is lost")
+	errNews  = &errs.Error{Code: errs.TargetConflict, Message: "updates need the careful order", Learned: true}
 )
 
 func want(d api.Desired) wanted { return wanted{desired: d} }
@@ -71,6 +72,20 @@ func TestSupervisor(t *testing.T) {
 			{want(api.WantRunning), "mint", minting},
 			{minted{2, ok}, "start 2", starting},
 			{started{2, ok}, "", running},
+		},
+		"what a run has learned needs no pause": {
+			{want(api.WantRunning), "mint", minting},
+			{minted{1, ok}, "start 1", starting},
+			{started{1, failing(errFlaky)}, "arm 1s", waiting},
+			{elapsed{}, "mint", minting},
+			{minted{2, ok}, "start 2", starting},
+			{started{2, ok}, "", running},
+			{exited{2, failing(errNews)}, "mint", minting},
+			{minted{3, ok}, "start 3", starting},
+			{started{3, ok}, "", running},
+			{exited{3, failing(errNews)}, "mint", minting},
+			{minted{4, ok}, "start 4", starting},
+			{started{4, failing(errFlaky)}, "arm 2s", waiting},
 		},
 		"failures back off and take a new generation": {
 			{want(api.WantRunning), "mint", minting},
@@ -324,7 +339,7 @@ func TestSupervisorUnderAnyOrder(t *testing.T) {
 				work(s.step(finished{f}))
 			}
 		}
-		anyErr := rapid.SampledFrom([]error{nil, nil, errFlaky, errUser})
+		anyErr := rapid.SampledFrom([]error{nil, nil, errFlaky, errUser, errNews})
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 6).Draw(t, "event") {
 			case 0:

@@ -180,7 +180,7 @@ func Catalog() []Entry {
 			"The target lacks a row that the source has changed or deleted. Somebody else wrote to the target, or the table was filled by other means. on.missing.row decides whether this stops the pipeline (error), or is only counted (warn).",
 			"Run `weir mirror verify SOURCE TARGET` to see how far the two differ, and take write privileges on the target away from others. `weir sources refresh TABLE` copies the table again; a pipeline that has failed does so when it is resumed (`weir pipelines resume NAME`)."},
 		{TargetConflict, "TargetConflict", "changes collide with rows on the target",
-			"Rows of one transaction pass through states that the target's unique constraints do not allow in the order used, or rows are there that the mirror did not write. weir tries the careful order by itself; this error says that it did not help either.",
+			"Rows of one transaction pass through states that the target's unique constraints do not allow in the order used, or rows are there that the mirror did not write. weir learns from the first refusal, which the log tells at level info, and starts again at once with an order that takes touched rows out before it puts them back; this error says that it did not help either.",
 			"Make unique constraints that the source does not have deferrable or drop them on the target, and check for rows that others wrote."},
 		{TargetTable, "TargetTable", "a table on the target does not fit",
 			"The target's table is missing, or lacks a column, or has a column whose type cannot take the source's values, or a required column that the source does not have.",

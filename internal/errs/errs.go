@@ -24,6 +24,8 @@ type Error struct {
 	Cause   error     `json:"-"`
 	// Final: trying again without a change by the user is of no use, although errors of the code often pass.
 	Final bool `json:"-"`
+	// Learned: what stood in the way is known now, and the next start does it another way. Nothing has to be waited for.
+	Learned bool `json:"-"`
 	// Unbegun: it came before anything was made for the pipeline that it ended.
 	Unbegun bool `json:"-"`
 }

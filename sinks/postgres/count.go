@@ -6,6 +6,7 @@ import "sync/atomic"
 type tableCount struct {
 	table                              string // schema.name at the target
 	Inserts, Updates, Deletes, Missing atomic.Int64
+	told                               bool // that rows are missing; guarded by Memory
 }
 
 func (c *tableCount) add(op statementOp, rows, missing int64) {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,6 +42,19 @@ func (m *Memory) count(table string) *tableCount {
 		m.counts[table] = c
 	}
 	return c
+}
+
+// newlyMissing lists the tables whose first missing rows have come up since the last call.
+func (m *Memory) newlyMissing() (tables []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(m.counts)) {
+		if c := m.counts[name]; !c.told && c.Missing.Load() > 0 {
+			c.told = true
+			tables = append(tables, name)
+		}
+	}
+	return tables
 }
 
 // Counts is what was applied to one table since the process started.

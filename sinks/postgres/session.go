@@ -70,6 +70,11 @@ func (t *Target) acknowledge(s *session) {
 		}
 		n := r.tag.(dataflow.Checkpoint)
 		t.ack(dataflow.Ack{Checkpoint: n, Rows: r.rows, Busy: r.busy})
+		if r.missing > 0 {
+			for _, table := range t.opts.Memory.newlyMissing() {
+				t.env.Log.Warn("rows that the source changed are not on the target; they are counted as missing", "table", table, "first in checkpoint", uint64(n))
+			}
+		}
 		if r.missing > 0 && t.opts.MissingRow == "error" {
 			t.ack(dataflow.Ack{Err: errs.New(errs.TargetRowMissing, "%d rows that checkpoint %d changes are not on the target", r.missing, n).
 				WithHint("somebody else changed the target; weir mirror verify shows where, weir sources refresh TABLE repairs it")})
@@ -94,12 +99,12 @@ func (t *Target) learn(s *session, err error) error {
 		// What was written ahead of its commit got in the way of what committed, or a table that it writes to has gone or
 		// has another name by now: what the source's catalog tells of comes before its place in the log.
 		t.opts.Memory.RefuseWriteAhead(t.env.Clock.Now())
-		return errs.New(errs.TargetConflict, "an open transaction cannot be written ahead: %w", err).Because(err)
+		return learned("an open transaction cannot be written ahead: %w", err)
 	case pgErr.Code == "23505", pgErr.Code == "23P01":
 		name := pgErr.SchemaName + "." + pgErr.TableName
 		if !t.opts.Memory.isCareful(name) {
 			t.opts.Memory.setCareful(name)
-			return errs.New(errs.TargetConflict, "updates of %s need the careful order: %w", name, err).Because(err)
+			return learned("updates of "+name+" need the careful order: %w", err)
 		}
 	case pgErr.Code == "55P03", pgErr.Code == "40P01":
 		if len(t.opts.Memory.aheadNow()) > 0 {
@@ -107,6 +112,12 @@ func (t *Target) learn(s *session, err error) error {
 		}
 	}
 	return err
+}
+
+func learned(format string, err error) error {
+	e := errs.New(errs.TargetConflict, format, err).Because(err)
+	e.Learned = true
+	return e
 }
 
 // writeAhead handles a transaction whose end has not been read. The worker has made everything before visible.

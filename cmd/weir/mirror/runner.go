@@ -474,13 +474,13 @@ func (r *running) run(ctx context.Context) error {
 		r.mu.Lock()
 		r.memory.text = true
 		r.mu.Unlock()
-		return errs.New(errs.SourceStream, "a new type needs values as text; reading on in text")
+		return learned("a new type needs values as text; reading on in text")
 	}
 	// The log does not tell of a new label; its first value does.
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == "22P02" {
 		if labels, serr := supply(ctx, nil); serr == nil && labels {
-			return errs.New(errs.SourceStream, "an enum has new labels; the target has them now")
+			return learned("an enum has new labels; the target has them now")
 		}
 	}
 	var moved *cdc.NamesMoved
@@ -488,13 +488,20 @@ func (r *running) run(ctx context.Context) error {
 		if err := r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) error { return r.bringNames(ctx, conn, moved.Names) }); err != nil {
 			return err
 		}
-		return errs.New(errs.SourceStream, "names of tables changed hands; the target's tables have them now")
+		return learned("names of tables changed hands; the target's tables have them now")
 	}
 	if errors.Is(err, cdc.ErrWriteAheadRefused) {
 		r.memory.sink.RefuseWriteAhead(r.env.Clock.Now())
-		return errs.New(errs.SourceStream, "an open transaction cannot be written ahead; reading on with whole transactions")
+		return learned("an open transaction cannot be written ahead; reading on with whole transactions")
 	}
 	return err
+}
+
+// learned ends a run whose successor does it another way.
+func learned(what string) error {
+	e := errs.New(errs.SourceStream, "%s", what)
+	e.Learned = true
+	return e
 }
 
 func (r *running) request() plan.Request {
