@@ -168,7 +168,7 @@ func (s *storm) try(c change) {
 		if c.then != nil {
 			c.then()
 		}
-	case errors.As(err, &refused) && slices.Contains([]string{"55P03", "40P01", "42P07", "42703", "42P01"}, refused.Code): // locked, or names are not as they seemed
+	case errors.As(err, &refused) && slices.Contains([]string{"55P03", "40P01", "42P07", "42703", "42P01", "55000"}, refused.Code): // locked, names are not as they seemed, or the identity's index is gone
 	default:
 		s.t.Fatalf("%s: %v", c.sql, err)
 	}
@@ -223,7 +223,7 @@ func (s *storm) create(name, schema string, rows int) change {
 		}
 		switch {
 		case c.kind == 'u':
-			def = append(def, c.name+" int UNIQUE")
+			def = append(def, c.name+" int NOT NULL UNIQUE")
 		case c.refs != nil:
 			def = append(def, c.name+" bigint REFERENCES "+c.refs.String()+" ON DELETE CASCADE ON UPDATE CASCADE")
 		default:
@@ -275,7 +275,11 @@ func (x *stormTable) write(s *storm) string {
 	}
 	some := fmt.Sprintf("%s %% %d = %d", x.key, 50+s.rng.IntN(50), s.rng.IntN(50))
 	for _, c := range x.columns {
-		if c.refs != nil || c.kind == 'u' || s.rng.IntN(2) == 0 {
+		if c.refs != nil || s.rng.IntN(2) == 0 {
+			continue
+		}
+		if c.kind == 'u' {
+			sql = append(sql, fmt.Sprintf("UPDATE %s SET %s = -%[2]s WHERE %s", x, c.name, some)) // no two rows have one of either sign
 			continue
 		}
 		v := fmt.Sprint(s.rng.IntN(1000))
@@ -320,7 +324,7 @@ func (s *storm) action() change {
 		return &now.columns[rng.IntN(len(now.columns))]
 	}
 	then := replace
-	switch rng.IntN(15) {
+	switch rng.IntN(16) {
 	case 0, 1:
 		rename(now, s.name())
 	case 2, 3: // two swap their names, three go round
@@ -434,6 +438,12 @@ func (s *storm) action() change {
 		now.schema = to
 		if slices.ContainsFunc(s.tables, func(y *stormTable) bool { return y != x && y.schema == to && y.name == now.name }) {
 			return change{}
+		}
+	case 14: // rows are named by other columns from now on
+		to := []string{"'FULL'", "'DEFAULT'", "(SELECT 'USING INDEX ' || quote_ident(c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE indrelid = t AND indisunique AND NOT indisprimary LIMIT 1)"}[rng.IntN(3)]
+		sql = append(sql, fmt.Sprintf("DO $$ DECLARE t regclass := %s; BEGIN EXECUTE format('ALTER TABLE %%s REPLICA IDENTITY %%s', t, coalesce(%s, 'DEFAULT')); END $$", pg.Literal(now.String()), to))
+		if rng.IntN(2) == 0 {
+			sql = append(sql, now.write(s))
 		}
 	default:
 		sql = append(sql, now.write(s))
