@@ -57,6 +57,7 @@ func (s *Source) discover() {
 		}
 		if lsn, err := pg.ParseLSN(end); err == nil {
 			s.progress.LogEnd.Store(uint64(lsn))
+			s.progress.heard.Store(s.env.Clock.Now().UnixNano())
 		}
 		names, err := s.selected(s.ctx, conn)
 		if err != nil {

@@ -147,6 +147,7 @@ type Progress struct {
 	sent       atomic.Uint64 // position of the last boundary that was sent
 	nothing    atomic.Uint64 // up to here the server has told that there is nothing more than what was sent
 	Looked     atomic.Int64  // Unix ns of the newest look at the catalog whose tables are all known
+	heard      atomic.Int64  // Unix ns of the last word of the source's server; 0: none yet
 	Received   atomic.Int64  // bytes of the stream
 	mu         sync.Mutex
 	tables     map[uint32]*TableProgress
@@ -434,9 +435,13 @@ func (s *Source) send(m dataflow.Message) error {
 func (s *Source) receive() error {
 	lastMark := s.env.Clock.Now()
 	var idleEnd pg.LSN
-	moved := true
+	moved, heard := true, false
 	for {
 		if !s.feed.buffered() {
+			if heard {
+				heard = false
+				s.progress.heard.Store(s.env.Clock.Now().UnixNano())
+			}
 			// Nothing more is waiting: what was gathered goes out at once.
 			if err := s.reader.pause(); err != nil {
 				return err
@@ -483,6 +488,7 @@ func (s *Source) receive() error {
 			}
 			return errs.New(errs.SourceUnreachable, "lost source %s: %w", s.opts.Config.Server(), err).Because(err)
 		}
+		heard = true
 		if e.Kind == pgoutput.Keepalive {
 			idleEnd = pg.LSN(e.WALEnd)
 			if err := s.keepalive(idleEnd); err != nil {
@@ -610,6 +616,23 @@ func (s *Source) Reached(at pg.LSN) pg.LSN {
 		return at
 	}
 	return max(at, pg.LSN(nothing))
+}
+
+// hearLimit is what an answer of the server may take.
+const hearLimit = 3 * time.Second
+
+// Silence is for how long nothing has been heard of the server, neither on the stream nor as an answer about its log's end,
+// for which it is asked in each discovery period; 0 as long as that is nothing out of the ordinary. What the source has
+// committed meanwhile is not known, so that is the least by which the target may be behind.
+func (s *Source) Silence(now time.Time) time.Duration {
+	heard := s.progress.heard.Load()
+	if heard == 0 {
+		return 0
+	}
+	if silence := now.Sub(time.Unix(0, heard)); silence > s.opts.DiscoveryPeriod+hearLimit {
+		return silence
+	}
+	return 0
 }
 
 // Looked is when the catalog was last seen with no table that is not known here; zero if never.
