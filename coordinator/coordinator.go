@@ -488,8 +488,8 @@ func (d *driver) tell(ctx context.Context, change Change) error {
 	return nil
 }
 
-// Command gives an order to a pipeline. Orders that change the definition are recorded first; one that is paused or has
-// failed carries the others out when it is resumed.
+// Command gives an order to a pipeline. Orders that change the definition are recorded first; one that is paused, has
+// failed or waits to try again carries the others out when it starts.
 func (c *Coordinator) Command(ctx context.Context, name string, cmd api.Command) error {
 	switch cmd.Verb {
 	case "add-tables":
@@ -519,8 +519,8 @@ func (c *Coordinator) Command(ctx context.Context, name string, cmd api.Command)
 	if err == nil {
 		return r.Command(ctx, cmd)
 	}
-	if later, ok := c.runner.(LaterCommander); ok && d.resting() {
-		return later.CommandLater(ctx, p, cmd)
+	if later, ok := c.runner.(LaterCommander); ok && d.resting() == nil {
+		return later.CommandLater(ctx, p, cmd, d.resting)
 	}
 	return err
 }

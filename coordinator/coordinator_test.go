@@ -1,10 +1,12 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -117,6 +119,7 @@ type fixture struct {
 	fs      vfs.FS
 	env     *env.Env
 	runner  *fakeRunner
+	as      Runner // what the coordinator gets; nil: runner
 	state   *State
 	c       *Coordinator
 	crashed atomic.Pointer[error]
@@ -137,7 +140,7 @@ func (f *fixture) open() {
 	if f.state, err = OpenState(f.env, "/state"); err != nil {
 		f.t.Fatal(err)
 	}
-	if f.c, err = Open(f.ctx(), f.env, Options{State: f.state, Runner: f.runner, CheckAdd: f.runner.checkAdd}); err != nil {
+	if f.c, err = Open(f.ctx(), f.env, Options{State: f.state, Runner: cmp.Or[Runner](f.as, f.runner), CheckAdd: f.runner.checkAdd}); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -440,6 +443,46 @@ func TestUpdateAndCommands(t *testing.T) {
 	f.wait("orders", api.PhasePaused)
 	if err := f.c.Command(f.ctx(), "orders", api.Command{Verb: "refresh"}); !errs.Is(err, errs.PipelineState) {
 		t.Errorf("a command to a paused pipeline: %v", err)
+	}
+	f.close()
+}
+
+// laterRunner takes orders for pipelines that do not run.
+type laterRunner struct{ *fakeRunner }
+
+func (r laterRunner) CommandLater(_ context.Context, p api.Pipeline, c api.Command, resting func() error) error {
+	if err := resting(); err != nil {
+		return err
+	}
+	r.note("later %s %s %v", p.Name, c.Verb, c.Tables)
+	return nil
+}
+
+// TestCommandWhileRetrying: an order is remembered by a pipeline that waits for its next attempt as by one that has failed.
+func TestCommandWhileRetrying(t *testing.T) {
+	f := &fixture{t: t, fs: vfs.NewMem(), runner: newFakeRunner()}
+	f.as = laterRunner{f.runner}
+	f.open()
+	for code, phase := range map[errs.Code]api.Phase{errs.SourceUnreachable: api.PhaseRetrying, errs.SlotLost: api.PhaseFailed} {
+		name := "shop-" + string(phase)
+		f.runner.set(func() { f.runner.startErr = errs.New(code, "not now") })
+		f.create(name)
+		f.wait(name, phase)
+		for {
+			err := f.c.Command(f.ctx(), name, api.Command{Verb: "refresh", Tables: []string{"public.a"}})
+			if err == nil {
+				break
+			}
+			if !errs.Is(err, errs.PipelineState) { // an attempt was under way
+				t.Fatalf("%s: %v", phase, err)
+			}
+			if err := f.env.Clock.Sleep(f.ctx(), time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, want := f.trace(), "later "+name+" refresh [public.a]"; !strings.Contains(got, want) {
+			t.Errorf("%s: %s", phase, got)
+		}
 	}
 	f.close()
 }

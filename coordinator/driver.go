@@ -29,10 +29,11 @@ type SourceProber interface {
 	ProbeSource(ctx context.Context, p api.Pipeline) (api.SourceStatus, error)
 }
 
-// LaterCommander is what a Runner may have besides: it takes orders for a pipeline that is paused or has failed, which its
-// next start carries out.
+// LaterCommander is what a Runner may have besides: it takes orders for a pipeline that is paused, has failed or waits to
+// try again, which its next start carries out. resting is asked when no start can come in between any more: one that has
+// begun may have missed the order.
 type LaterCommander interface {
-	CommandLater(ctx context.Context, p api.Pipeline, c api.Command) error
+	CommandLater(ctx context.Context, p api.Pipeline, c api.Command, resting func() error) error
 }
 
 // Running is a pipeline that was started. Its methods may be called from several goroutines at once, also after its end.
@@ -278,10 +279,14 @@ func (d *driver) now() (Running, error) {
 	return d.mu.running, nil
 }
 
-// resting tells that nothing runs and nothing will before somebody asks for it.
-func (d *driver) resting() bool {
+// resting refuses while something runs, starts or ends.
+func (d *driver) resting() error {
 	s, _, _ := d.heard()
-	return s.state == idle || s.state == failed
+	if s.state == idle || s.state == failed || s.state == waiting {
+		return nil
+	}
+	return errs.New(errs.PipelineState, "pipeline %q is not running", d.name).WithDetail("it is %s", s.state).
+		WithHint("ask again when weir pipelines get shows another phase")
 }
 
 // heard is the supervisor as it will be when it has heard what waits in the inbox, and since when it is in that state.

@@ -47,12 +47,16 @@ type Endpoints struct {
 	HTTP    string `json:"http,omitempty"`    // host:port
 	PG      string `json:"pg,omitempty"`
 	Node    string `json:"node,omitempty"`
+	// Instance is minted each time the directory is opened. A process that is killed leaves its file behind, and another
+	// weir may listen on its port later: only the one that knows the instance is meant.
+	Instance string `json:"instance,omitempty"`
 }
 
 // OpenState makes dir this process's state directory. What is in it stays; a directory that another process holds is
 // refused with that process's pid and address.
 func OpenState(e *env.Env, dir string) (*State, error) {
 	s := &State{env: e, dir: dir}
+	s.mu.endpoints.Instance = e.IDs.New()
 	for _, sub := range []string{raftDir, spillDir, secretsDir} {
 		if err := record.MkdirAll(e.FS, e.FS.PathJoin(dir, sub), 0o700); err != nil {
 			return nil, errs.New(errs.DiskFailed, "prepare the state directory: %v", err).
@@ -135,6 +139,13 @@ func (s *State) SecretsDir() string { return s.path(secretsDir) }
 
 // Installation is the id of this installation, 32 hexadecimal digits, minted with the directory and never changed.
 func (s *State) Installation() string { return s.installation }
+
+// Instance is this process's hold on the directory; see Endpoints.
+func (s *State) Instance() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.endpoints.Instance
+}
 
 // NodeID names this node in the cluster.
 func (s *State) NodeID() string { return "node-" + s.installation[:8] }

@@ -78,7 +78,7 @@ type copyBounds struct {
 }
 
 // begin makes the slot and plans the copy.
-func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) error {
+func (s *Source) begin(ctx context.Context, specs []*pg.Table) error {
 	if err := s.env.Fail.Hit(FailCopyStart); err != nil {
 		return s.failpoint(err)
 	}
@@ -91,6 +91,12 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) er
 	}
 	c := &s.copy
 	c.exporter = conn
+	// The catalog tells an older timeline until the checkpoint after a promotion has ended; a walsender does not.
+	now, err := pg.IdentifySystem(ctx, conn)
+	if err != nil {
+		return s.lost(err)
+	}
+	s.timeline.Store(uint32(now.Timeline))
 	if s.position, c.snapshot, err = s.createSlot(ctx, conn); err != nil {
 		return err
 	}
@@ -102,7 +108,7 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table, system string) er
 		}
 		return err
 	}
-	c.initial = []dataflow.StateChange{{Key: systemKey, Value: []byte(system)}, {Key: slotKey, Value: []byte(s.opts.Slot)}}
+	c.initial = []dataflow.StateChange{s.systemState(), {Key: slotKey, Value: []byte(s.opts.Slot)}}
 	c.initial = append(c.initial, positionState(s.position)...)
 	c.bounds, c.done = map[uint32]copyBounds{}, map[string]doneRange{}
 	for _, t := range specs {
@@ -569,6 +575,9 @@ func (s *Source) viewing(ctx context.Context, worker int) (*pgconn.PgConn, error
 	return conn, nil
 }
 
+// unknownHigh stands for the log's end as it will be at the end of the copy.
+const unknownHigh = pg.LSN(math.MaxUint64)
+
 // RangeState implements dataflow.Copier.
 func (s *Source) RangeState(r dataflow.Range, rows int64) []dataflow.StateChange {
 	d := doneRange{Later: s.copy.postponed(oidOf(r.ID), false)}
@@ -576,14 +585,15 @@ func (s *Source) RangeState(r dataflow.Range, rows int64) []dataflow.StateChange
 		d.View = s.copy.view.String()
 		// Everything that the view holds lies before the log's end as it is now; MaxUint64 stands for "asked at the
 		// end of the copy", see CopyDone.
-		d.High = pg.LSN(math.MaxUint64).String()
+		d.High = unknownHigh.String()
 	}
 	v, err := json.Marshal(d)
 	if err != nil {
 		panic(err)
 	}
 	_ = rows
-	return []dataflow.StateChange{{Key: doneKey + r.ID, Value: v}}
+	// With its timeline: behind a failover the view means nothing on the old one.
+	return []dataflow.StateChange{s.systemState(), {Key: doneKey + r.ID, Value: v}}
 }
 
 // oidOf is the table of a range, which the range's id begins with.

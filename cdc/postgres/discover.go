@@ -19,12 +19,13 @@ import (
 
 // command is an order to the receiving goroutine, obeyed between two transactions.
 type command struct {
-	at      time.Time      // when the catalog was looked at
-	present []pg.TableName // the selected tables that exist now
-	columns []listedColumn // of tables that are published with a list of columns
-	listing *listing
-	refresh []string   // patterns; none: every table
-	done    chan error // of refresh; buffered
+	at        time.Time      // when the catalog was looked at
+	present   []pg.TableName // the selected tables that exist now
+	columns   []listedColumn // of tables that are published with a list of columns
+	listing   *listing
+	elsewhere bool       // a standby seems to be on a new timeline
+	refresh   []string   // patterns; none: every table
+	done      chan error // of refresh; buffered
 }
 
 func (s *Source) wake() {
@@ -56,6 +57,7 @@ func (s *Source) discover() {
 		}
 		if lsn, err := pg.ParseLSN(end); err == nil {
 			s.progress.LogEnd.Store(uint64(lsn))
+			s.progress.heard.Store(s.env.Clock.Now().UnixNano())
 		}
 		names, err := s.selected(s.ctx, conn)
 		if err != nil {
@@ -69,13 +71,18 @@ func (s *Source) discover() {
 		if err != nil {
 			continue
 		}
-		pending := s.copying.Load()
+		elsewhere := false
+		if s.standby {
+			timeline, err := s.timelineOfStandby(s.ctx, conn)
+			elsewhere = err == nil && timeline > s.timeline.Load()
+		}
+		pending := s.copying.Load() || elsewhere
 		if sent.equal(lastListing) && slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
 			s.progress.Looked.Store(at.UnixNano())
 			continue
 		}
 		select {
-		case s.commands <- command{at: at, present: names, columns: columns, listing: sent}:
+		case s.commands <- command{at: at, present: names, columns: columns, listing: sent, elsewhere: elsewhere}:
 			last, lastColumns, lastListing = names, columns, sent
 			s.wake()
 		default: // the last one has not been obeyed yet
@@ -129,6 +136,9 @@ func (s *Source) obey() error {
 				}
 				if err == nil {
 					err = s.relist(c.listing)
+				}
+				if err == nil && c.elsewhere {
+					err = s.followTimeline()
 				}
 				if err == nil && !s.lookAgain.Load() {
 					s.progress.Looked.Store(c.at.UnixNano())

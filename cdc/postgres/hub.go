@@ -185,6 +185,7 @@ type member struct {
 	config                      *pg.Config
 	ringBytes                   int
 	entered                     pg.LSN // behind the start of its own slot
+	timeline                    uint32 // that its own slot was read on
 	wake                        func()
 
 	position atomic.Uint64

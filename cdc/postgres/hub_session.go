@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
@@ -86,7 +88,7 @@ func (h *Hub) begin(ctx context.Context, group string, at pg.LSN, names []string
 	options := append(strings.Split(group, ", "), "publication_names "+pg.Literal(strings.Join(quoted, ",")))
 	var st *stream
 	for attempt := range 100 {
-		if st, err = startStream(ctx, h.env, cfg, h.slot, at, confirmed, options, 10*time.Second); err == nil || !errs.Is(err, errs.SlotInUse) {
+		if st, err = startStream(ctx, h.env, cfg, h.admit, h.slot, at, confirmed, options, 10*time.Second); err == nil || !errs.Is(err, errs.SlotInUse) {
 			break
 		}
 		// Our last walsender has not noticed yet that it is over.
@@ -119,6 +121,24 @@ func (h *Hub) begin(ctx context.Context, group string, at pg.LSN, names []string
 		x.err = h.read(x)
 		h.kick()
 	})
+	return nil
+}
+
+// admit refuses a server that has changed its timeline since the members asked: each looks for itself whether it may go on.
+func (h *Hub) admit(ctx context.Context, conn *pgconn.PgConn) error {
+	now, err := pg.IdentifySystem(ctx, conn)
+	if err != nil {
+		return err
+	}
+	var timeline uint32
+	h.mu.Lock()
+	for m := range h.mu.members {
+		timeline = max(timeline, m.timeline)
+	}
+	h.mu.Unlock()
+	if now.System != h.identity.System || uint32(now.Timeline) != timeline {
+		return errs.New(errs.SourceUnreachable, "the server of the shared slot is another one, or on timeline %d instead of %d", now.Timeline, timeline)
+	}
 	return nil
 }
 

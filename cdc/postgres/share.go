@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/weirstream/weir/cdc/postgres/pgoutput"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/failpoint"
@@ -175,7 +177,7 @@ func (s *Source) enterHub(ctx context.Context) error {
 	if s.opts.Shared == "" || s.opts.Hubs == nil {
 		return nil
 	}
-	m := &member{slot: s.opts.Slot, publication: s.opts.Publication, pipeline: s.opts.Pipeline, config: s.opts.Config,
+	m := &member{timeline: s.timeline.Load(), slot: s.opts.Slot, publication: s.opts.Publication, pipeline: s.opts.Pipeline, config: s.opts.Config,
 		ringBytes: int(s.opts.RingBytes), entered: s.position, wake: s.wake}
 	if s.opts.Share && !s.standby {
 		m.group = strings.Join(s.streamOptions(s.opts.WriteAhead), ", ")
@@ -272,12 +274,18 @@ func (s *Source) readOwn(options []string) error {
 	if err := s.checkSlot(s.ctx, durable); err != nil {
 		return err
 	}
-	st, err := startStream(s.ctx, s.env, s.opts.Config, s.opts.Slot, s.reader.position, durable, options, s.opts.StatusPeriod)
+	admit := func(ctx context.Context, conn *pgconn.PgConn) error {
+		return s.admit(ctx, conn, max(s.reached, s.reader.position))
+	}
+	st, err := startStream(s.ctx, s.env, s.opts.Config, admit, s.opts.Slot, s.reader.position, durable, options, s.opts.StatusPeriod)
 	if err != nil {
 		return err
 	}
 	if !s.feed.set(st, nil) {
 		return s.ctx.Err()
 	}
-	return nil
+	if s.finishing {
+		return nil // in the middle of a transaction; its end comes here again
+	}
+	return s.noteTimeline()
 }

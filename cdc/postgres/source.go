@@ -5,9 +5,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,6 +92,8 @@ type Source struct {
 	version    int
 	standby    bool
 	identity   pg.Identity
+	timeline   atomic.Uint32  // that the log was read on last
+	crossed    bool           // it is a new one, which is not stored yet
 	names      []pg.TableName // selected when Prepare looked
 	binary     bool
 	types      map[uint32][2]string
@@ -117,6 +116,7 @@ type Source struct {
 	seen       uint32   // the transaction at hand, once the catalog shows it
 	again      []uint32 // tables whose rows changed without a word in the log: to be copied again
 	position   pg.LSN
+	reached    pg.LSN            // newest place of the log that the target had something from when we began
 	ahead      map[uint32]pg.LSN // tables that the target has further than position
 	live       bool              // the first copy is complete
 	consistent bool              // and the stream is past all that it saw
@@ -147,6 +147,7 @@ type Progress struct {
 	sent       atomic.Uint64 // position of the last boundary that was sent
 	nothing    atomic.Uint64 // up to here the server has told that there is nothing more than what was sent
 	Looked     atomic.Int64  // Unix ns of the newest look at the catalog whose tables are all known
+	heard      atomic.Int64  // Unix ns of the last word of the source's server; 0: none yet
 	Received   atomic.Int64  // bytes of the stream
 	mu         sync.Mutex
 	tables     map[uint32]*TableProgress
@@ -229,11 +230,8 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 		}
 	}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	system := fmt.Sprintf("%s/%d", s.identity.System, s.identity.Timeline)
-	if stored := string(state[systemKey]); stored != "" {
-		if err := s.sameServer(stored, s.identity); err != nil {
-			return err
-		}
+	if err := s.know(string(state[systemKey])); err != nil {
+		return err
 	}
 	var err error
 	if s.tables, err = loadShapes(state); err != nil {
@@ -263,7 +261,7 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 		return err
 	}
 	if len(state) == 0 {
-		return s.begin(ctx, specs, system)
+		return s.begin(ctx, specs)
 	}
 	if s.position, err = pg.ParseLSN(string(state[positionKey])); err != nil {
 		return errs.New(errs.StateCorrupt, "stored position: %w", err).Because(err)
@@ -271,6 +269,14 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 	s.durable.Store(uint64(s.position))
 	if s.ahead, err = restoreAhead(state); err != nil {
 		return err
+	}
+	if s.reached, err = furthest(state, s.position, s.ahead); err != nil {
+		return err
+	}
+	if uint32(s.identity.Timeline) != s.timeline.Load() {
+		if err := s.ask(ctx); err != nil {
+			return err
+		}
 	}
 	if err := s.recoverSlot(ctx); err != nil {
 		return err
@@ -336,23 +342,6 @@ func filenodesOf(oid string) string {
 		FROM (SELECT ` + oid + ` AS r UNION SELECT t.relid::oid FROM pg_partition_tree(` + oid + `::regclass) t) p)`
 }
 
-// sameServer refuses to read another server's log from our position: log positions mean nothing there. A standby that
-// was promoted is the same system on a new timeline; its slot must be there and stand before our position, which
-// checkSlot sees to, and our position must lie on the part of history that both share.
-func (s *Source) sameServer(stored string, now pg.Identity) error {
-	system, timeline, _ := strings.Cut(stored, "/")
-	if system != now.System {
-		return errs.New(errs.SourceReplaced, "source %s is another server than the one that was read: system identifier %s, was %s",
-			s.opts.Config.Server(), now.System, system).
-			WithHint("positions in one server's log mean nothing in another's; copy anew, as weir help W1003 tells")
-	}
-	if tl, err := strconv.ParseUint(timeline, 10, 32); err == nil && uint32(tl) > uint32(now.Timeline) {
-		return errs.New(errs.SourceReplaced, "source %s went back to timeline %d; %d was read", s.opts.Config.Server(), now.Timeline, tl).
-			WithHint("it was restored to a time before what was mirrored; copy anew, as weir help W1003 tells")
-	}
-	return nil
-}
-
 // Read implements dataflow.Source.
 func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
 	if !s.started {
@@ -380,7 +369,10 @@ func (s *Source) startStreaming(ctx context.Context) error {
 	// refused by doctor, not filtered here.
 	s.durable.CompareAndSwap(0, uint64(s.position))
 	options := append(s.streamOptions(s.opts.WriteAhead), publicationNames([]string{s.opts.Publication}))
-	st, err := startStream(ctx, s.env, s.opts.Config, s.opts.Slot, s.position, s.position, options, s.opts.StatusPeriod)
+	admit := func(ctx context.Context, conn *pgconn.PgConn) error {
+		return s.admit(ctx, conn, max(s.reached, s.position))
+	}
+	st, err := startStream(ctx, s.env, s.opts.Config, admit, s.opts.Slot, s.position, s.position, options, s.opts.StatusPeriod)
 	if err != nil {
 		return err
 	}
@@ -404,7 +396,10 @@ func (s *Source) startStreaming(ctx context.Context) error {
 	s.running.Add(1)
 	s.env.Go("source-receive", func() {
 		defer s.running.Done()
-		err := s.agree()
+		err := s.noteTimeline()
+		if err == nil {
+			err = s.agree()
+		}
 		if err == nil {
 			err = s.receive()
 		}
@@ -440,9 +435,13 @@ func (s *Source) send(m dataflow.Message) error {
 func (s *Source) receive() error {
 	lastMark := s.env.Clock.Now()
 	var idleEnd pg.LSN
-	moved := true
+	moved, heard := true, false
 	for {
 		if !s.feed.buffered() {
+			if heard {
+				heard = false
+				s.progress.heard.Store(s.env.Clock.Now().UnixNano())
+			}
 			// Nothing more is waiting: what was gathered goes out at once.
 			if err := s.reader.pause(); err != nil {
 				return err
@@ -489,6 +488,7 @@ func (s *Source) receive() error {
 			}
 			return errs.New(errs.SourceUnreachable, "lost source %s: %w", s.opts.Config.Server(), err).Because(err)
 		}
+		heard = true
 		if e.Kind == pgoutput.Keepalive {
 			idleEnd = pg.LSN(e.WALEnd)
 			if err := s.keepalive(idleEnd); err != nil {
@@ -616,6 +616,23 @@ func (s *Source) Reached(at pg.LSN) pg.LSN {
 		return at
 	}
 	return max(at, pg.LSN(nothing))
+}
+
+// hearLimit is what an answer of the server may take.
+const hearLimit = 3 * time.Second
+
+// Silence is for how long nothing has been heard of the server, neither on the stream nor as an answer about its log's end,
+// for which it is asked in each discovery period; 0 as long as that is nothing out of the ordinary. What the source has
+// committed meanwhile is not known, so that is the least by which the target may be behind.
+func (s *Source) Silence(now time.Time) time.Duration {
+	heard := s.progress.heard.Load()
+	if heard == 0 {
+		return 0
+	}
+	if silence := now.Sub(time.Unix(0, heard)); silence > s.opts.DiscoveryPeriod+hearLimit {
+		return silence
+	}
+	return 0
 }
 
 // Looked is when the catalog was last seen with no table that is not known here; zero if never.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/weirstream/weir/cdc/snapshot"
 	"github.com/weirstream/weir/engine/changelog"
@@ -128,6 +129,23 @@ func TestReached(t *testing.T) {
 	for at, want := range map[pg.LSN]pg.LSN{40: 40, 99: 99, 100: 150, 120: 150, 160: 160} {
 		if got := s.Reached(at); got != want {
 			t.Errorf("a target at %d has reached %d, want %d", at, got, want)
+		}
+	}
+}
+
+// TestSilence: a server that is not heard of may have committed since then.
+func TestSilence(t *testing.T) {
+	s := &Source{opts: Options{DiscoveryPeriod: 2 * time.Second}}
+	now := time.Unix(1000, 0)
+	if got := s.Silence(now); got != 0 {
+		t.Errorf("before the first word: %v", got)
+	}
+	for after, want := range map[time.Duration]time.Duration{
+		0: 0, 2 * time.Second: 0, 5 * time.Second: 0, 6 * time.Second: 6 * time.Second, time.Minute: time.Minute,
+	} {
+		s.progress.heard.Store(now.Add(-after).UnixNano())
+		if got := s.Silence(now); got != want {
+			t.Errorf("%v after the last word: %v, want %v", after, got, want)
 		}
 	}
 }

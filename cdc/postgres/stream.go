@@ -48,8 +48,9 @@ type stream struct {
 const streamBuffer = 256 << 10
 
 // startStream begins to stream from lsn. confirmed is durable; it is the first position that the server is told, and lies
-// before lsn when more than that was read already. status is the longest silence towards the server.
-func startStream(ctx context.Context, e *env.Env, cfg *pg.Config, slot string, lsn, confirmed pg.LSN, options []string, status time.Duration) (*stream, error) {
+// before lsn when more than that was read already. status is the longest silence towards the server. admit looks at the
+// server before anything is read: another one may answer by now.
+func startStream(ctx context.Context, e *env.Env, cfg *pg.Config, admit func(context.Context, *pgconn.PgConn) error, slot string, lsn, confirmed pg.LSN, options []string, status time.Duration) (*stream, error) {
 	conn, err := pg.Connect(ctx, e, cfg, pg.ConnectOptions{
 		AppName: appName, Replication: true,
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -65,6 +66,10 @@ func startStream(ctx context.Context, e *env.Env, cfg *pg.Config, slot string, l
 	})
 	if err != nil {
 		return nil, errs.New(errs.SourceUnreachable, "cannot reach source %s: %w", cfg.Server(), err).Because(err)
+	}
+	if err := admit(ctx, conn); err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
 	}
 	hijacked, err := conn.Hijack()
 	if err != nil {

@@ -22,7 +22,7 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 	if p.engines.Cutover == nil {
 		return notBuilt(c)
 	}
-	return p.withClient(c, func(cl client) error {
+	return p.withClient(c, func(cl client) (err error) {
 		v, err := cl.Pipeline(ctx, c.Arg(0))
 		if err != nil {
 			return err
@@ -40,6 +40,9 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			if err := c.Confirm(fmt.Sprintf("cutover makes the target of %s writable for applications and ends the mirror; writes to the source after that are not copied", v.Name)); err != nil {
 				return err
 			}
+		}
+		if !dry {
+			defer func() { err = goneMeanwhile(err, v.Name) }()
 		}
 		wait, cancel := c.Waiting(ctx)
 		defer cancel()
@@ -89,6 +92,17 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		}
 		return err
 	})
+}
+
+// goneMeanwhile says what has become of a cut-over whose server ended in the middle of it.
+func goneMeanwhile(err error, pipeline string) error {
+	var away *errs.Error
+	if !errs.Is(err, errs.NotReachable) || !errors.As(err, &away) {
+		return err
+	}
+	e := *away
+	e.Hint = fmt.Sprintf("when it runs again (weir server), weir pipelines get %s shows whether the cut-over got through, for then the pipeline is gone; if it is there, ask for the cut-over again", pipeline)
+	return &e
 }
 
 // settle pauses the pipeline and has the foreign keys settled. If that fails the pipeline goes on.
@@ -185,6 +199,11 @@ func halted(v coordinator.PipelineView) error {
 // notReady says what stood in the way, and whether anything helps. A cut-over ends with that; a dry run goes on.
 func notReady(steps []cutoverStep, forced bool) string {
 	s := steps[len(steps)-1]
+	for _, x := range steps {
+		if x.Name == "verify" && x.Warning != "" { // --force does not pass over that
+			return x.Says + "; weir mirror verify shows the rows, and weir sources refresh TABLE copies a table anew"
+		}
+	}
 	for _, x := range steps {
 		if x.Warning != "" && (x.Name == "built" || x.Name == "writes") {
 			s = x

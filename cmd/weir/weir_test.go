@@ -618,6 +618,30 @@ func TestCutover(t *testing.T) {
 }
 
 // A cut-over does not wait for a pipeline that stands still, and notices one that comes to.
+// TestCutoverTellsWhy: what decides comes last, and says what helps.
+func TestCutoverTellsWhy(t *testing.T) {
+	writers := cutoverStep{Name: "writes", Says: "somebody may still write to the source", Warning: "sessions"}
+	differ := cutoverStep{Name: "verify", Says: "the databases differ", Warning: "weir mirror verify shows the rows"}
+	for _, c := range []struct {
+		steps []cutoverStep
+		want  string
+	}{
+		{[]cutoverStep{writers, {Name: "verify", Says: "compare"}}, "somebody may still write to the source; --force goes on all the same, unless a check is fatal"},
+		{[]cutoverStep{writers, differ, writers}, "the databases differ; weir mirror verify shows the rows, and weir sources refresh TABLE copies a table anew"},
+	} {
+		if got := notReady(c.steps, false); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+	gone := goneMeanwhile(fmt.Errorf("wait: %w", errs.New(errs.NotReachable, "no weir server answers at x")), "m")
+	if e, ok := errs.As(gone); !ok || e.Code != errs.NotReachable || !strings.Contains(e.Hint, "weir pipelines get m shows whether the cut-over got through") {
+		t.Errorf("a server that ended meanwhile: %v", gone)
+	}
+	if other := errs.New(errs.PipelineState, "paused"); goneMeanwhile(other, "m") != error(other) {
+		t.Error("another failure was changed")
+	}
+}
+
 func TestCutoverOfHaltedPipeline(t *testing.T) {
 	f := newFixture(t)
 	view := coordinator.PipelineView{Pipeline: api.Pipeline{ID: "1", Name: "m", Desired: api.WantRunning,

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,7 +33,13 @@ type Client struct {
 	env  *env.Env
 	addr string
 	http *http.Client
+	// state is the directory where addr was found; instance is who wrote it there.
+	state, instance string
 }
+
+// InstanceHeader is sent by a client that has found its server in a state directory. A server that does not own that
+// directory does nothing and answers 421 (Misdirected Request).
+const InstanceHeader = "Weir-Instance"
 
 // answerLimit bounds what a client reads of an answer.
 const answerLimit = 64 << 20
@@ -40,14 +47,14 @@ const answerLimit = 64 << 20
 // NewClient finds the server, but does not connect yet. The caller closes it.
 func NewClient(e *env.Env, o ClientOptions) (*Client, error) {
 	addr := o.Addr
+	instance := ""
 	if addr == "" && o.State != "" {
 		ep, err := coordinator.ReadEndpoints(e.FS, o.State)
 		switch {
 		case err == nil && ep.HTTP != "":
-			addr = ep.HTTP
+			addr, instance = ep.HTTP, cmp.Or(ep.Instance, "unknown")
 		case o.Named && (err == nil || errors.Is(err, fs.ErrNotExist)):
-			return nil, errs.New(errs.NotReachable, "no weir runs on the state directory %s", o.State).
-				WithHint("weir server --state %s starts one; for another server name its address with --addr", o.State)
+			return nil, nobodyOn(o.State)
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 			// No server owns the directory now; one on the default port may still serve it to be.
 		default:
@@ -60,7 +67,12 @@ func NewClient(e *env.Env, o ClientOptions) (*Client, error) {
 	}
 	addr = strings.TrimSuffix(strings.TrimPrefix(addr, "http://"), "/")
 	transport := &http.Transport{DialContext: e.Net.DialContext, MaxIdleConnsPerHost: 4, ForceAttemptHTTP2: false}
-	return &Client{env: e, addr: addr, http: &http.Client{Transport: transport}}, nil
+	return &Client{env: e, addr: addr, http: &http.Client{Transport: transport}, state: o.State, instance: instance}, nil
+}
+
+func nobodyOn(state string) *errs.Error {
+	return errs.New(errs.NotReachable, "no weir runs on the state directory %s", state).
+		WithHint("weir server --state %s starts one; for another server name its address with --addr", state)
 }
 
 // Addr is the server's host:port.
@@ -85,6 +97,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if c.instance != "" {
+		req.Header.Set(InstanceHeader, c.instance)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -100,6 +115,8 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return errs.New(errs.NotReachable, "the answer of the weir server at %s was cut off", c.addr).Because(err)
 	case len(b) > answerLimit:
 		return errs.New(errs.NotReachable, "the answer of the weir server at %s is above the limit of %d bytes", c.addr, answerLimit)
+	case resp.StatusCode == http.StatusMisdirectedRequest && c.instance != "":
+		return nobodyOn(c.state).WithDetail("the address in it, %s, was left by a process that is gone; another weir answers there", c.addr)
 	case resp.StatusCode >= 400:
 		return asError(c.addr, resp, b)
 	case out == nil:

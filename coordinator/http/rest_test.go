@@ -26,6 +26,7 @@ import (
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/format/record"
 	"github.com/weirstream/weir/internal/metrics"
 	"github.com/weirstream/weir/raft"
 )
@@ -435,6 +436,27 @@ func TestListen(t *testing.T) {
 		t.Error(err)
 	}
 	c.Close()
+	// Another directory's file that leads here: its process was killed and had our port.
+	for name, ep := range map[string]string{"/killed": `"instance": "00000000000000000000000000000000", `, "/older": ""} {
+		text := `{"pid": 4710, ` + ep + `"http": "` + addr + `"}`
+		if err := f.env.FS.MkdirAll(name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := record.WriteFile(f.env.FS, f.env.FS.PathJoin(name, "endpoints.json"), func(w io.Writer) error { _, err := io.WriteString(w, text); return err }, nil); err != nil {
+			t.Fatal(err)
+		}
+		stale, err := NewClient(f.env, ClientOptions{State: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stale.CreateMirror(f.ctx(), mirror("elsewhere")); !errs.Is(err, errs.NotReachable) || !strings.Contains(err.Error(), "no weir runs on the state directory "+name) {
+			t.Errorf("a server of another directory: %v", err)
+		}
+		stale.Close()
+		if list := s.opts.Coordinator.Pipelines(); len(list) != 0 {
+			t.Errorf("made in the wrong place: %+v", list)
+		}
+	}
 	if err := s.Close(f.ctx()); err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func (s *Server) unknownPath(w http.ResponseWriter, r *http.Request) {
 		WithHint("GET %s/openapi.yaml lists what there is", Prefix)})
 }
 
-// guard refuses requests that a browser was tricked into. The check is on every path: also a GET can tell secrets, and
+// guard refuses requests that a browser was tricked into, and those that are meant for another weir. The check is on every path: also a GET can tell secrets, and
 // a console on the same port is exposed to the same pages.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -123,6 +123,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		if r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Origin") == "" && r.Method != http.MethodGet {
 			s.problem(w, httpError{http.StatusForbidden, errs.New(errs.BadFlag, "a page from elsewhere may not use this server")})
+			return
+		}
+		if state := s.opts.Coordinator.State(); r.Header.Get(InstanceHeader) != "" && r.Header.Get(InstanceHeader) != state.Instance() {
+			s.problem(w, httpError{http.StatusMisdirectedRequest, errs.New(errs.NotReachable, "this weir owns another state directory than the one that its address was found in").
+				WithDetail("it owns %s", state.Dir())})
 			return
 		}
 		next.ServeHTTP(w, r)

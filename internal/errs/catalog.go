@@ -111,7 +111,7 @@ func Catalog() []Entry {
 			"The server reports that the slot is active for another backend. Either another weir (or another tool) uses the same slot, or the server has not yet noticed that an old connection is gone.",
 			"Find the reader: SELECT pid, application_name, client_addr FROM pg_stat_replication. If it is an old connection of weir it ends by wal_sender_timeout; weir keeps trying. If it is another program, give this pipeline a slot of its own with --set slot.name=NAME."},
 		{SourceReplaced, "SourceReplaced", "the source is not the database that the mirror began with",
-			"The system identifier, the timeline or the database differs from what the pipeline recorded: a restored backup, a promoted standby without its slot, or a URL that now points elsewhere. Positions of one server mean nothing on another.",
+			"The system identifier, the timeline or the database differs from what the pipeline recorded: a restored backup, a promoted standby that was behind what is mirrored, or a URL that now points elsewhere. Positions of one server mean nothing on another.",
 			"Point the connection back at the original server. If the change is intended, delete the pipeline, empty or drop its tables on the target and mirror again from the new server, as `weir help W1003` tells."},
 		{PublicationMissing, "PublicationMissing", "the publication does not exist or does not cover the tables",
 			"weir reads through a publication. It was dropped, or it does not hold a table that the pipeline mirrors, or it sends other rows or fewer columns of one than the pipeline takes: a publication named by publication.name is used as it is.",

@@ -49,7 +49,7 @@ var usual = map[Code]string{
 	TargetUnreachable: "check host, port, user and TLS mode with psql from this machine; weir doctor names the step that fails",
 	TargetRejected:    "change what the target refuses and resume, or have the table copied anew: weir sources refresh TABLE",
 	TargetTable:       "make the table on the target as the message says and resume, or route it elsewhere with --route",
-	UnknownOption:     "docs/options.md lists every option with its values; weir config shows those in force",
+	UnknownOption:     "docs/options.md lists every option with its values; weir config list shows those in force",
 }
 
 // New makes a record with a formatted message, as fmt.Errorf does; an error among args becomes the cause.

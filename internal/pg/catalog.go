@@ -262,6 +262,18 @@ func IdentifySystem(ctx context.Context, conn *pgconn.PgConn) (Identity, error) 
 	return Identity{System: string(row[0]), Timeline: int32(timeline), Flushed: flushed, Database: string(row[3])}, nil
 }
 
+// TimelineHistory asks a walsender for the history file of a timeline above 1. Whoever may replicate may ask.
+func TimelineHistory(ctx context.Context, conn *pgconn.PgConn, timeline int32) ([]byte, error) {
+	results, err := conn.Exec(ctx, fmt.Sprintf("TIMELINE_HISTORY %d", timeline)).ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("TIMELINE_HISTORY %d: %w", timeline, err)
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 2 {
+		return nil, fmt.Errorf("TIMELINE_HISTORY %d: the server answered in an unknown form", timeline)
+	}
+	return results[0].Rows[0][1], nil
+}
+
 // collect reads all rows and says on error what was being done.
 func collect[T any](rows pgx.Rows, err error, what string, one func(scan func(...any) error) (T, error)) ([]T, error) {
 	if err != nil {

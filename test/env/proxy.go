@@ -25,7 +25,6 @@ const (
 // A Proxy passes TCP connections on to a server and breaks them when a test says so. Faults set in are seen by
 // connections that exist and by new ones.
 type Proxy struct {
-	target string
 	port   *scratch.Port
 	wg     sync.WaitGroup
 	ctx    context.Context // ends with the proxy
@@ -33,6 +32,7 @@ type Proxy struct {
 
 	mu struct {
 		sync.Mutex
+		target   string
 		listener net.Listener // nil while connections are refused
 		links    map[*link]struct{}
 		resume   chan struct{} // closed to end a pause; nil when there is none
@@ -63,7 +63,8 @@ func StartProxy(targetAddr string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy to %s: %w", targetAddr, err)
 	}
-	p := &Proxy{target: targetAddr, port: port}
+	p := &Proxy{port: port}
+	p.mu.target = targetAddr
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.links = map[*link]struct{}{}
 	if err := p.Refuse(false); err != nil {
@@ -75,6 +76,13 @@ func StartProxy(targetAddr string) (*Proxy, error) {
 
 // Addr is where clients connect to; it never changes.
 func (p *Proxy) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port.Number)) }
+
+// Redirect makes new connections lead to another server, as a name does after a failover.
+func (p *Proxy) Redirect(targetAddr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.target = targetAddr
+}
 
 // Cut resets all connections at once. New ones are accepted.
 func (p *Proxy) Cut() {
@@ -101,7 +109,7 @@ func (p *Proxy) Refuse(refuse bool) error {
 	}
 	listener, err := net.Listen("tcp", p.Addr())
 	if err != nil {
-		return fmt.Errorf("accept connections for %s: %w", p.target, err)
+		return fmt.Errorf("accept connections for %s: %w", p.mu.target, err)
 	}
 	p.mu.listener = listener
 	p.wg.Go(func() { p.accept(listener) })
@@ -181,8 +189,11 @@ func (p *Proxy) remove(l *link) {
 // serve passes one connection until both directions have ended.
 func (p *Proxy) serve(l *link) {
 	defer l.reset()
+	p.mu.Lock()
+	target := p.mu.target
+	p.mu.Unlock()
 	dialer := net.Dialer{Timeout: dialTimeout}
-	server, err := dialer.DialContext(p.ctx, "tcp", p.target)
+	server, err := dialer.DialContext(p.ctx, "tcp", target)
 	if err != nil || !l.connected(server.(*net.TCPConn)) {
 		return
 	}

@@ -162,6 +162,8 @@ func TestPublicationWithoutName(t *testing.T) {
 		t.Errorf("the repair is %s", found[0].Fix)
 	}
 	repair(t, s, db, found)
+	fails(t, check(t, as, doctor.Options{}), "pg.publication", api.SeverityFatal,
+		"publication "+plain+" is there and is role postgres's; --set publication.name="+plain+" makes the mirror use it")
 	passes(t, check(t, as, doctor.Options{Publication: plain}), "pg.publication")
 }
 

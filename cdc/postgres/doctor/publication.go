@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
@@ -45,8 +47,7 @@ func (d *doctor) checkCoverage(ctx context.Context) error {
 	p, byRoot := d.pub, d.server.version >= 130000
 	want := d.publishable(byRoot)
 	if p == nil {
-		d.checkMissingPublication(want)
-		return nil
+		return d.checkMissingPublication(ctx, want)
 	}
 	var found []api.Check
 	if len(p.Off) > 0 {
@@ -143,7 +144,7 @@ func (d *doctor) create(name string, want []*table) string {
 	return sql
 }
 
-func (d *doctor) checkMissingPublication(want []*table) {
+func (d *doctor) checkMissingPublication(ctx context.Context, want []*table) error {
 	const id = "pg.publication"
 	may := d.server.mayCreate && !d.server.recovery
 	var foreign []string
@@ -157,6 +158,15 @@ func (d *doctor) checkMissingPublication(want []*table) {
 	if name == "" {
 		name = pg.Shorten("weir_" + d.server.database)
 		missing, given = "there is no publication yet", "; make it and give --set publication.name="+name
+		var owner string
+		err := d.conn.QueryRow(ctx, `SELECT pg_get_userbyid(pubowner)::text FROM pg_publication WHERE pubname = $1`, name).Scan(&owner)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("look for publication %s: %w", name, err)
+		}
+		if err == nil && len(want) > 0 && (!may || len(foreign) > 0) {
+			d.out.Fatal(id, errs.PublicationMissing, "", "publication %s is there and is role %s's; --set publication.name=%s makes the mirror use it", name, owner, name)
+			return nil
+		}
 	}
 	sql := d.create(name, want)
 	switch {
@@ -171,6 +181,7 @@ func (d *doctor) checkMissingPublication(want []*table) {
 	default:
 		d.out.Fatal(id, errs.PublicationMissing, sql+";", "%s, and role %s does not own %s and so may not publish it%s", missing, d.server.role, listed(foreign), given)
 	}
+	return nil
 }
 
 // listed is a few names and how many more there are.

@@ -143,7 +143,11 @@ func (d *doctor) checkFree() {
 	var found, fixes []string
 	maxSlots, maxSenders := s.number("max_replication_slots"), s.number("max_wal_senders")
 	if !s.hasSlot && s.slots >= maxSlots {
-		found = append(found, fmt.Sprintf("all %d replication slots are taken", maxSlots))
+		why := fmt.Sprintf("all %d replication slots are taken", maxSlots)
+		if maxSlots == 0 {
+			why = "max_replication_slots is 0, so there can be no replication slot"
+		}
+		found = append(found, why)
 		fixes = append(fixes, fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d;", maxSlots+5))
 	}
 	if d.opts.Running {

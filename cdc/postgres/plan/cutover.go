@@ -56,8 +56,12 @@ func Sequences(ctx context.Context, source, target pg.Querier, p *Plan) (set []p
 			continue
 		}
 		if !s.Readable {
+			var role string
+			if err := source.QueryRow(ctx, "SELECT current_user::text").Scan(&role); err != nil {
+				return nil, nil, fmt.Errorf("ask for the role at the source: %w", err)
+			}
 			return nil, nil, errs.New(errs.SourcePreflight, "the role may not read sequence %s of the source", pg.Qualified(s.Schema, s.Name)).
-				WithFix("GRANT SELECT ON SEQUENCE " + pg.Qualified(s.Schema, s.Name) + " TO CURRENT_USER;")
+				WithFix("GRANT SELECT ON SEQUENCE " + pg.Qualified(s.Schema, s.Name) + " TO " + pg.Ident(role) + ";")
 		}
 		if t != nil {
 			own, ok := owned[[3]string{t.Target.Name.Schema, t.Target.Name.Name, s.OwnerColumn}]
@@ -261,21 +265,21 @@ func Writers(ctx context.Context, source *pgx.Conn) ([]api.Check, error) {
 		}
 		out.Each(q.id, found, "%s", q.passed)
 	}
-	var database string
+	var database, role string
 	var readOnly, sees bool
 	err := source.QueryRow(ctx, `
-		SELECT current_database()::text,
+		SELECT current_database()::text, current_user::text,
 		       coalesce((SELECT lower(split_part(c, '=', 2)) IN ('on', 'true', 'yes', '1')
 		                 FROM pg_db_role_setting r, unnest(r.setconfig) c
 		                 WHERE r.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) AND r.setrole = 0
 		                   AND c LIKE 'default\_transaction\_read\_only=%'),
 		                (SELECT setting = 'on' AND source NOT IN ('client', 'session') FROM pg_settings WHERE name = 'default_transaction_read_only')),
-		       pg_has_role('pg_read_all_stats', 'USAGE')`).Scan(&database, &readOnly, &sees)
+		       pg_has_role('pg_read_all_stats', 'USAGE')`).Scan(&database, &role, &readOnly, &sees)
 	if err != nil {
 		return nil, fmt.Errorf("ask whether the source accepts writes: %w", err)
 	}
 	if !sees {
-		out.Warn("cut.stats", errs.SourcePreflight, "GRANT pg_read_all_stats TO CURRENT_USER;", "the role sees only its own transactions: others may be writing")
+		out.Warn("cut.stats", errs.SourcePreflight, "GRANT pg_read_all_stats TO "+pg.Ident(role)+";", "the role sees only its own transactions: others may be writing")
 	} else {
 		out.OK("cut.stats", "the role sees all transactions")
 	}

@@ -735,7 +735,7 @@ func (r *running) Command(ctx context.Context, c api.Command) error {
 }
 
 // CommandLater implements coordinator.LaterCommander.
-func (r *Runner) CommandLater(ctx context.Context, p api.Pipeline, c api.Command) error {
+func (r *Runner) CommandLater(ctx context.Context, p api.Pipeline, c api.Command, resting func() error) error {
 	if c.Verb != "refresh" {
 		return errs.New(errs.PipelineState, "pipeline %s does not run", p.Name)
 	}
@@ -755,6 +755,9 @@ func (r *Runner) CommandLater(ctx context.Context, p api.Pipeline, c api.Command
 	behavior := sink.Behavior(opts.Text("schema.change.behavior"))
 	follow := behavior == sink.Evolve || behavior == sink.TryEvolve
 	return sink.Note(ctx, conn, p.ID, cdc.StateTable, func(state dataflow.State) ([]dataflow.StateChange, error) {
+		if err := resting(); err != nil {
+			return nil, err
+		}
 		return cdc.RefreshLater(state, c.Tables, follow)
 	})
 }

@@ -106,6 +106,9 @@ func (r *running) Status() api.PipelineStatus {
 			case s.Written.After(s.LastCommit), st.LagBytes >= behind:
 				st.LagMS = max(now.Sub(s.LastCommit).Milliseconds(), 0)
 			}
+			if st.LagMS >= 0 {
+				st.LagMS = max(st.LagMS, r.source.Silence(now).Milliseconds())
+			}
 			// Under load a little is always under way, so what is live is behind only when much is.
 			if r.live = st.LagBytes >= 0 && (st.LagBytes < behind || r.live && st.LagBytes < farBehind); r.live {
 				st.Phase = api.PhaseLive
