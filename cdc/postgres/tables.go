@@ -193,8 +193,9 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		state = append(state, anew...)
 		r.filter = s.filters[m.ID]
 	}
+	// The change may be guessed, or follow one that was: then rows at the target may not be what they are taken for.
 	c := s.copies[m.ID]
-	change.Replaced = c != nil && c.First && len(c.Chunks) == 0
+	change.Replaced = slices.Contains(s.again, m.ID) || c != nil && (c.Again || !c.Done && len(c.Chunks) == 0)
 	return r, change, state, nil
 }
 
