@@ -181,8 +181,8 @@ func (s *Source) follow(present []pg.TableName) error {
 	if specs == nil || err != nil {
 		return err
 	}
-	if specs = s.identified(specs); len(specs) == 0 {
-		return nil
+	if specs, err = s.identified(specs); len(specs) == 0 || err != nil {
+		return err
 	}
 	oids = oids[:0]
 	for _, t := range specs {
@@ -225,22 +225,36 @@ func (s *Source) follow(present []pg.TableName) error {
 }
 
 // identified leaves out tables whose rows cannot be told apart: once such a table is published the server refuses every
-// UPDATE and DELETE of the application. They join when they have got an identity.
-func (s *Source) identified(specs []*pg.Table) []*pg.Table {
+// UPDATE and DELETE of the application, or, where only partitions of it are like that, does not tell which row it was. They
+// join when they have got an identity.
+func (s *Source) identified(specs []*pg.Table) ([]*pg.Table, error) {
 	var out []*pg.Table
 	for _, t := range specs {
-		if t.Identity == 'f' || len(t.IdentityKey) > 0 {
+		why, args := "", []any{"table", t.String()}
+		if t.Identity != 'f' && len(t.IdentityKey) == 0 {
+			why = "it has no primary key; it joins when it has one, or REPLICA IDENTITY FULL"
+		} else if t.Kind == 'p' {
+			poor, err := s.poorPartitions(t.OID)
+			if err != nil {
+				return nil, err
+			}
+			if len(poor) > 0 {
+				why = "a partition of it has another replica identity; it joins when that is mended"
+				args = append(args, "partition", pg.DottedName(poor[0].name.Schema, poor[0].name.Name), "fix", mendPartition(poor[0].name, t.Identity))
+			}
+		}
+		if why == "" {
 			out = append(out, t)
 			delete(s.waiting, t.OID)
 			continue
 		}
 		if !s.waiting[t.OID] {
 			s.waiting[t.OID] = true
-			s.env.Log.Warn("a new table does not join, because it has no primary key; it joins when it has one, or REPLICA IDENTITY FULL", "table", t.String())
+			s.env.Log.Warn("a new table does not join, because "+why, args...)
 		}
 		s.lookAgain.Store(true)
 	}
-	return out
+	return out, nil
 }
 
 // present describes tables as they are now. Nil: one was dropped at this moment, and the catalog is looked at again.

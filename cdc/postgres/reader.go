@@ -56,6 +56,10 @@ type reader struct {
 	ahead        map[uint32]pg.LSN
 	level, final pg.LSN
 
+	// root and leaf are the latest two descriptions, until a row comes: of a partitioned table the server describes the root
+	// and then the partition, and the row behind them is the partition's under the root's number.
+	root, leaf *pgoutput.RelationMsg
+
 	// changes counts those of the transaction at hand. When it is sent a second time, on another stream, repeat of them
 	// are passed over.
 	changes, repeat int
@@ -71,6 +75,8 @@ type relationSource interface {
 	reshapes(m *pgoutput.RelationMsg) bool
 	// renewed tells whether a column of the table was dropped, and added again so that its description is as it was.
 	renewed(id uint32) (bool, error)
+	// partition is told how one of a table's partitions describes itself. counts: the rows behind it are not passed over.
+	partition(root, leaf *pgoutput.RelationMsg, counts bool) error
 	// takeNames follows a change that resolve gave: tables that made way for it are renamed.
 	takeNames() error
 }
@@ -148,6 +154,7 @@ func (r *reader) step(payload []byte) error {
 			return r.beginAgain(m)
 		}
 		r.inTx, r.xid, r.changes = true, m.Xid, 0
+		r.root, r.leaf = nil, nil
 		// The commit record of the last transaction ends where ours may begin, so the comparison is strict.
 		r.skip = pg.LSN(m.LSN) < r.position
 		if r.final = pg.LSN(m.LSN); r.final >= r.level {
@@ -181,8 +188,10 @@ func (r *reader) step(payload []byte) error {
 			}
 			r.told[r.block] = append(r.told[r.block], m.Relation)
 		}
+		r.root, r.leaf, r.last = r.leaf, m.Relation, nil
 		return r.relation(m.Relation)
 	case pgoutput.Truncate:
+		r.root, r.leaf = nil, nil
 		if r.inBlock {
 			return ErrWriteAheadRefused
 		}
@@ -227,6 +236,9 @@ func (r *reader) step(payload []byte) error {
 
 func (r *reader) row(m *pgoutput.Message) error {
 	if r.skip || r.ahead != nil && r.holds(m.RelationID) {
+		if r.leaf != nil {
+			return r.partition(m, false)
+		}
 		return nil
 	}
 	rel := r.last
@@ -237,6 +249,11 @@ func (r *reader) row(m *pgoutput.Message) error {
 		}
 		if rel == nil {
 			return errs.New(errs.SourceProtocol, "a row of relation %d came before its description", m.RelationID)
+		}
+		if r.leaf != nil {
+			if err := r.partition(m, true); err != nil {
+				return err
+			}
 		}
 		r.last = rel
 	}
@@ -254,6 +271,23 @@ func (r *reader) row(m *pgoutput.Message) error {
 		return r.filtered(rel, op, m)
 	}
 	return r.append(rel, op, m)
+}
+
+// partition looks at the descriptions in front of a row.
+func (r *reader) partition(m *pgoutput.Message, counts bool) error {
+	root, leaf := r.root, r.leaf
+	r.root, r.leaf = nil, nil
+	if root == nil || root.ID != m.RelationID || leaf.ID == root.ID {
+		return nil
+	}
+	if f := r.relations.filterOf(root.ID); f != nil && counts {
+		xid := r.xid
+		if r.inBlock {
+			xid = r.block
+		}
+		counts = !f.dropAll(xid)
+	}
+	return r.relations.partition(root, leaf, counts)
 }
 
 // commitOpen ends a transaction that was sent ahead.
@@ -432,6 +466,7 @@ func (r *reader) restart() error {
 		r.rows, r.inBlock = nil, false
 	}
 	r.inTx, r.skip = false, false
+	r.root, r.leaf = nil, nil
 	r.dec.Reset()
 	if err := r.flush(); err != nil {
 		return err
