@@ -23,6 +23,7 @@ type command struct {
 	present []pg.TableName // the selected tables that exist now
 	columns []listedColumn // of tables that are published with a list of columns
 	listing *listing
+	parts   []partition
 	refresh []string   // patterns; none: every table
 	done    chan error // of refresh; buffered
 }
@@ -42,6 +43,7 @@ func (s *Source) discover() {
 	var last []pg.TableName
 	var lastColumns []listedColumn
 	var lastListing *listing
+	var lastParts []partition
 	for first := true; first || s.env.Clock.Sleep(s.ctx, s.opts.DiscoveryPeriod) == nil; first = false {
 		if conn == nil || conn.IsClosed() {
 			var err error
@@ -69,14 +71,18 @@ func (s *Source) discover() {
 		if err != nil {
 			continue
 		}
+		parts, err := s.partitions(s.ctx, conn)
+		if err != nil {
+			continue
+		}
 		pending := s.copying.Load()
-		if sent.equal(lastListing) && slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
+		if sent.equal(lastListing) && slices.EqualFunc(parts, lastParts, samePartition) && slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
 			s.progress.Looked.Store(at.UnixNano())
 			continue
 		}
 		select {
-		case s.commands <- command{at: at, present: names, columns: columns, listing: sent}:
-			last, lastColumns, lastListing = names, columns, sent
+		case s.commands <- command{at: at, present: names, columns: columns, listing: sent, parts: parts}:
+			last, lastColumns, lastListing, lastParts = names, columns, sent, parts
 			s.wake()
 		default: // the last one has not been obeyed yet
 		}
@@ -129,6 +135,9 @@ func (s *Source) obey() error {
 				}
 				if err == nil {
 					err = s.relist(c.listing)
+				}
+				if err == nil {
+					err = s.followPartitions(c.parts)
 				}
 				if err == nil && !s.lookAgain.Load() {
 					s.progress.Looked.Store(c.at.UnixNano())
@@ -365,6 +374,10 @@ func (s *Source) listAnew(columns []listedColumn) error {
 // sameTable ignores the columns, whose changes the stream tells.
 func sameTable(a, b pg.TableName) bool {
 	return a.OID == b.OID && a.Schema == b.Schema && a.Name == b.Name && a.Kind == b.Kind && a.Persistence == b.Persistence && a.Parent == b.Parent
+}
+
+func samePartition(a, b partition) bool {
+	return a.root == b.root && a.oid == b.oid && a.files == b.files
 }
 
 // letGo ends the mirroring of a table that was dropped, that was renamed out of the selection, or that lost its last

@@ -56,6 +56,9 @@ type reader struct {
 	ahead        map[uint32]pg.LSN
 	level, final pg.LSN
 
+	// emptied are tables that the log said were truncated, and the transaction that did it last.
+	emptied map[uint32]uint32
+
 	// root and leaf are the latest two descriptions, until a row comes: of a partitioned table the server describes the root
 	// and then the partition, and the row behind them is the partition's under the root's number.
 	root, leaf *pgoutput.RelationMsg
@@ -540,6 +543,12 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 }
 
 func (r *reader) truncate(m *pgoutput.Message) error {
+	for _, id := range m.Relations {
+		if r.emptied == nil {
+			r.emptied = map[uint32]uint32{}
+		}
+		r.emptied[id] = r.xid
+	}
 	if r.skip {
 		return nil
 	}

@@ -487,7 +487,7 @@ func restoreAhead(state dataflow.State) (map[uint32]pg.LSN, error) {
 // StateTable tells which table a key of the state is about, by its OID; false: it is about all of them.
 func StateTable(key string) (oid uint32, ok bool) {
 	kind, rest, _ := strings.Cut(key, "/")
-	if !slices.Contains([]string{"table", "copy", "done", "bounds", "ahead"}, kind) {
+	if !slices.Contains([]string{"table", "copy", "done", "bounds", "ahead", "parts"}, kind) {
 		return 0, false
 	}
 	rest, _, _ = strings.Cut(rest, "/")

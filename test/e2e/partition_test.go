@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -81,4 +82,65 @@ func TestPartitionedTableWaits(t *testing.T) {
 	src.exec(t, `DELETE FROM p WHERE id % 5 = 0`)
 	m.caughtUp()
 	requireEqual(t, src, dst)
+}
+
+// TestPartitionTruncated: the log does not tell of a TRUNCATE of a partition alone, nor of the rows of a table that is
+// attached. The whole table is copied again; not so where partitions are written anew, or the whole table is truncated.
+func TestPartitionTruncated(t *testing.T) {
+	cases := []struct {
+		name  string
+		sql   []string // @ is the table, @1 its first partition
+		again bool
+	}{
+		{"truncated", []string{`TRUNCATE @1`}, true},
+		{"truncated and filled", []string{`TRUNCATE @1`, `INSERT INTO @ SELECT i, 1 FROM generate_series(1001, 1010) i`}, true},
+		{"below another partition", []string{`TRUNCATE @3a`}, true},
+		{"attached with rows", []string{`CREATE TABLE @4 (LIKE @ INCLUDING ALL)`, `INSERT INTO @4 SELECT i, 4 FROM generate_series(1, 10) i`, `ALTER TABLE @ ATTACH PARTITION @4 FOR VALUES IN (4)`}, true},
+		{"made", []string{`CREATE TABLE @4 PARTITION OF @ FOR VALUES IN (4)`, `INSERT INTO @ SELECT i, 4 FROM generate_series(1, 10) i`}, false},
+		{"written anew", []string{`VACUUM FULL @1`, `CLUSTER @2 USING @2_pkey`}, false},
+		{"another type", []string{`ALTER TABLE @ ALTER id TYPE bigint`, `INSERT INTO @ VALUES (1001, 1)`}, false},
+		{"all of it", []string{`TRUNCATE @`, `INSERT INTO @ SELECT i, 1 FROM generate_series(1, 10) i`}, false},
+	}
+	name := func(i int) string { return fmt.Sprintf("p%d_", i) }
+	for _, mode := range []string{"followed", "while weir is away"} {
+		for _, large := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, large values %v", mode, large), func(t *testing.T) {
+				t.Parallel()
+				src, dst := pair(t, 15, 15)
+				more := ""
+				if large {
+					more = ", v text DEFAULT 'v'"
+				}
+				for i := range cases {
+					src.exec(t, strings.ReplaceAll(`CREATE TABLE @ (id int, k int`+more+`, PRIMARY KEY (id, k)) PARTITION BY LIST (k); CREATE TABLE @1 PARTITION OF @ FOR VALUES IN (1);
+						CREATE TABLE @2 PARTITION OF @ FOR VALUES IN (2); CREATE TABLE @3 PARTITION OF @ FOR VALUES IN (3, 5) PARTITION BY LIST (k);
+						CREATE TABLE @3a PARTITION OF @3 FOR VALUES IN (3); INSERT INTO @ SELECT i, 1 + i % 3 FROM generate_series(1, 300) i; ANALYZE @`, "@", name(i)))
+				}
+				m := newMirror(t, src, dst, "public.*")
+				m.start()
+				m.caughtUp()
+				if mode != "followed" {
+					m.kill()
+				}
+				for i, c := range cases {
+					for _, sql := range c.sql {
+						src.exec(t, strings.ReplaceAll(sql, "@", name(i)))
+					}
+				}
+				if mode != "followed" {
+					m.start()
+				}
+				m.caughtUp()
+				requireEqual(t, src, dst)
+				for i, c := range cases {
+					if c.name == "written anew" && mode != "followed" || c.name == "another type" && !large {
+						continue // it looks the same
+					}
+					if got := strings.Contains(m.log(), "table=public."+name(i)); got != c.again {
+						t.Errorf("%s: copied again %v, want %v", c.name, got, c.again)
+					}
+				}
+			})
+		}
+	}
 }
