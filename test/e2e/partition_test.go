@@ -130,6 +130,14 @@ func TestPartitionTruncated(t *testing.T) {
 				if mode != "followed" {
 					m.start()
 				}
+				rows := func(d db) (counts string) {
+					for i := range cases {
+						counts += d.one(t, `SELECT count(*) FROM `+name(i)) + " "
+					}
+					return counts
+				}
+				want := rows(src)
+				eventually(t, waitLimit, "the tables are copied again", func() (bool, string) { got := rows(dst); return got == want, got + "want " + want })
 				m.caughtUp()
 				requireEqual(t, src, dst)
 				for i, c := range cases {
