@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -70,7 +71,7 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 		steps = append(steps, changelog.SchemaStep{Kind: changelog.RenameTable, NewName: now.Name})
 	}
 	formatted := func(c *columnShape) (string, error) {
-		if a := byNumber[c.Attnum]; a != nil && a.typ == c.TypeOID && a.mod == c.TypeMod {
+		if a := byNumber[c.Attnum]; a != nil && a.is(c) {
 			return a.formatted, nil
 		}
 		var f *string
@@ -105,7 +106,12 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 			steps = append(steps, changelog.SchemaStep{Kind: changelog.RenameColumn, Column: k.Name, NewName: c.Name, Type: typ})
 		}
 		if k.TypeOID != c.TypeOID || k.TypeMod != c.TypeMod {
-			steps = append(steps, changelog.SchemaStep{Kind: changelog.AlterType, Column: c.Name, Type: typ})
+			step := changelog.SchemaStep{Kind: changelog.AlterType, Column: c.Name, Type: typ}
+			// A sequence may have another name at the target, and what draws from one is cast without losing its default.
+			if a := byNumber[c.Attnum]; a != nil && a.is(c) && a.def != nil && !strings.Contains(*a.def, "nextval(") {
+				step.NewDefault = *a.def
+			}
+			steps = append(steps, step)
 		}
 	}
 	for _, c := range added {
@@ -114,7 +120,12 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 			return nil, err
 		}
 		step := changelog.SchemaStep{Kind: changelog.AddColumn, Column: c.Name, Type: typ}
-		if a := byNumber[c.Attnum]; a != nil {
+		switch a := byNumber[c.Attnum]; {
+		case a == nil:
+		case !a.is(c):
+			// It is of another type by now, or another column of this name: what that gives to rows is no value of this one's.
+			s.copyLater(m.ID)
+		default:
 			step.NotNull = a.notNull
 			switch {
 			case a.missing != nil:
@@ -406,6 +417,9 @@ func (t *tableShape) another(attrs []attribute, newest int16, k *columnShape) bo
 func (t *tableShape) has(column string) bool {
 	return slices.ContainsFunc(t.Columns, func(c columnShape) bool { return c.Name == column })
 }
+
+// is tells whether a column has the type today that the log gave it.
+func (a *attribute) is(c *columnShape) bool { return a.typ == c.TypeOID && a.mod == c.TypeMod }
 
 // follows tells whether a column is newer than newest, and the log would show it as it showed k but for the name.
 func (a *attribute) follows(newest int16, k *columnShape) bool {

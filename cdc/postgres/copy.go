@@ -85,6 +85,10 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table) error {
 	if err := s.dropStaleSlot(ctx); err != nil {
 		return err
 	}
+	parts, err := s.partitions(ctx, s.ctl) // before anything of them is read
+	if err != nil {
+		return s.lost(err)
+	}
 	conn, err := pg.Connect(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: appName, Replication: true})
 	if err != nil {
 		return errs.New(errs.SourceUnreachable, "cannot open a replication connection to %s: %w", s.opts.Config.Server(), err).Because(err)
@@ -111,10 +115,14 @@ func (s *Source) begin(ctx context.Context, specs []*pg.Table) error {
 	c.initial = []dataflow.StateChange{s.systemState(), {Key: slotKey, Value: []byte(s.opts.Slot)}}
 	c.initial = append(c.initial, positionState(s.position)...)
 	c.bounds, c.done = map[uint32]copyBounds{}, map[string]doneRange{}
+	s.parts = filesOf(parts)
 	for _, t := range specs {
 		shape := s.shapeOf(t)
 		s.tables[t.OID] = shape
 		c.initial = append(c.initial, shape.state(t.OID))
+		if files := s.parts[t.OID]; files != nil {
+			c.initial = append(c.initial, partitionsState(t.OID, files))
+		}
 		if s.opts.NoCopy {
 			continue
 		}

@@ -24,6 +24,7 @@ type command struct {
 	columns   []listedColumn // of tables that are published with a list of columns
 	listing   *listing
 	elsewhere bool       // a standby seems to be on a new timeline
+	parts     []partition
 	refresh   []string   // patterns; none: every table
 	done      chan error // of refresh; buffered
 }
@@ -43,6 +44,7 @@ func (s *Source) discover() {
 	var last []pg.TableName
 	var lastColumns []listedColumn
 	var lastListing *listing
+	var lastParts []partition
 	for first := true; first || s.env.Clock.Sleep(s.ctx, s.opts.DiscoveryPeriod) == nil; first = false {
 		if conn == nil || conn.IsClosed() {
 			var err error
@@ -71,19 +73,23 @@ func (s *Source) discover() {
 		if err != nil {
 			continue
 		}
+		parts, err := s.partitions(s.ctx, conn)
+		if err != nil {
+			continue
+		}
 		elsewhere := false
 		if s.standby {
 			timeline, err := s.timelineOfStandby(s.ctx, conn)
 			elsewhere = err == nil && timeline > s.timeline.Load()
 		}
 		pending := s.copying.Load() || elsewhere
-		if sent.equal(lastListing) && slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
+		if sent.equal(lastListing) && slices.EqualFunc(parts, lastParts, samePartition) && slices.EqualFunc(names, last, sameTable) && slices.Equal(columns, lastColumns) && !pending && !s.lookAgain.Swap(false) {
 			s.progress.Looked.Store(at.UnixNano())
 			continue
 		}
 		select {
-		case s.commands <- command{at: at, present: names, columns: columns, listing: sent, elsewhere: elsewhere}:
-			last, lastColumns, lastListing = names, columns, sent
+		case s.commands <- command{at: at, present: names, columns: columns, listing: sent, elsewhere: elsewhere, parts: parts}:
+			last, lastColumns, lastListing, lastParts = names, columns, sent, parts
 			s.wake()
 		default: // the last one has not been obeyed yet
 		}
@@ -136,6 +142,9 @@ func (s *Source) obey() error {
 				}
 				if err == nil {
 					err = s.relist(c.listing)
+				}
+				if err == nil {
+					err = s.followPartitions(c.parts)
 				}
 				if err == nil && c.elsewhere {
 					err = s.followTimeline()
@@ -191,8 +200,8 @@ func (s *Source) follow(present []pg.TableName) error {
 	if specs == nil || err != nil {
 		return err
 	}
-	if specs = s.identified(specs); len(specs) == 0 {
-		return nil
+	if specs, err = s.identified(specs); len(specs) == 0 || err != nil {
+		return err
 	}
 	oids = oids[:0]
 	for _, t := range specs {
@@ -235,22 +244,36 @@ func (s *Source) follow(present []pg.TableName) error {
 }
 
 // identified leaves out tables whose rows cannot be told apart: once such a table is published the server refuses every
-// UPDATE and DELETE of the application. They join when they have got an identity.
-func (s *Source) identified(specs []*pg.Table) []*pg.Table {
+// UPDATE and DELETE of the application, or, where only partitions of it are like that, does not tell which row it was. They
+// join when they have got an identity.
+func (s *Source) identified(specs []*pg.Table) ([]*pg.Table, error) {
 	var out []*pg.Table
 	for _, t := range specs {
-		if t.Identity == 'f' || len(t.IdentityKey) > 0 {
+		why, args := "", []any{"table", t.String()}
+		if t.Identity != 'f' && len(t.IdentityKey) == 0 {
+			why = "it has no primary key; it joins when it has one, or REPLICA IDENTITY FULL"
+		} else if t.Kind == 'p' {
+			poor, err := s.poorPartitions(t.OID)
+			if err != nil {
+				return nil, err
+			}
+			if len(poor) > 0 {
+				why = "a partition of it has another replica identity; it joins when that is mended"
+				args = append(args, "partition", pg.DottedName(poor[0].name.Schema, poor[0].name.Name), "fix", mendPartition(poor[0].name, t.Identity))
+			}
+		}
+		if why == "" {
 			out = append(out, t)
 			delete(s.waiting, t.OID)
 			continue
 		}
 		if !s.waiting[t.OID] {
 			s.waiting[t.OID] = true
-			s.env.Log.Warn("a new table does not join, because it has no primary key; it joins when it has one, or REPLICA IDENTITY FULL", "table", t.String())
+			s.env.Log.Warn("a new table does not join, because "+why, args...)
 		}
 		s.lookAgain.Store(true)
 	}
-	return out
+	return out, nil
 }
 
 // present describes tables as they are now. Nil: one was dropped at this moment, and the catalog is looked at again.
@@ -361,6 +384,10 @@ func (s *Source) listAnew(columns []listedColumn) error {
 // sameTable ignores the columns, whose changes the stream tells.
 func sameTable(a, b pg.TableName) bool {
 	return a.OID == b.OID && a.Schema == b.Schema && a.Name == b.Name && a.Kind == b.Kind && a.Persistence == b.Persistence && a.Parent == b.Parent
+}
+
+func samePartition(a, b partition) bool {
+	return a.root == b.root && a.oid == b.oid && a.files == b.files
 }
 
 // letGo ends the mirroring of a table that was dropped, that was renamed out of the selection, or that lost its last

@@ -56,6 +56,13 @@ type reader struct {
 	ahead        map[uint32]pg.LSN
 	level, final pg.LSN
 
+	// emptied are tables that the log said were truncated, and the transaction that did it last.
+	emptied map[uint32]uint32
+
+	// root and leaf are the latest two descriptions, until a row comes: of a partitioned table the server describes the root
+	// and then the partition, and the row behind them is the partition's under the root's number.
+	root, leaf *pgoutput.RelationMsg
+
 	// changes counts those of the transaction at hand. When it is sent a second time, on another stream, repeat of them
 	// are passed over.
 	changes, repeat int
@@ -74,6 +81,8 @@ type relationSource interface {
 	renewed(id uint32) (bool, error)
 	// startOver is for a table that is being copied when a change does not tell the key any more that bounds its ranges.
 	startOver(id uint32) error
+	// partition is told how one of a table's partitions describes itself. counts: the rows behind it are not passed over.
+	partition(root, leaf *pgoutput.RelationMsg, counts bool) error
 	// takeNames follows a change that resolve gave: tables that made way for it are renamed.
 	takeNames() error
 }
@@ -151,6 +160,7 @@ func (r *reader) step(payload []byte) error {
 			return r.beginAgain(m)
 		}
 		r.inTx, r.xid, r.changes = true, m.Xid, 0
+		r.root, r.leaf = nil, nil
 		// The commit record of the last transaction ends where ours may begin, so the comparison is strict.
 		r.skip = pg.LSN(m.LSN) < r.position
 		if r.final = pg.LSN(m.LSN); r.final >= r.level {
@@ -184,8 +194,10 @@ func (r *reader) step(payload []byte) error {
 			}
 			r.told[r.block] = append(r.told[r.block], m.Relation)
 		}
+		r.root, r.leaf, r.last = r.leaf, m.Relation, nil
 		return r.relation(m.Relation)
 	case pgoutput.Truncate:
+		r.root, r.leaf = nil, nil
 		if r.inBlock {
 			return ErrWriteAheadRefused
 		}
@@ -230,6 +242,9 @@ func (r *reader) step(payload []byte) error {
 
 func (r *reader) row(m *pgoutput.Message) error {
 	if r.skip || r.ahead != nil && r.holds(m.RelationID) {
+		if r.leaf != nil {
+			return r.partition(m, false)
+		}
 		return nil
 	}
 	rel := r.last
@@ -240,6 +255,11 @@ func (r *reader) row(m *pgoutput.Message) error {
 		}
 		if rel == nil {
 			return errs.New(errs.SourceProtocol, "a row of relation %d came before its description", m.RelationID)
+		}
+		if r.leaf != nil {
+			if err := r.partition(m, true); err != nil {
+				return err
+			}
 		}
 		r.last = rel
 	}
@@ -264,6 +284,23 @@ func (r *reader) row(m *pgoutput.Message) error {
 		return err
 	}
 	return r.append(rel, op, m)
+}
+
+// partition looks at the descriptions in front of a row.
+func (r *reader) partition(m *pgoutput.Message, counts bool) error {
+	root, leaf := r.root, r.leaf
+	r.root, r.leaf = nil, nil
+	if root == nil || root.ID != m.RelationID || leaf.ID == root.ID {
+		return nil
+	}
+	if f := r.relations.filterOf(root.ID); f != nil && counts {
+		xid := r.xid
+		if r.inBlock {
+			xid = r.block
+		}
+		counts = !f.dropAll(xid)
+	}
+	return r.relations.partition(root, leaf, counts)
 }
 
 // commitOpen ends a transaction that was sent ahead.
@@ -442,6 +479,7 @@ func (r *reader) restart() error {
 		r.rows, r.inBlock = nil, false
 	}
 	r.inTx, r.skip = false, false
+	r.root, r.leaf = nil, nil
 	r.dec.Reset()
 	if err := r.flush(); err != nil {
 		return err
@@ -515,6 +553,12 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 }
 
 func (r *reader) truncate(m *pgoutput.Message) error {
+	for _, id := range m.Relations {
+		if r.emptied == nil {
+			r.emptied = map[uint32]uint32{}
+		}
+		r.emptied[id] = r.xid
+	}
 	if r.skip {
 		return nil
 	}

@@ -18,11 +18,12 @@ func (p *plainRelations) resolve(m *pgoutput.RelationMsg, _ *relation) (*relatio
 	p.resolved = append(p.resolved, m.ID)
 	return &relation{msg: m, rel: &changelog.Relation{ID: m.ID, Name: m.Name}}, nil, nil, nil
 }
-func (p *plainRelations) filterOf(uint32) rowFilter           { return nil }
-func (p *plainRelations) takeNames() error                    { return nil }
-func (p *plainRelations) startOver(uint32) error              { return nil }
-func (p *plainRelations) renewed(uint32) (bool, error)        { return false, nil }
-func (p *plainRelations) reshapes(*pgoutput.RelationMsg) bool { return false }
+func (p *plainRelations) filterOf(uint32) rowFilter                          { return nil }
+func (p *plainRelations) takeNames() error                                   { return nil }
+func (p *plainRelations) startOver(uint32) error                             { return nil }
+func (p *plainRelations) renewed(uint32) (bool, error)                       { return false, nil }
+func (p *plainRelations) reshapes(*pgoutput.RelationMsg) bool                { return false }
+func (p *plainRelations) partition(_, _ *pgoutput.RelationMsg, _ bool) error { return nil }
 
 // The few messages of version 1 that the test needs.
 func begin(final pg.LSN, xid uint32) []byte {

@@ -186,11 +186,12 @@ func (m *modelReader) resolve(msg *pgoutput.RelationMsg, _ *relation) (*relation
 	m.version[msg.ID] = v
 	return &relation{msg: msg, rel: &changelog.Relation{ID: msg.ID, Version: uint32(v), Schema: "public", Name: "t"}}, nil, nil, nil
 }
-func (m *modelReader) takeNames() error                    { return nil }
-func (m *modelReader) startOver(uint32) error              { return nil }
-func (m *modelReader) filterOf(uint32) rowFilter           { return nil }
-func (m *modelReader) renewed(uint32) (bool, error)        { return false, nil }
-func (m *modelReader) reshapes(*pgoutput.RelationMsg) bool { return false }
+func (m *modelReader) takeNames() error                                   { return nil }
+func (m *modelReader) startOver(uint32) error                             { return nil }
+func (m *modelReader) filterOf(uint32) rowFilter                          { return nil }
+func (m *modelReader) renewed(uint32) (bool, error)                       { return false, nil }
+func (m *modelReader) reshapes(*pgoutput.RelationMsg) bool                { return false }
+func (m *modelReader) partition(_, _ *pgoutput.RelationMsg, _ bool) error { return nil }
 
 func (m *modelReader) emit(msg dataflow.Message) error {
 	var rows []string

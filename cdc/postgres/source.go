@@ -101,9 +101,12 @@ type Source struct {
 	specs      map[uint32]*pg.Table // as loaded at Open; what the copy and the plan use
 	files      map[uint32]string    // see filenodes; from before the copy's view was taken
 	filters    map[uint32]*tableFilter
-	copies     map[uint32]*liveCopy // beside the stream
-	sending    *listing             // what it sent at the last look
-	unlisted   map[uint32]bool      // tables that the publication does not send any more; see relist.go
+	copies     map[uint32]*liveCopy                 // beside the stream
+	sending    *listing                             // what it sent at the last look
+	unlisted   map[uint32]bool                      // tables that the publication does not send any more; see relist.go
+	parts      map[uint32]map[uint32]partitionFiles // of the partitions of each table; see partitions.go
+	partsDue   map[uint32]partitionLook             // of tables whose partitions changed
+	watching   bool                                 // a look at the partitions has been compared since the start
 	notes      notes
 	sent       map[uint32][]string // the columns that somebody else's publication sends of a table; nil: all
 	copying    atomic.Bool
@@ -237,6 +240,10 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 	if s.tables, err = loadShapes(state); err != nil {
 		return err
 	}
+	if s.parts, err = restorePartitions(state); err != nil {
+		return err
+	}
+	s.partsDue = map[uint32]partitionLook{}
 	s.live, s.consistent = state[liveKey] != nil, state[consistentKey] != nil
 	var oids []uint32
 	for _, n := range s.names {

@@ -199,8 +199,9 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		state = append(state, anew...)
 		r.filter = s.filters[m.ID]
 	}
+	// The change may be guessed, or follow one that was: then rows at the target may not be what they are taken for.
 	c := s.copies[m.ID]
-	change.Replaced = c != nil && c.First && len(c.Chunks) == 0
+	change.Replaced = slices.Contains(s.again, m.ID) || c != nil && (c.Again || !c.Done && len(c.Chunks) == 0)
 	return r, change, state, nil
 }
 
@@ -516,7 +517,7 @@ func restoreAhead(state dataflow.State) (map[uint32]pg.LSN, error) {
 // StateTable tells which table a key of the state is about, by its OID; false: it is about all of them.
 func StateTable(key string) (oid uint32, ok bool) {
 	kind, rest, _ := strings.Cut(key, "/")
-	if !slices.Contains([]string{"table", "copy", "done", "bounds", "ahead"}, kind) {
+	if !slices.Contains([]string{"table", "copy", "done", "bounds", "ahead", "parts"}, kind) {
 		return 0, false
 	}
 	rest, _, _ = strings.Cut(rest, "/")

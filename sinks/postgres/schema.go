@@ -192,9 +192,12 @@ func asideName(id uint32, name string) string { return fmt.Sprintf("aside_%d_%s"
 // step applies one column's change.
 func (t *Target) step(target string, spec *shape, change *changelog.SchemaChange, step changelog.SchemaStep, unwritten map[string]bool) error {
 	rel := change.New
-	overRows := t.ddl
-	if change.Replaced {
-		overRows = func(sql string) { t.ddl(t.orWithout(target, spec.Kind, sql)) }
+	// without is what does the same to a table that has no rows.
+	overRows := func(sql, without string) {
+		if change.Replaced {
+			sql = t.orWithout(target, spec.Kind, sql, without)
+		}
+		t.ddl(sql)
 	}
 	lenient, ignore := t.opts.SchemaChange == Lenient, t.opts.SchemaChange == Ignore
 	switch step.Kind {
@@ -214,7 +217,7 @@ func (t *Target) step(target string, spec *shape, change *changelog.SchemaChange
 		if step.NotNull && step.Default != "" && !lenient {
 			sql += " NOT NULL"
 		}
-		overRows(sql)
+		overRows(sql, sql)
 		if step.NewDefault != "" && step.NewDefault != step.Default {
 			// For whoever writes here after a cut-over. It may use what the target does not have, and then stays behind.
 			t.tryDDL("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " SET DEFAULT " + step.NewDefault)
@@ -248,8 +251,15 @@ func (t *Target) step(target string, spec *shape, change *changelog.SchemaChange
 		if ignore || lenient {
 			return nil // rows are cast to what the target has
 		}
-		overRows("ALTER TABLE " + target + " ALTER COLUMN " + pg.Ident(step.Column) + " TYPE " + step.Type +
-			" USING " + pg.Ident(step.Column) + "::" + step.Type)
+		column := pg.Ident(step.Column)
+		keepsDefault := false // there is none that could go
+		if c := spec.Column(step.Column); c != nil {
+			keepsDefault = c.Identity != 0 || c.Generated != 0
+		}
+		overRows(alterType(target, column, step.Type, column+"::"+step.Type, keepsDefault), alterType(target, column, step.Type, "NULL", keepsDefault))
+		if step.NewDefault != "" && !keepsDefault {
+			t.tryDDL("ALTER TABLE " + target + " ALTER COLUMN " + column + " SET DEFAULT " + step.NewDefault)
+		}
 		spec.retype(rel, step.Column)
 	case changelog.RenameTable:
 	default:
@@ -258,9 +268,22 @@ func (t *Target) step(target string, spec *shape, change *changelog.SchemaChange
 	return nil
 }
 
-// orWithout is a statement that changes a table or, if the table's rows are why it is refused, empties it and changes it then.
-// Where a foreign key that is checked holds on to the rows, they stay and so does the refusal.
-func (t *Target) orWithout(target string, kind byte, sql string) string {
+// alterType is the SQL that gives a column another type. The server casts a default only where it casts by itself; one that
+// it cannot cast goes, as it had to go at the source.
+func alterType(target, column, typ, using string, keepsDefault bool) string {
+	alter := "ALTER TABLE " + target + " "
+	as := "ALTER COLUMN " + column + " TYPE " + typ + " USING " + using
+	if keepsDefault {
+		return alter + as
+	}
+	return "DO $weir_type$ BEGIN EXECUTE " + pg.Literal(alter+as) + "; EXCEPTION WHEN datatype_mismatch THEN EXECUTE " +
+		pg.Literal(alter+"ALTER COLUMN "+column+" DROP DEFAULT, "+as) + "; END $weir_type$"
+}
+
+// orWithout is a statement that changes a table or, if the table's rows are why it is refused, empties it and runs another
+// then. Types between which there is no cast are such a reason. Where a foreign key that is checked holds on to the rows,
+// they stay and so does the refusal.
+func (t *Target) orWithout(target string, kind byte, sql, without string) string {
 	only := target
 	if kind != 'p' {
 		only = "ONLY " + target
@@ -269,10 +292,9 @@ func (t *Target) orWithout(target string, kind byte, sql string) string {
 	if t.replica {
 		held = "DELETE FROM " + only
 	}
-	execute := "EXECUTE " + pg.Literal(sql)
-	return "DO $weir_replaced$ BEGIN " + execute + "; EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN" +
+	return "DO $weir_replaced$ BEGIN EXECUTE " + pg.Literal(sql) + "; EXCEPTION WHEN data_exception OR integrity_constraint_violation OR cannot_coerce THEN" +
 		" IF EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(" + pg.Literal(target) + ") AND conrelid <> confrelid) THEN " +
-		held + "; ELSE TRUNCATE " + only + "; END IF; " + execute + "; END $weir_replaced$"
+		held + "; ELSE TRUNCATE " + only + "; END IF; EXECUTE " + pg.Literal(without) + "; END $weir_replaced$"
 }
 
 // ddl runs a statement in the epoch's transaction; with try_evolve a refusal is passed over.

@@ -24,6 +24,8 @@ func TestColumnsComeBack(t *testing.T) {
 		"a type that its values do not fit":     {`ALTER TABLE T DROP k, ADD k int DEFAULT 5`, `UPDATE T SET b = 3 WHERE id = 2`},
 		"two whose values do not fit":           {`ALTER TABLE T DROP v, DROP k, ADD k int, ADD v text`, `INSERT INTO T (id) VALUES (4000)`},
 		"the same type of the last":             {`ALTER TABLE T DROP k`, `ALTER TABLE T ADD k text`, `UPDATE T SET v = 100 WHERE id = 1`},
+		"another type, and a row of either":     {`ALTER TABLE T ADD n int`, `INSERT INTO T (id, n) VALUES (4000, 5)`, `ALTER TABLE T DROP n`, `ALTER TABLE T ADD n text DEFAULT 'x'`, `INSERT INTO T (id) VALUES (4001)`},
+		"another type, that a row does not fit": {`ALTER TABLE T ADD n text`, `INSERT INTO T (id, n) VALUES (4000, 'x')`, `ALTER TABLE T DROP n`, `ALTER TABLE T ADD n int`, `INSERT INTO T (id, n) VALUES (4001, 5)`},
 		"the same type":                         {`ALTER TABLE T DROP b`, `ALTER TABLE T ADD b int`, `UPDATE T SET v = 100 WHERE id = 1`},
 		"the same type, in one transaction":     {`BEGIN; UPDATE T SET b = 7 WHERE id = 2; ALTER TABLE T DROP b; ALTER TABLE T ADD b int; UPDATE T SET v = 100 WHERE id = 1; COMMIT`},
 		"the same type, in a large transaction": {`BEGIN; UPDATE T SET v = v + 1; ALTER TABLE T DROP k; ALTER TABLE T ADD k text; UPDATE T SET v = v + 1 WHERE id % 2 = 0; COMMIT`},
@@ -83,6 +85,44 @@ func TestColumnsComeBack(t *testing.T) {
 			requireEqual(t, src, dst)
 			requireConsistent(t, m)
 		})
+	}
+}
+
+// TestTypeOfColumnWithDefault: a default that the server does not cast by itself has to go before the column gets another
+// type, at the target as at the source.
+func TestTypeOfColumnWithDefault(t *testing.T) {
+	cases := []struct{ column, change string }{
+		{`text DEFAULT 'ok'`, `ALTER TABLE T ALTER v DROP DEFAULT, ALTER v TYPE mood USING v::mood, ALTER v SET DEFAULT 'ok'`},
+		{`int DEFAULT 1`, `ALTER TABLE T ALTER v DROP DEFAULT, ALTER v TYPE boolean USING v::boolean, ALTER v SET DEFAULT true`},
+		{`int DEFAULT 1`, `ALTER TABLE T ALTER v DROP DEFAULT, ALTER v TYPE text; UPDATE T SET id = -id; ALTER TABLE T ALTER v TYPE boolean USING v::boolean, ALTER v SET DEFAULT false`},
+		{`text DEFAULT 'x'`, `ALTER TABLE T ALTER v DROP DEFAULT, ALTER v TYPE bytea USING v::bytea, ALTER v SET DEFAULT '\x01'`},
+		{`boolean DEFAULT true`, `ALTER TABLE T ALTER v DROP DEFAULT, ALTER v TYPE int USING v::int`},
+		{`varchar(10) DEFAULT 'v'`, `ALTER TABLE T ALTER v TYPE text`},
+		{`int GENERATED ALWAYS AS IDENTITY`, `ALTER TABLE T ALTER v TYPE bigint`},
+		{`serial`, `ALTER TABLE T ALTER v TYPE bigint`},
+	}
+	fallback := `SELECT coalesce(pg_get_expr(adbin, adrelid), 'NULL') FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+		WHERE attrelid = 'tN'::regclass AND attname = 'v'`
+	src, dst := pair(t, 15, 15)
+	src.exec(t, `CREATE TYPE mood AS ENUM ('sad', 'ok')`)
+	in := func(sql string, n int) string {
+		return strings.NewReplacer(" T ", fmt.Sprintf(" t%d ", n), "tN", fmt.Sprintf("t%d", n)).Replace(sql)
+	}
+	for i, c := range cases {
+		src.exec(t, in(`CREATE TABLE T (id int PRIMARY KEY, v `+c.column+`); INSERT INTO T (id) SELECT generate_series(1, 100)`, i))
+	}
+	m := newMirror(t, src, dst, "public.*")
+	m.start()
+	m.caughtUp()
+	for i, c := range cases {
+		src.exec(t, in(c.change+`; INSERT INTO T (id) VALUES (1000)`, i))
+	}
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	for i, c := range cases {
+		if got, want := dst.one(t, in(fallback, i)), src.one(t, in(fallback, i)); got != want {
+			t.Errorf("%s: %s: the default is %s at the target, want %s", c.column, c.change, got, want)
+		}
 	}
 }
 

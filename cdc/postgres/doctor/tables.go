@@ -204,32 +204,65 @@ func (d *doctor) checkRLS() {
 // updates and deletes of rows that it could not name in the log.
 func (d *doctor) checkReplicaIdentity() {
 	var found []api.Check
+	roots := map[uint32]*table{}
+	for i := range d.tables {
+		if t := &d.tables[i]; t.isRoot() {
+			roots[t.oid] = t
+		}
+	}
 	for i := range d.tables {
 		t := &d.tables[i]
-		why := ""
-		switch {
-		case t.identity == "f", len(t.key) > 0, t.kind == "f", t.kind == "p" && t.identity == "d":
-			continue // the root of partitions needs none of its own: each partition is asked
-		case t.identity == "n":
-			why = "its replica identity is NOTHING"
-		case t.identity == "i":
-			why = "the index of its replica identity is gone"
-		case t.deferrable:
-			why = "its primary key is deferrable"
-		default:
-			why = "it has no primary key"
+		why, to := t.unidentified()
+		if why != "" {
+			found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(), "ALTER TABLE "+t.sql()+" REPLICA IDENTITY "+to+";",
+				"%s cannot tell its rows apart (%s): once it is published, UPDATE and DELETE on it fail", t, why))
+			continue
 		}
-		to := "FULL"
+		root := roots[t.root]
+		if t.isRoot() || d.server.version < 130000 || t.kind == "f" || t.identity == "f" || root.identity != "f" && len(root.key) > 0 && covers(t.key, root.key) {
+			continue
+		}
+		// The log has the root's name, and of an old row what the partition's identity says.
+		to, key := "FULL", "whole rows"
 		switch {
-		case t.primary && !t.deferrable:
+		case root.identity == "d" && len(root.key) > 0:
 			to = "DEFAULT"
-		case t.candidate != "":
-			to = "USING INDEX " + pg.Ident(t.candidate)
+			fallthrough
+		case root.identity != "f" && len(root.key) > 0:
+			key = strings.Join(root.key, ", ")
 		}
-		found = append(found, finding(api.SeverityFatal, errs.SourcePreflight, t.String(), "ALTER TABLE "+t.sql()+" REPLICA IDENTITY "+to+";",
-			"%s cannot tell its rows apart (%s): once it is published, UPDATE and DELETE on it fail", t, why))
+		found = append(found, finding(api.SeverityFatal, errs.TableUnsupported, t.String(), "ALTER TABLE "+t.sql()+" REPLICA IDENTITY "+to+";",
+			"partition %s of %s tells its rows apart by %s, and %[2]s by %[4]s: UPDATE and DELETE on it would be lost", t, root, strings.Join(t.key, ", "), key))
 	}
 	d.out.Each("pg.identity", found, "every table has a replica identity")
+}
+
+func covers(has, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(c string) bool { return !slices.Contains(has, c) })
+}
+
+// unidentified tells why the server would refuse updates and deletes of a table, and the identity that it could have; ""
+// if it does not.
+func (t *table) unidentified() (why, to string) {
+	switch {
+	case t.identity == "f", len(t.key) > 0, t.kind == "f", t.kind == "p" && t.identity == "d":
+		return "", "" // the root of partitions needs none of its own: each partition is asked
+	case t.identity == "n":
+		why = "its replica identity is NOTHING"
+	case t.identity == "i":
+		why = "the index of its replica identity is gone"
+	case t.deferrable:
+		why = "its primary key is deferrable"
+	default:
+		why = "it has no primary key"
+	}
+	switch {
+	case t.primary && !t.deferrable:
+		return why, "DEFAULT"
+	case t.candidate != "":
+		return why, "USING INDEX " + pg.Ident(t.candidate)
+	}
+	return why, "FULL"
 }
 
 func (d *doctor) checkToast() {
