@@ -23,7 +23,7 @@ type command struct {
 	present   []pg.TableName // the selected tables that exist now
 	columns   []listedColumn // of tables that are published with a list of columns
 	listing   *listing
-	elsewhere bool       // a standby seems to be on a new timeline
+	elsewhere bool // a standby seems to be on a new timeline
 	parts     []partition
 	refresh   []string   // patterns; none: every table
 	done      chan error // of refresh; buffered
