@@ -177,6 +177,10 @@ func (s *Source) partitions(ctx context.Context, conn pg.Querier) ([]partition, 
 	if s.version < 130000 {
 		return nil, nil
 	}
+	return readPartitions(ctx, conn)
+}
+
+func readPartitions(ctx context.Context, conn pg.Querier) ([]partition, error) {
 	// -1 rows means that nobody has counted since 14, and before there were 0 then.
 	rows, err := conn.Query(ctx, `SELECT coalesce(pg_partition_root(c.oid)::oid, 0::oid)::int8, c.oid::int8, c.relfilenode::int8, c.reltoastrelid::int8, c.reltablespace::int8,
 			c.relpages = 0 AND c.reltuples = CASE WHEN current_setting('server_version_num')::int < 140000 THEN 0 ELSE -1 END,
@@ -192,6 +196,41 @@ func (s *Source) partitions(ctx context.Context, conn pg.Querier) ([]partition, 
 		p.files = partitionFiles{File: uint32(file), Large: uint32(large), Space: uint32(space)}
 		return p, err
 	})
+}
+
+// TruncatedLater is for a target that refuses rows because it still has others of their key: those of a partition that was
+// truncated and filled again before anybody noticed. meant names the tables that it may be about. It gives what has to be
+// stored for a Source that does not run, so that such tables are copied at its next start (see RefreshLater); nothing if
+// no partition was.
+func TruncatedLater(ctx context.Context, source pg.Querier, state dataflow.State, meant func(pg.TargetName) bool, follow bool) ([]dataflow.StateChange, error) {
+	known, err := restorePartitions(state)
+	if err != nil || len(known) == 0 {
+		return nil, err
+	}
+	shapes, err := loadShapes(state)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := readPartitions(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	files := filesOf(parts)
+	var changes []dataflow.StateChange
+	for _, root := range slices.Sorted(maps.Keys(known)) {
+		if shapes[root] == nil || !meant(shapes[root].name()) || !slices.ContainsFunc(parts, func(p partition) bool {
+			before, was := known[root][p.oid]
+			return p.root == root && (!was && p.attached || was && p.truncated(before, true))
+		}) {
+			continue
+		}
+		again, err := RefreshLater(state, []string{selection.Quote(shapes[root].name())}, follow)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(append(changes, again...), partitionsState(root, files[root]))
+	}
+	return changes, nil
 }
 
 // filesOf are the files of each root's partitions.

@@ -152,3 +152,38 @@ func TestPartitionTruncated(t *testing.T) {
 		}
 	}
 }
+
+// TestPartitionReloaded: a partition is truncated and filled with rows of the same keys. The target, which has the old
+// ones, refuses them, and that is how weir gets to know.
+func TestPartitionReloaded(t *testing.T) {
+	for _, lanes := range []string{"1", "2"} {
+		for _, away := range []bool{false, true} {
+			t.Run(fmt.Sprintf("lanes %s, weir away %v", lanes, away), func(t *testing.T) {
+				t.Parallel()
+				src, dst := pair(t, 15, 15)
+				src.exec(t, `CREATE TABLE p(id int, k int, v text, PRIMARY KEY (id, k)) PARTITION BY LIST (k); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2)`,
+					`INSERT INTO p SELECT i, 1 + i % 2, 'v' FROM generate_series(1, 2000) i`, `CREATE TABLE other(id int PRIMARY KEY); INSERT INTO other VALUES (1)`)
+				m := newMirror(t, src, dst, "public.*", "--route", "public.p=public.parts", "--set", "discovery.interval=10s", "--set", "sink.lanes="+lanes)
+				m.start()
+				m.caughtUp()
+				for range 2 {
+					if away {
+						m.kill()
+					}
+					src.exec(t, `BEGIN; CREATE TEMP TABLE rows ON COMMIT DROP AS SELECT * FROM p1; TRUNCATE p1; INSERT INTO p SELECT id, k, v || 'x' FROM rows WHERE id % 3 > 0; COMMIT`,
+						`INSERT INTO other SELECT max(id) + 1 FROM other`, `UPDATE p SET v = v || 'y' WHERE id % 10 = 4`)
+					if away {
+						m.start()
+					}
+					want := src.one(t, `SELECT md5(string_agg(p::text, '|' ORDER BY id)) FROM p`)
+					eventually(t, waitLimit, "the table is copied again", func() (bool, string) {
+						got := dst.one(t, `SELECT md5(string_agg(p::text, '|' ORDER BY id)) FROM parts p`)
+						return got == want, got
+					})
+				}
+				m.caughtUp()
+				requireConsistent(t, m)
+			})
+		}
+	}
+}

@@ -483,6 +483,11 @@ func (r *running) run(ctx context.Context) error {
 			return learned("an enum has new labels; the target has them now")
 		}
 	}
+	if errs.Is(err, errs.TargetRejected) && errors.As(err, &pgErr) && (pgErr.Code == "23505" || pgErr.Code == "23P01") {
+		if again, eerr := r.emptied(ctx, pgErr, follows); eerr == nil && again {
+			return learned("a partition was truncated and filled again, of which the log says nothing; its table is copied again")
+		}
+	}
 	var moved *cdc.NamesMoved
 	if errors.As(err, &moved) {
 		if err := r.onTarget(ctx, func(ctx context.Context, conn *pgx.Conn) error { return r.bringNames(ctx, conn, moved.Names) }); err != nil {
