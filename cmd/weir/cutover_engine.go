@@ -259,42 +259,56 @@ func (c *cutting) defaults(ctx context.Context) error {
 	return nil
 }
 
-// keys looks for foreign keys of the target that the plan had to make otherwise than the source's.
+// unsettled finds what the plan had to make otherwise than the source has it: foreign keys, then names.
+func (c *cutting) unsettled(ctx context.Context) (settle []plan.Settling, s cutoverStep, err error) {
+	keys, notes, err := plan.ForeignKeys(ctx, c.target, c.plan)
+	if err != nil {
+		return nil, s, err
+	}
+	names, err := plan.Names(ctx, c.target, c.plan)
+	if err != nil {
+		return nil, s, err
+	}
+	var says []string
+	if len(keys) > 0 || len(names) == 0 {
+		says = append(says, fmt.Sprintf("%d foreign keys are checked as at the source", len(keys)))
+	}
+	if len(names) > 0 {
+		says = append(says, fmt.Sprintf("%d indexes and sequences have the source's names", len(names)))
+	}
+	return append(keys, names...), cutoverStep{Name: "keys", Says: strings.Join(says, ", "), Warning: strings.Join(notes, "; ")}, nil
+}
+
+// keys looks for foreign keys and names of the target that are not the source's.
 func (c *cutting) keys(ctx context.Context) error {
 	began := c.env.Clock.Now()
-	settle, notes, err := plan.ForeignKeys(ctx, c.target, c.plan)
+	settle, s, err := c.unsettled(ctx)
 	if err != nil {
 		return err
 	}
 	c.report.settle = len(settle) > 0
-	if !c.report.settle && len(notes) == 0 || c.report.settle && !c.r.DryRun {
+	if !c.report.settle && s.Warning == "" || c.report.settle && !c.r.DryRun {
 		return nil
 	}
 	var sql []string
 	for _, st := range settle {
 		sql = append(sql, st.SQL...)
 	}
-	s := settled(settle, notes)
 	s.SQL, s.Done = strings.Join(sql, ";\n"), !c.r.DryRun
 	c.step(s, began)
 	return nil
 }
 
-func settled(settle []plan.Settling, notes []string) cutoverStep {
-	return cutoverStep{Name: "keys", Says: fmt.Sprintf("%d foreign keys are checked as at the source", len(settle)), Warning: strings.Join(notes, "; ")}
-}
-
-// settle changes all of the keys or none.
+// settle changes all of that or nothing.
 func (c *cutting) settle(ctx context.Context) error {
 	began := c.env.Clock.Now()
-	settle, notes, err := plan.ForeignKeys(ctx, c.target, c.plan)
+	settle, s, err := c.unsettled(ctx)
 	if err != nil {
 		return err
 	}
 	if err := c.alter(ctx, settle); err != nil {
 		return err
 	}
-	s := settled(settle, notes)
 	s.Done = true
 	c.step(s, began)
 	return nil

@@ -181,6 +181,30 @@ func (t *Target) Unsalted() (sql []string) {
 	return sql
 }
 
+// GivenName is an index or a sequence that has a name of ours on the target, in the schema of its table.
+type GivenName struct {
+	Sequence     bool
+	Name, Source string
+}
+
+// GivenNames are the indexes and sequences of the table that do not have the source's names.
+func (t *Target) GivenNames() (given []GivenName) {
+	add := func(g GivenName) {
+		if g.Name != g.Source {
+			given = append(given, g)
+		}
+	}
+	for _, x := range t.Source.Indexes {
+		add(GivenName{Name: t.object(x.Name), Source: x.Name})
+	}
+	for i := range t.Source.Columns {
+		if s := t.Source.Columns[i].Sequence; s != nil {
+			add(GivenName{Sequence: true, Name: t.object(s.Name), Source: s.Name})
+		}
+	}
+	return given
+}
+
 // CreateTable makes the table, with its primary key unless that is wanted later, and the sequences of its serial
 // columns.
 //

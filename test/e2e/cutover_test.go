@@ -199,3 +199,40 @@ func TestCutoverOfHaltedMirror(t *testing.T) {
 	}
 	refused(t, m, 20*time.Second, "error[W4003]", "pipeline "+m.name+" has failed")
 }
+
+// TestCutoverNames: under a route indexes and sequences have names of weir's own until the cut-over, and again when it dies
+// and the mirror goes on.
+func TestCutoverNames(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	src.exec(t, `CREATE TABLE a(id bigserial PRIMARY KEY, i int GENERATED ALWAYS AS IDENTITY, v text CONSTRAINT once UNIQUE); CREATE INDEX "by v" ON a(v, i)`,
+		`INSERT INTO a(v) SELECT 'v' || i FROM generate_series(1, 10) i`)
+	dst.exec(t, `CREATE SCHEMA s; CREATE TABLE s."by v"(id int)`, `GRANT ALL ON SCHEMA s TO public`) // this name is not free
+	m := served(t, src, limited(t, dst), "--set", "on.missing.row=error", "--route", "public.*=s.*")
+	const names = `SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relkind IN ('i', 'S') AND relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 's'))`
+	eventually(t, waitLimit, "the indexes are there", func() (bool, string) {
+		got := dst.one(t, `SELECT count(*) FROM pg_index WHERE indrelid = 's.a'::regclass`)
+		return got == "3", got
+	})
+	given := dst.one(t, names)
+	t.Setenv("WEIR_FAILPOINTS", "cutover.settled=kill")
+	eventually(t, waitLimit, "the cut-over is killed", func() (bool, string) {
+		out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes", "--force")
+		return code != 0 && strings.Contains(errOut, failpoint.ErrKill.Error()), out + errOut
+	})
+	t.Setenv("WEIR_FAILPOINTS", "")
+	src.exec(t, `INSERT INTO a(v) VALUES ('more')`)
+	m.mustCLI("pipelines", "resume", m.name)
+	m.caughtUp()
+	if got := dst.one(t, names); got != given {
+		t.Errorf("the mirror goes on with %s, want %s", got, given)
+	}
+	m.cutsOver()
+	want := strings.ReplaceAll(src.one(t, names), "by v", "")
+	if got := dst.one(t, names); strings.Contains(got, "once_") || strings.Contains(got, "a_id_seq_") || !strings.Contains(got, "by v_") {
+		t.Errorf("behind the cut-over %s, want %s and one of its own", got, want)
+	}
+	dst.exec(t, `SET search_path = s; INSERT INTO a(id, v) VALUES (nextval('a_id_seq'), 'v1') ON CONFLICT ON CONSTRAINT once DO NOTHING`, `INSERT INTO s.a(v) VALUES ('new')`)
+	if got := dst.one(t, `SELECT count(*) FROM s.a`); got != "12" {
+		t.Errorf("%s rows", got)
+	}
+}

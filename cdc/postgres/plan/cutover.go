@@ -167,7 +167,7 @@ func (p *Plan) targets() (schemas, names []string) {
 	return schemas, names
 }
 
-// Settling gives a foreign key of the target what the source's has; Undo makes it what it was.
+// Settling gives something of the target what the source's has; Undo makes it what it was.
 type Settling struct {
 	pg.Statement
 	Undo string
@@ -291,4 +291,52 @@ func Writers(ctx context.Context, source *pgx.Conn) ([]api.Check, error) {
 		out.OK("cut.readonly", "new sessions in database %s are read-only unless they ask for more", database)
 	}
 	return out.List(), nil
+}
+
+// Names gives the statements by which indexes and sequences of tables that were routed elsewhere get the source's names,
+// as far as these are free. They have others while the mirror runs, since a table that joins later must not find its name
+// taken.
+func Names(ctx context.Context, target pg.Querier, p *Plan) (settle []Settling, err error) {
+	type object struct{ schema, name string }
+	var given []pg.GivenName
+	var of []object
+	var schemas, names []string
+	for _, t := range p.Tables {
+		for _, g := range t.Target.GivenNames() {
+			given, of = append(given, g), append(of, object{t.Target.Name.Schema, g.Name})
+			schemas, names = append(schemas, t.Target.Name.Schema, t.Target.Name.Schema), append(names, g.Name, g.Source)
+		}
+	}
+	if len(given) == 0 {
+		return nil, nil
+	}
+	rows, err := target.Query(ctx, `
+		SELECT DISTINCT n.nspname::text, c.relname::text, pg_has_role(c.relowner, 'USAGE') FROM unnest($1::text[], $2::text[]) u(schema, name)
+		JOIN pg_namespace n ON n.nspname = u.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = u.name`, schemas, names)
+	if err != nil {
+		return nil, fmt.Errorf("read the target's names: %w", err)
+	}
+	mine := map[object]bool{} // those that are taken; true: by what our role may rename
+	var o object
+	var may bool
+	if _, err := pgx.ForEachRow(rows, []any{&o.schema, &o.name, &may}, func() error { mine[o] = may; return nil }); err != nil {
+		return nil, fmt.Errorf("read the target's names: %w", err)
+	}
+	for i, g := range given {
+		now, to := of[i], object{of[i].schema, g.Source}
+		if _, taken := mine[to]; taken || !mine[now] {
+			continue
+		}
+		delete(mine, now)
+		mine[to] = true
+		kind := "INDEX"
+		if g.Sequence {
+			kind = "SEQUENCE"
+		}
+		rename := func(from, to string) string {
+			return "ALTER " + kind + " " + pg.Qualified(now.schema, from) + " RENAME TO " + pg.Ident(to)
+		}
+		settle = append(settle, Settling{pg.Statement{What: "the name of " + pg.Qualified(now.schema, g.Name), SQL: []string{rename(g.Name, g.Source)}}, rename(g.Source, g.Name)})
+	}
+	return settle, nil
 }
