@@ -104,7 +104,7 @@ type Source struct {
 	copies     map[uint32]*liveCopy                 // beside the stream
 	sending    *listing                             // what it sent at the last look
 	unlisted   map[uint32]bool                      // tables that the publication does not send any more; see relist.go
-	parts      map[uint32]map[uint32]partitionFiles // of the partitions of each table; see partitions.go
+	parts      map[uint32]map[uint32]partitionFiles // of the partitions of each table; see partition_files.go
 	partsDue   map[uint32]partitionLook             // of tables whose partitions changed
 	watching   bool                                 // a look at the partitions has been compared since the start
 	notes      notes
