@@ -614,6 +614,11 @@ func (s *Source) setFilter(oid uint32, f *tableFilter) {
 	if rel := s.reader.rels[oid]; rel != nil {
 		if f == nil {
 			rel.filter = nil
+			if rel.rel != nil && rel.rel.Recopied && !s.recopies(oid) {
+				complete := *rel.rel
+				complete.Recopied = false
+				rel.rel, rel.batch = &complete, 0
+			}
 		} else {
 			rel.filter = f
 		}

@@ -202,6 +202,7 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	// The change may be guessed, or follow one that was: then rows at the target may not be what they are taken for.
 	c := s.copies[m.ID]
 	change.Replaced = slices.Contains(s.again, m.ID) || c != nil && (c.Again || !c.Done && len(c.Chunks) == 0)
+	r.rel.Recopied = r.rel.Recopied || change.Replaced
 	return r, change, state, nil
 }
 
@@ -346,8 +347,14 @@ func (s *Source) oldColumns(t *tableShape) []changelog.Column {
 	return cols
 }
 
+// recopies tells whether a copy of a table is to come or not complete.
+func (s *Source) recopies(oid uint32) bool {
+	c := s.copies[oid]
+	return slices.Contains(s.again, oid) || c != nil && (c.Again || !c.Done)
+}
+
 func (s *Source) relationOf(m *pgoutput.RelationMsg, namespace string, version uint32) *changelog.Relation {
-	rel := &changelog.Relation{ID: m.ID, Version: version, Schema: namespace, Name: m.Name, Binary: s.binary}
+	rel := &changelog.Relation{ID: m.ID, Version: version, Schema: namespace, Name: m.Name, Binary: s.binary, Recopied: s.recopies(m.ID)}
 	switch m.Identity {
 	case 'n':
 		rel.Identity = changelog.IdentityNothing

@@ -47,6 +47,8 @@ type Relation struct {
 	// KeyShared: with IdentityFull, rows may have the same values of any key until their transaction ends, as a deferrable
 	// primary key allows. A row is told by all of its values then.
 	KeyShared bool
+	// Recopied: a copy of all rows is on its way, and what the target has meanwhile may be less than the source had.
+	Recopied bool
 	// Binary: values come in the type's binary form, except those of types that have none.
 	Binary  bool
 	Columns []Column

@@ -187,7 +187,7 @@ func (a *applier) rename(t *table, old, img changelog.Image) error {
 	one(old, t.key)
 	one(img, set)
 	a.w.bindEnd(at)
-	a.w.execute(expectation{count: t.count, rows: 1, op: opUpdate})
+	a.w.execute(expectation{count: t.count, rows: 1, op: opUpdate, loose: t.rel.Recopied})
 	return nil
 }
 
@@ -433,7 +433,7 @@ func (a *applier) each(t *table, sql string, cols []int, op statementOp, rows fu
 		}
 		n := a.arr.rows
 		a.arr.bind(a.w, stmt, t.cols)
-		a.w.execute(expectation{count: t.count, rows: int64(n), op: op})
+		a.w.execute(expectation{count: t.count, rows: int64(n), op: op, loose: t.rel.Recopied})
 		a.arr.start(len(t.cols), cols)
 		return a.sendLarge()
 	}
@@ -528,7 +528,7 @@ func (a *applier) copyRows(t *table, n int, image func(int) changelog.Image) err
 	}
 	stmt := a.prepare(t, t.copySQL())
 	a.w.bindEnd(a.w.bindStart(stmt, 0, 0))
-	a.w.execute(expectation{count: t.count, rows: int64(n), op: opInsert})
+	a.w.execute(expectation{count: t.count, rows: int64(n), op: opInsert, loose: t.rel.Recopied})
 	a.w.copyStart()
 	binary := t.copyBinary()
 	written := len(t.written())
@@ -638,7 +638,7 @@ func (a *applier) keyless(t *table, batch *changelog.Rows, e *changelog.Entry) e
 		a.w.bindValue(v)
 	}
 	a.w.bindEnd(at)
-	a.w.execute(expectation{count: t.count, rows: 1, op: op})
+	a.w.execute(expectation{count: t.count, rows: 1, op: op, loose: t.rel.Recopied})
 	return a.sendLarge()
 }
 

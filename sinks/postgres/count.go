@@ -18,7 +18,7 @@ func (c *tableCount) add(op statementOp, rows, missing int64) {
 	case opDelete:
 		c.Deletes.Add(rows)
 	}
-	if missing > 0 && op != opInsert {
+	if missing > 0 {
 		c.Missing.Add(missing)
 	}
 }
