@@ -105,7 +105,7 @@ func readPartitions(ctx context.Context, conn pg.Querier) ([]partition, error) {
 }
 
 // TruncatedLater is for a target that refuses rows because it still has others of their key: those of a partition that was
-// truncated and filled again before anybody noticed. meant names the tables that it may be about. It gives what has to be
+// truncated, detached or dropped before they came again. meant names the tables that it may be about. It gives what has to be
 // stored for a Source that does not run, so that such tables are copied at its next start (see RefreshLater); nothing if
 // no partition was.
 func TruncatedLater(ctx context.Context, source pg.Querier, state dataflow.State, meant func(pg.TargetName) bool, follow bool) ([]dataflow.StateChange, error) {
@@ -124,10 +124,18 @@ func TruncatedLater(ctx context.Context, source pg.Querier, state dataflow.State
 	files := filesOf(parts)
 	var changes []dataflow.StateChange
 	for _, root := range slices.Sorted(maps.Keys(known)) {
-		if shapes[root] == nil || !meant(shapes[root].name()) || !slices.ContainsFunc(parts, func(p partition) bool {
+		if shapes[root] == nil || !meant(shapes[root].name()) {
+			continue
+		}
+		changed := slices.ContainsFunc(parts, func(p partition) bool {
 			before, was := known[root][p.oid]
 			return p.root == root && (!was && p.attached || was && p.truncated(before, true))
-		}) {
+		})
+		for oid := range known[root] { // one that was detached or dropped leaves its rows, too
+			_, there := files[root][oid]
+			changed = changed || !there
+		}
+		if !changed {
 			continue
 		}
 		again, err := RefreshLater(state, []string{selection.Quote(shapes[root].name())}, follow)

@@ -187,3 +187,33 @@ func TestPartitionReloaded(t *testing.T) {
 		}
 	}
 }
+
+// TestPartitionSplit: the rows of a default partition go to others that are made for them. The target's table may be
+// partitioned, too.
+func TestPartitionSplit(t *testing.T) {
+	for _, made := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the target's is partitioned %v", made), func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, 15, 15)
+			src.exec(t, `CREATE TABLE m(id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE m0 PARTITION OF m FOR VALUES FROM (0) TO (100); CREATE TABLE md PARTITION OF m DEFAULT`,
+				`INSERT INTO m SELECT i, 'v' FROM generate_series(1, 300) i`)
+			if made {
+				dst.exec(t, `CREATE TABLE m(id int PRIMARY KEY, v text) PARTITION BY HASH (id); CREATE TABLE h0 PARTITION OF m FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE h1 PARTITION OF m FOR VALUES WITH (MODULUS 2, REMAINDER 1)`)
+			}
+			m := newMirror(t, src, dst, "public.*", "--set", "discovery.interval=10s")
+			m.start()
+			m.caughtUp()
+			for _, sql := range []string{
+				`BEGIN; ALTER TABLE m DETACH PARTITION md; CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (100) TO (200); CREATE TABLE m2 PARTITION OF m DEFAULT; INSERT INTO m SELECT id, v || 'x' FROM md WHERE id % 5 > 0; DROP TABLE md; COMMIT`,
+				`BEGIN; CREATE TEMP TABLE rows ON COMMIT DROP AS SELECT * FROM m0; TRUNCATE m0; INSERT INTO m SELECT id, v || 'y' FROM rows WHERE id % 3 > 0; COMMIT`,
+			} {
+				src.exec(t, sql)
+				const rows = `SELECT md5(string_agg(m::text, '|' ORDER BY id)) FROM m`
+				want := src.one(t, rows)
+				eventually(t, waitLimit, "the table is copied again", func() (bool, string) { got := dst.one(t, rows); return got == want, got })
+			}
+			m.caughtUp()
+			requireConsistent(t, m)
+		})
+	}
+}

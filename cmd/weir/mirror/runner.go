@@ -485,7 +485,7 @@ func (r *running) run(ctx context.Context) error {
 	}
 	if errs.Is(err, errs.TargetRejected) && errors.As(err, &pgErr) && (pgErr.Code == "23505" || pgErr.Code == "23P01") {
 		if again, eerr := r.emptied(ctx, pgErr, follows); eerr == nil && again {
-			return learned("a partition was truncated and filled again, of which the log says nothing; its table is copied again")
+			return learned("rows of a partition came again that was truncated, detached or dropped, of which the log says nothing; its table is copied again")
 		}
 	}
 	var moved *cdc.NamesMoved
