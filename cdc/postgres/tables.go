@@ -576,13 +576,7 @@ func (s *Source) selected(ctx context.Context, conn *pgx.Conn) ([]pg.TableName, 
 		if !slices.ContainsFunc(t.Columns, func(c string) bool { return !s.opts.Excluded(t.Schema, t.Name, c) }) {
 			continue // there is nothing to write; it joins when it gets a column
 		}
-		if s.version < 130000 {
-			if t.Kind == 'r' && t.Persistence == 'p' && s.opts.Includes(t.Schema, t.Name) {
-				out = append(out, t)
-			}
-			continue
-		}
-		if (t.Kind == 'r' || t.Kind == 'p') && t.Persistence == 'p' && t.Parent == 0 && s.opts.Includes(t.Schema, t.Name) {
+		if (t.Kind == 'r' || t.Kind == 'p') && !t.Apart && t.Persistence == 'p' && t.Parent == 0 && s.opts.Includes(t.Schema, t.Name) {
 			out = append(out, t)
 		}
 	}

@@ -27,6 +27,7 @@ type TableName struct {
 	Kind         byte     // r table, p partitioned root, f foreign table, v view, m materialized view
 	Persistence  byte     // p permanent, u unlogged
 	Parent       uint32   // the topmost partitioned table it is a partition of, 0 if it is none
+	Apart        bool     // a partitioned table of a server before 13, which can publish only its partitions: they are tables of their own
 	Columns      []string // without generated ones, which the log does not carry
 }
 
@@ -166,10 +167,11 @@ type Constraint struct {
 func ListTables(ctx context.Context, q Querier) ([]TableName, error) {
 	rows, err := q.Query(ctx, `
 		SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
-		       CASE WHEN c.relispartition THEN coalesce(pg_partition_root(c.oid)::oid, 0::oid) ELSE 0::oid END,
+		       CASE WHEN c.relispartition AND v.num >= 130000 THEN coalesce(pg_partition_root(c.oid)::oid, 0::oid) ELSE 0::oid END,
+		       c.relkind = 'p' AND v.num < 130000,
 		       ARRAY(SELECT a.attname::text FROM pg_attribute a
 		             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum)
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, (SELECT current_setting('server_version_num')::int AS num) v
 		WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND c.relpersistence <> 't'
 		  AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', `+Literal(LedgerSchema)+`)
 		  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
@@ -178,7 +180,7 @@ func ListTables(ctx context.Context, q Querier) ([]TableName, error) {
 	return collect(rows, err, "list tables", func(scan func(...any) error) (TableName, error) {
 		var t TableName
 		var kind, persistence string
-		err := scan(&t.OID, &t.Schema, &t.Name, &kind, &persistence, &t.Parent, &t.Columns)
+		err := scan(&t.OID, &t.Schema, &t.Name, &kind, &persistence, &t.Parent, &t.Apart, &t.Columns)
 		t.Kind, t.Persistence = first(kind), first(persistence)
 		return t, err
 	})

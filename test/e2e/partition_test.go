@@ -217,3 +217,34 @@ func TestPartitionSplit(t *testing.T) {
 		})
 	}
 }
+
+// TestPartitionsApart: Postgres 12 cannot publish a partitioned table. Each of its partitions is a table of its own.
+func TestPartitionsApart(t *testing.T) {
+	src, dst := pair(t, 12, 15)
+	src.exec(t, `CREATE TABLE plain(id int PRIMARY KEY); INSERT INTO plain VALUES (1)`,
+		`CREATE TABLE root(id int, k int, v text, PRIMARY KEY (id, k)) PARTITION BY LIST (k); CREATE TABLE r1 PARTITION OF root FOR VALUES IN (1); CREATE TABLE r2 PARTITION OF root FOR VALUES IN (2, 3) PARTITION BY LIST (k); CREATE TABLE r2a PARTITION OF r2 FOR VALUES IN (2)`,
+		`INSERT INTO root SELECT i, 1 + i % 2, 'v' FROM generate_series(1, 1000) i`)
+	m := newMirror(t, src, dst, "public.*", "--set", "on.missing.row=error")
+	out, errOut, code := m.cli("mirror", src.url, dst.url, "--tables", "public.*", "--dry-run")
+	if code != 0 || !strings.Contains(out, "public.r2a") || strings.Contains(out, "public.root will be created") {
+		t.Errorf("dry run: exit code %d\n%s%s", code, out, errOut)
+	}
+	m.start()
+	m.caughtUp()
+	src.exec(t, `UPDATE root SET k = 3 - k WHERE id % 3 = 0`, `DELETE FROM root WHERE id % 5 = 0`, `CREATE TABLE r3 PARTITION OF root FOR VALUES IN (5)`, `INSERT INTO root SELECT i, 5, 'new' FROM generate_series(1, 10) i`)
+	rows := func(d db) string {
+		counts := ""
+		for _, name := range []string{"r1", "r2a", "r3"} {
+			if d.one(t, `SELECT count(*) FROM pg_class WHERE relname = '`+name+`'`) == "1" {
+				counts += name + " " + d.one(t, `SELECT count(*) || md5(string_agg(x::text, '|' ORDER BY id)) FROM `+name+` x`) + "; "
+			}
+		}
+		return counts
+	}
+	want := rows(src)
+	eventually(t, waitLimit, "the partitions are equal", func() (bool, string) { got := rows(dst); return got == want, got + "want " + want })
+	requireConsistent(t, m)
+	if out, errOut, code := m.cli("mirror", "verify", src.url, dst.url, "--tables", "public.*"); code != 0 {
+		t.Errorf("verify: exit code %d\n%s%s", code, out, errOut)
+	}
+}

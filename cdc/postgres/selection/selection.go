@@ -138,7 +138,7 @@ type Left struct {
 }
 
 // Pick sorts what a source has into the tables to mirror and those that stay out. The root of a partitioned table
-// stands for its leaves.
+// stands for its leaves, except where the server cannot publish it.
 func (s *Selection) Pick(tables []pg.TableName) (picked []pg.TableName, left []Left) {
 	byOID := make(map[uint32]pg.TableName, len(tables))
 	for _, t := range tables {
@@ -158,6 +158,8 @@ func (s *Selection) Pick(tables []pg.TableName) (picked []pg.TableName, left []L
 			l.Why = "it is a foreign table: its changes are not in the log"
 		case t.Persistence == 'u':
 			l.Why = "it is unlogged: its changes are not in the log"
+		case t.Apart:
+			l.Why, l.Part = "Postgres before 13 cannot publish a partitioned table: its partitions are tables of their own", true
 		case t.Parent != 0:
 			root := byOID[t.Parent]
 			if l.Part = s.Includes(root.Schema, root.Name); l.Part {
