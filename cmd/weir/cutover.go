@@ -57,13 +57,15 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			return cli.Waited(wait, err)
 		}
 		if report.Ready && !dry {
-			if report.settle {
-				step, err := p.settle(wait, c, e, cl, r)
-				if err != nil {
-					return cli.Waited(wait, err)
-				}
-				report.Steps = append(report.Steps, step)
+			r.Set = report.set
+			steps, err := p.settle(wait, c, e, cl, r)
+			if errors.Is(err, errWritten) {
+				return cli.No("the target is not ready: " + errWritten.Error())
 			}
+			if err != nil {
+				return cli.Waited(wait, err)
+			}
+			report.Steps = append(report.Steps, steps...)
 			if err := cl.Delete(wait, v.Name, rest.DeleteOptions{Wait: true}); err != nil {
 				return cli.Waited(wait, err)
 			}
@@ -105,11 +107,12 @@ func goneMeanwhile(err error, pipeline string) error {
 	return &e
 }
 
-// settle pauses the pipeline and has the foreign keys settled. If that fails the pipeline goes on.
-func (p *program) settle(ctx context.Context, c *cli.Call, e *env.Env, cl client, r cutoverRequest) (step cutoverStep, err error) {
+// settle pauses the pipeline and has the sequences set for good, and foreign keys and names settled. If that fails the
+// pipeline goes on.
+func (p *program) settle(ctx context.Context, c *cli.Call, e *env.Env, cl client, r cutoverRequest) (steps []cutoverStep, err error) {
 	name := r.Pipeline.Name
 	if _, err := cl.Pause(ctx, name); err != nil {
-		return step, err
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -119,7 +122,7 @@ func (p *program) settle(ctx context.Context, c *cli.Call, e *env.Env, cl client
 		}
 	}()
 	if _, err := p.await(ctx, c, cl, name, []api.Phase{api.PhasePaused, api.PhaseStopped}); err != nil {
-		return step, err
+		return nil, err
 	}
 	r.Resting = func(ctx context.Context) error {
 		v, err := cl.Pipeline(ctx, name)

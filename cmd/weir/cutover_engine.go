@@ -33,22 +33,26 @@ func runCutover(ctx context.Context, e *env.Env, r cutoverRequest) (*cutoverRepo
 // FailSettled is the place where foreign keys have what the source's have, and the pipeline is still there.
 const FailSettled failpoint.Point = "cutover.settled"
 
-// runSettle is the last thing before the pipeline is deleted. The mirror needs the keys as they are, so it rests; and what
-// undoes the change is noted for it with the change, should it ever go on.
-func runSettle(ctx context.Context, e *env.Env, r cutoverRequest) (cutoverStep, error) {
+// runSettle is the last thing before the pipeline is deleted, which rests meanwhile: no row comes any more whose number the
+// sequences do not know, and the mirror needs the keys as they are. What undoes a change of these is noted for it with the
+// change, should it ever go on.
+func runSettle(ctx context.Context, e *env.Env, r cutoverRequest) ([]cutoverStep, error) {
 	if err := arm(e); err != nil {
-		return cutoverStep{}, err
+		return nil, err
 	}
 	c := &cutting{env: e, r: r, report: &cutoverReport{}}
 	if err := c.with(ctx, c.settle); err != nil {
-		return cutoverStep{}, err
+		return nil, err
 	}
 	err := e.Fail.Hit(FailSettled)
 	if errors.Is(err, failpoint.ErrKill) {
 		e.Crash(err)
 	}
-	return c.report.Steps[0], err
+	return c.report.Steps, err
 }
+
+// errWritten: somebody wrote to the source while the cut-over was under way.
+var errWritten = errors.New("somebody writes to the source: sequences went on since they were set; stop the writers and ask again, or --force")
 
 type cutting struct {
 	env            *env.Env
@@ -227,7 +231,18 @@ func (c *cutting) sequences(ctx context.Context) error {
 	for _, st := range set {
 		sql = append(sql, st.SQL...)
 	}
+	again := c.r.Resting != nil
 	s := cutoverStep{Name: "sequences", Says: fmt.Sprintf("%d sequences are set", len(set)), SQL: strings.Join(sql, ";\n"), Warning: strings.Join(notes, "; "), Done: !c.r.DryRun}
+	c.report.set = s.SQL
+	if again {
+		if c.report.set == c.r.Set {
+			return nil
+		}
+		if !c.r.Force {
+			return errWritten
+		}
+		s.Says = "sequences went on and are set again: somebody wrote to the source meanwhile"
+	}
 	if !c.r.DryRun {
 		for _, one := range sql {
 			if _, err := c.target.Exec(ctx, one); err != nil {
@@ -286,9 +301,8 @@ func (c *cutting) keys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.report.settle = len(settle) > 0
-	if !c.report.settle && s.Warning == "" || c.report.settle && !c.r.DryRun {
-		return nil
+	if len(settle) == 0 && s.Warning == "" || len(settle) > 0 && !c.r.DryRun {
+		return nil // nothing to do, or done when the mirror rests
 	}
 	var sql []string
 	for _, st := range settle {
@@ -301,9 +315,12 @@ func (c *cutting) keys(ctx context.Context) error {
 
 // settle changes all of that or nothing.
 func (c *cutting) settle(ctx context.Context) error {
+	if err := c.sequences(ctx); err != nil {
+		return err
+	}
 	began := c.env.Clock.Now()
 	settle, s, err := c.unsettled(ctx)
-	if err != nil {
+	if err != nil || len(settle) == 0 {
 		return err
 	}
 	if err := c.alter(ctx, settle); err != nil {

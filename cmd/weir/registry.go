@@ -25,8 +25,8 @@ type engines struct {
 	Verify func(ctx context.Context, e *env.Env, r verifyRequest) (*api.VerifyReport, error)
 	// Cutover makes the target ready to take over, or with DryRun lists the steps.
 	Cutover func(ctx context.Context, e *env.Env, r cutoverRequest) (*cutoverReport, error)
-	// Settle gives the target's foreign keys what the source's have, when the pipeline is paused.
-	Settle func(ctx context.Context, e *env.Env, r cutoverRequest) (cutoverStep, error)
+	// Settle gives the target's sequences, foreign keys and names what the source's have, when the pipeline is paused.
+	Settle func(ctx context.Context, e *env.Env, r cutoverRequest) ([]cutoverStep, error)
 	// Node opens the state directory and runs its pipelines until Close.
 	Node func(ctx context.Context, e *env.Env, o nodeOptions) (node, error)
 	// Demo starts databases, a load and a mirror, and runs until ctx ends.
@@ -59,6 +59,7 @@ type cutoverRequest struct {
 	Force          bool                        // although somebody may write
 	Progress       func(cutoverStep)           // may be nil; called after each step
 	Resting        func(context.Context) error // of Settle: an error if the pipeline is not paused any more
+	Set            string                      // of Settle: how Cutover has set the sequences
 }
 
 // cutoverStep is one thing that a cutover does.
@@ -78,7 +79,7 @@ type cutoverReport struct {
 	Position string        `json:"position,omitempty"`
 	Steps    []cutoverStep `json:"steps"`
 
-	settle bool // foreign keys are to be settled
+	set string // how the sequences were set
 }
 
 type nodeOptions struct {

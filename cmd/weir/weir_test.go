@@ -612,6 +612,23 @@ func TestCutover(t *testing.T) {
 		t.Errorf("printed %q", got)
 	}
 	f.want(t, 2, "mirror", "cutover", "m") // nobody to ask
+	report.set = "SELECT setval('s', 5)"
+	var settled error
+	f.p.engines.Settle = func(_ context.Context, _ *env.Env, r cutoverRequest) ([]cutoverStep, error) {
+		if r.Set != report.set || r.Resting == nil {
+			t.Errorf("asked with %+v", r)
+		}
+		return nil, settled
+	}
+	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseStopped}}
+	f.calls, settled = nil, errWritten
+	if got := f.want(t, 10, "mirror", "cutover", "m", "--yes"); !strings.Contains(got+f.err.String(), "sequences went on") {
+		t.Errorf("printed %q %q", got, f.err.String())
+	}
+	if want := []string{"pause m", "resume m"}; !slices.Equal(f.calls, want) {
+		t.Errorf("calls %v, want %v", f.calls, want)
+	}
+	settled = nil
 	f.want(t, 0, "mirror", "cutover", "m", "--yes")
 	report.Ready = false
 	f.want(t, 10, "mirror", "cutover", "m", "--dry-run")
