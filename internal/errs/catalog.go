@@ -158,7 +158,7 @@ func Catalog() []Entry {
 			"Starting it again with the same definition would resume it, but the definition given differs from the stored one.",
 			"Choose another name with --name, or delete the old one with `weir pipelines delete NAME`. Tables are added and removed with `weir pipelines tables`."},
 		{PipelineState, "PipelineState", "the pipeline is in a state that does not allow this",
-			"For example a refresh of a pipeline that is paused or has failed, or adding tables to one that is being deleted.",
+			"For example a cut-over of a pipeline that is paused or has failed, a refresh before its first copy is complete, or adding tables to one that is being deleted.",
 			"`weir pipelines get NAME` shows its phase and its last error. `weir pipelines resume NAME` starts one that is paused or whose cause of failure is gone."},
 		{NotCaughtUp, "NotCaughtUp", "the target has not caught up with the source",
 			"The command needs a target that holds everything the source has committed, and changes are still on their way.",
