@@ -58,7 +58,7 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 		s.env.Log.Info("a new column has another name by now, and what its rows were given cannot be told; the table is copied again", "table", namespace+"."+m.Name)
 		s.copyLater(m.ID)
 	}
-	if s.reader != nil && s.reader.inTx && known.outlived(now, attrs, gone, s.reader.xid) {
+	if xid := s.xid(); xid != 0 && known.outlived(now, attrs, gone, xid) {
 		s.env.Log.Info("a new column may be an earlier one of its name, which is gone; the table is copied again", "table", namespace+"."+m.Name)
 		s.copyLater(m.ID)
 	}
@@ -151,11 +151,8 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 // hides tells whether a column that is new in now may be there today under another name, so that the catalog does not
 // tell what it gave to the rows that were there. now has its numbers; attrs are the columns that the log can show.
 func (t *tableShape) hides(now *tableShape, attrs []attribute) bool {
-	var newest, last int16
-	for _, k := range t.Columns {
-		newest = max(newest, k.Attnum)
-	}
-	found := map[int16]bool{}
+	var last int16
+	newest, found := t.newest(), map[int16]bool{}
 	unnamed := false
 	for _, c := range now.Columns {
 		if slices.ContainsFunc(t.Columns, func(k columnShape) bool { return k.Attnum == c.Attnum }) {
@@ -180,11 +177,7 @@ func (t *tableShape) hides(now *tableShape, attrs []attribute) bool {
 // what has its name today came or got it after the transaction xid, which now is of; or one that t has under its name, and
 // that was gone by then. gone are the columns that were dropped, and the transactions that did it.
 func (t *tableShape) outlived(now *tableShape, attrs []attribute, gone map[int16]uint32, xid uint32) bool {
-	var newest int16
-	for _, k := range t.Columns {
-		newest = max(newest, k.Attnum)
-	}
-	present := map[int16]*attribute{}
+	newest, present := t.newest(), map[int16]*attribute{}
 	for i := range attrs {
 		present[attrs[i].num] = &attrs[i]
 	}
@@ -260,12 +253,9 @@ type reading struct {
 }
 
 func newAlignment(known, now *tableShape, attrs []attribute) *alignment {
-	a := &alignment{known: known, now: now, present: map[int16]*attribute{}, byName: map[string]*attribute{}}
+	a := &alignment{known: known, now: now, present: map[int16]*attribute{}, byName: map[string]*attribute{}, newest: known.newest()}
 	for i := range attrs {
 		a.present[attrs[i].num], a.byName[attrs[i].name] = &attrs[i], &attrs[i]
-	}
-	for _, k := range known.Columns {
-		a.newest = max(a.newest, k.Attnum)
 	}
 	a.reading = make([][]reading, len(now.Columns)+1)
 	for i := range a.reading {
@@ -287,7 +277,7 @@ func (a *alignment) read(asNew func(column int) int, asAnother int) reading {
 					old := &a.known.Columns[k]
 					x, cost := a.present[old.Attnum], 0
 					strange := c.Name != old.Name && (x == nil || x.name != c.Name)
-					if strange || (c.TypeOID != old.TypeOID || c.TypeMod != old.TypeMod) && (x == nil || x.typ != c.TypeOID || x.mod != c.TypeMod) {
+					if strange || (c.TypeOID != old.TypeOID || c.TypeMod != old.TypeMod) && (x == nil || !x.is(c)) {
 						cost = asAnother
 					}
 					r = a.reading[i+1][k+1].with(strange, cost)
@@ -370,12 +360,12 @@ func (a *alignment) number() {
 // when it lists such a column in front of one that was there first. If the old one was gone before xid, it is not early,
 // and one that has another name by now gets a number that no column will ever have.
 func (t *tableShape) renewed(attrs []attribute, gone map[int16]uint32, xid uint32) *tableShape {
-	newest, free, present := int16(0), int16(0), map[int16]bool{}
+	newest, free, present := t.newest(), int16(0), map[int16]bool{}
 	for i := range attrs {
 		present[attrs[i].num] = true
 	}
 	for _, k := range t.Columns {
-		newest, free = max(newest, k.Attnum), min(free, k.Attnum)
+		free = min(free, k.Attnum)
 	}
 	now := &tableShape{Schema: t.Schema, Name: t.Name, Version: t.Version + 1, Columns: slices.Clone(t.Columns)}
 	var found, sure bool
@@ -414,6 +404,14 @@ func (t *tableShape) another(attrs []attribute, newest int16, k *columnShape) bo
 	})
 }
 
+// newest is the highest number of a column.
+func (t *tableShape) newest() (num int16) {
+	for _, c := range t.Columns {
+		num = max(num, c.Attnum)
+	}
+	return num
+}
+
 func (t *tableShape) has(column string) bool {
 	return slices.ContainsFunc(t.Columns, func(c columnShape) bool { return c.Name == column })
 }
@@ -423,7 +421,7 @@ func (a *attribute) is(c *columnShape) bool { return a.typ == c.TypeOID && a.mod
 
 // follows tells whether a column is newer than newest, and the log would show it as it showed k but for the name.
 func (a *attribute) follows(newest int16, k *columnShape) bool {
-	return a.num > newest && a.typ == k.TypeOID && a.mod == k.TypeMod && !a.generated
+	return a.num > newest && a.is(k) && !a.generated
 }
 
 // before compares numbers of transactions, which are counted in a circle. They get them when they first write, or ask for

@@ -634,7 +634,6 @@ func TestCutover(t *testing.T) {
 	f.want(t, 10, "mirror", "cutover", "m", "--dry-run")
 }
 
-// A cut-over does not wait for a pipeline that stands still, and notices one that comes to.
 // TestCutoverTellsWhy: what decides comes last, and says what helps.
 func TestCutoverTellsWhy(t *testing.T) {
 	writers := cutoverStep{Name: "writes", Says: "somebody may still write to the source", Warning: "sessions"}
@@ -659,6 +658,7 @@ func TestCutoverTellsWhy(t *testing.T) {
 	}
 }
 
+// TestCutoverOfHaltedPipeline: a cut-over does not wait for a pipeline that stands still, and notices one that comes to.
 func TestCutoverOfHaltedPipeline(t *testing.T) {
 	f := newFixture(t)
 	view := coordinator.PipelineView{Pipeline: api.Pipeline{ID: "1", Name: "m", Desired: api.WantRunning,

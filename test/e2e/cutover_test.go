@@ -35,6 +35,17 @@ func (m *mirror) cutsOver() (says string) {
 	return says
 }
 
+// cutOverDies has a cut-over killed before its last step.
+func (m *mirror) cutOverDies() {
+	m.t.Helper()
+	m.t.Setenv("WEIR_FAILPOINTS", "cutover.settled=kill")
+	eventually(m.t, waitLimit, "the cut-over is killed", func() (bool, string) {
+		out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes", "--force")
+		return code != 0 && strings.Contains(errOut, failpoint.ErrKill.Error()), out + errOut
+	})
+	m.t.Setenv("WEIR_FAILPOINTS", "")
+}
+
 // TestCutoverDefaults: the first row that an application inserts behind a cut-over gets the next number, whoever's
 // sequence that comes from, and what the target lacks is told.
 func TestCutoverDefaults(t *testing.T) {
@@ -121,12 +132,7 @@ func TestCutoverKilled(t *testing.T) {
 		return got == "2", got
 	})
 	waiting := dst.one(t, keys)
-	t.Setenv("WEIR_FAILPOINTS", "cutover.settled=kill")
-	eventually(t, waitLimit, "the cut-over is killed", func() (bool, string) {
-		out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes", "--force")
-		return code != 0 && strings.Contains(errOut, failpoint.ErrKill.Error()), out + errOut
-	})
-	t.Setenv("WEIR_FAILPOINTS", "")
+	m.cutOverDies()
 	if got, want := dst.one(t, keys), src.one(t, keys); got != want {
 		t.Fatalf("the cut-over was killed at %s, want %s", got, want)
 	}
@@ -215,12 +221,7 @@ func TestCutoverNames(t *testing.T) {
 		return got == "3", got
 	})
 	given := dst.one(t, names)
-	t.Setenv("WEIR_FAILPOINTS", "cutover.settled=kill")
-	eventually(t, waitLimit, "the cut-over is killed", func() (bool, string) {
-		out, errOut, code := m.cli("mirror", "cutover", m.name, "--yes", "--force")
-		return code != 0 && strings.Contains(errOut, failpoint.ErrKill.Error()), out + errOut
-	})
-	t.Setenv("WEIR_FAILPOINTS", "")
+	m.cutOverDies()
 	src.exec(t, `INSERT INTO a(v) VALUES ('more')`)
 	m.mustCLI("pipelines", "resume", m.name)
 	m.caughtUp()
