@@ -51,9 +51,10 @@ func (s *Source) align(m *pgoutput.RelationMsg, known, now *tableShape, namespac
 	return nil
 }
 
-// diff explains how known became now, which is what a rename, a drop, an add or a change of type did to it.
-func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string, attrs []attribute, gone map[int16]uint32) ([]changelog.SchemaStep, error) {
-	sent := slices.DeleteFunc(slices.Clone(attrs), func(a attribute) bool { return a.generated || s.opts.Excluded(namespace, m.Name, a.name) })
+// diff explains how known became now, which is what a rename, a drop, an add or a change of type did to it. Those of the
+// columns left are none of the target's business.
+func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace string, attrs []attribute, gone map[int16]uint32, left []int16) ([]changelog.SchemaStep, error) {
+	sent := slices.DeleteFunc(slices.Clone(attrs), func(a attribute) bool { return a.generated || s.leftOut(m.ID, namespace, m.Name, a.name, a.num) })
 	if known.hides(now, sent) {
 		s.env.Log.Info("a new column has another name by now, and what its rows were given cannot be told; the table is copied again", "table", namespace+"."+m.Name)
 		s.copyLater(m.ID)
@@ -85,13 +86,16 @@ func (s *Source) diff(m *pgoutput.RelationMsg, known, now *tableShape, namespace
 	}
 	// Drops first: a new column may have a dropped one's name.
 	for _, k := range known.Columns {
-		if !slices.ContainsFunc(now.Columns, func(c columnShape) bool { return c.Attnum == k.Attnum }) {
+		if !slices.ContainsFunc(now.Columns, func(c columnShape) bool { return c.Attnum == k.Attnum }) && !slices.Contains(left, k.Attnum) {
 			steps = append(steps, changelog.SchemaStep{Kind: changelog.DropColumn, Column: k.Name})
 		}
 	}
 	var added []*columnShape
 	for i := range now.Columns {
 		c := &now.Columns[i]
+		if slices.Contains(left, c.Attnum) {
+			continue
+		}
 		at := slices.IndexFunc(known.Columns, func(k columnShape) bool { return k.Attnum == c.Attnum })
 		if at < 0 {
 			added = append(added, c)

@@ -292,6 +292,7 @@ func (s *Source) present(oids []uint32) ([]*pg.Table, error) {
 // listedColumn is a column of a table that is published with a list of columns.
 type listedColumn struct {
 	table  uint32
+	num    int16
 	name   string
 	listed bool
 }
@@ -302,7 +303,7 @@ func (s *Source) listedColumns(ctx context.Context, conn *pgx.Conn) ([]listedCol
 	if s.version < 150000 {
 		return nil, nil
 	}
-	rows, err := conn.Query(ctx, `SELECT r.prrelid::int8, a.attname, a.attnum = ANY (r.prattrs::int2[])
+	rows, err := conn.Query(ctx, `SELECT r.prrelid::int8, a.attnum, a.attname, a.attnum = ANY (r.prattrs::int2[])
 		FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_attribute a ON a.attrelid = r.prrelid
 		WHERE p.pubname = $1 AND r.prattrs IS NOT NULL AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 		ORDER BY 1, a.attnum`, s.opts.Publication)
@@ -312,7 +313,7 @@ func (s *Source) listedColumns(ctx context.Context, conn *pgx.Conn) ([]listedCol
 	var out []listedColumn
 	var oid int64
 	var c listedColumn
-	_, err = pgx.ForEachRow(rows, []any{&oid, &c.name, &c.listed}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.num, &c.name, &c.listed}, func() error {
 		c.table = uint32(oid)
 		out = append(out, c)
 		return nil
@@ -326,10 +327,13 @@ func (s *Source) listedColumns(ctx context.Context, conn *pgx.Conn) ([]listedCol
 // The copy is noted before the list changes: a new column can be described only behind that, so that a crash finds
 // either the note, or a column that is not known yet and the same way open again.
 func (s *Source) listAnew(columns []listedColumn) error {
+	if err := s.leaveListed(columns); err != nil {
+		return err
+	}
 	var oids []uint32
 	for _, c := range columns {
 		known := s.tables[c.table]
-		if known == nil || s.opts.Excluded(known.Schema, known.Name, c.name) || slices.Contains(oids, c.table) ||
+		if known == nil || s.leftOut(c.table, known.Schema, known.Name, c.name, c.num) || slices.Contains(oids, c.table) ||
 			c.listed && slices.ContainsFunc(known.Columns, func(k columnShape) bool { return k.Name == c.name }) {
 			continue
 		}
@@ -419,6 +423,6 @@ func (s *Source) drop(oid uint32, shape *tableShape) error {
 	old := s.describedAs(oid, shape)
 	s.forgetTable(oid)
 	return s.send(dataflow.Message{Kind: dataflow.KindSchema, Boundary: true,
-		State:  append(positionState(s.reader.position), dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil)),
+		State:  append(positionState(s.reader.position), dataflow.StateChange{Key: tableKey(oid)}, liveCopyState(oid, nil), leftState(oid, nil)),
 		Schema: &changelog.SchemaChange{Old: old, Steps: []changelog.SchemaStep{{Kind: changelog.DropTable}}}})
 }

@@ -330,22 +330,35 @@ func (s *Source) copyOne(oid uint32, c *liveCopy) (bool, error) {
 // elsewhere.
 func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *liveCopy, view snapshot.View) error {
 	var learned []dataflow.StateChange
+	var relabelled *changelog.SchemaChange
 	if known := s.tables[t.OID]; known != nil {
 		shape.Version = known.Version
 		// The catalog numbers the columns; a change that could not be told for sure has numbered them as it could.
 		if !slices.Equal(known.Columns, shape.Columns) {
+			if steps := s.relabel(t, known, shape); len(steps) > 0 {
+				relabelled = &changelog.SchemaChange{Old: s.describedAs(t.OID, known), Steps: steps, Replaced: true}
+			}
+			learned = s.leaveColumns(t) // by what is known, which is about to change
 			known.Columns = shape.Columns
 			learned = append(learned, known.state(t.OID))
 		}
+	} else {
+		learned = s.leaveColumns(t)
 	}
 	rel := s.relationFromSpec(t, shape)
 	state := append([]dataflow.StateChange{}, positionState(s.reader.position)...)
+	if relabelled != nil {
+		relabelled.New = rel
+		if err := s.send(dataflow.Message{Kind: dataflow.KindSchema, State: learned, Schema: relabelled}); err != nil {
+			return err
+		}
+	}
 	if s.tables[t.OID] == nil {
 		if _, err := s.clearName(t.OID, shape.name()); err != nil {
 			return err
 		}
 		s.tables[t.OID] = shape
-		if err := s.send(dataflow.Message{Kind: dataflow.KindSchema, State: []dataflow.StateChange{shape.state(t.OID)},
+		if err := s.send(dataflow.Message{Kind: dataflow.KindSchema, State: append(learned, shape.state(t.OID)),
 			Schema: &changelog.SchemaChange{New: rel, Steps: []changelog.SchemaStep{{Kind: changelog.CreateTable}}, Origin: t}}); err != nil {
 			return err
 		}
@@ -510,7 +523,7 @@ func (s *Source) relationFromSpec(t *pg.Table, shape *tableShape) *changelog.Rel
 		s.types[c.TypeOID] = [2]string{col.Type.Schema, col.Type.Name}
 		rel.Columns = append(rel.Columns, changelog.Column{
 			Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, TypeSchema: col.Type.Schema, TypeName: col.Type.Name,
-			Key: slices.Contains(t.IdentityKey, c.Name),
+			Key: slices.Contains(t.IdentityKey, c.Name), LeftOut: s.leaves(t, col),
 		})
 	}
 	return rel

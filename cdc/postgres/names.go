@@ -49,7 +49,9 @@ func Renamed(state []byte, name pg.TargetName) ([]byte, error) {
 }
 
 // StateKeys are the keys of a table's state, that of its shape first.
-func StateKeys(oid uint32) []string { return []string{tableKey(oid), liveCopyState(oid, nil).Key} }
+func StateKeys(oid uint32) []string {
+	return []string{tableKey(oid), liveCopyState(oid, nil).Key, leftState(oid, nil).Key}
+}
 
 func (t *tableShape) name() pg.TargetName { return pg.TargetName{Schema: t.Schema, Name: t.Name} }
 
@@ -157,7 +159,7 @@ func (s *Source) leave(oid uint32) error {
 	s.env.Log.Info("table leaves", "table", name.String(), "now", present[oid].String())
 	s.unpublish(oid)
 	s.forgetTable(oid)
-	return s.send(dataflow.Message{Kind: dataflow.KindMark, State: []dataflow.StateChange{{Key: tableKey(oid)}, liveCopyState(oid, nil)}})
+	return s.send(dataflow.Message{Kind: dataflow.KindMark, State: []dataflow.StateChange{{Key: tableKey(oid)}, liveCopyState(oid, nil), leftState(oid, nil)}})
 }
 
 // unpublish takes a table that leaves out of the publication; its rows would go on being sent for nothing.
@@ -201,7 +203,7 @@ func (s *Source) presentNames() (map[uint32]pg.TargetName, error) {
 // leaves the mirror.
 func (s *Source) stepAside(oid uint32, now pg.TargetName, exists bool) error {
 	old := s.describedAs(oid, s.tables[oid])
-	leave := []dataflow.StateChange{{Key: tableKey(oid)}, liveCopyState(oid, nil)}
+	leave := []dataflow.StateChange{{Key: tableKey(oid)}, liveCopyState(oid, nil), leftState(oid, nil)}
 	m := dataflow.Message{Kind: dataflow.KindSchema, Schema: &changelog.SchemaChange{Old: old, New: old, Steps: []changelog.SchemaStep{{Kind: changelog.StepAside}}}}
 	switch {
 	case !exists:
@@ -230,7 +232,7 @@ func (s *Source) takeNames() error {
 		if r := s.reader.rels[mv.oid]; r != nil && r.rel != nil {
 			called := *r.msg
 			called.Namespace, called.Name = next.Schema, next.Name
-			rel := s.relationOf(&called, next.Schema, next.Version)
+			rel := s.relationOf(&called, next.Schema, &next)
 			rel.KeyShared = r.rel.KeyShared
 			s.reader.rels[mv.oid] = &relation{msg: &called, rel: rel, full: r.full, filter: r.filter}
 			s.reader.last = nil
@@ -247,7 +249,7 @@ func (s *Source) takeNames() error {
 
 // describedAs is a table without its identity, which a change of its name does not need.
 func (s *Source) describedAs(oid uint32, t *tableShape) *changelog.Relation {
-	return &changelog.Relation{ID: oid, Version: t.Version, Schema: t.Schema, Name: t.Name, Binary: s.binary, Columns: s.oldColumns(t)}
+	return &changelog.Relation{ID: oid, Version: t.Version, Schema: t.Schema, Name: t.Name, Binary: s.binary, Columns: s.oldColumns(oid, t)}
 }
 
 // forgetTable drops what is known of a table; its rows are passed over from here on.
@@ -256,6 +258,7 @@ func (s *Source) forgetTable(oid uint32) {
 	delete(s.copies, oid)
 	delete(s.filters, oid)
 	delete(s.unlisted, oid)
+	delete(s.left, oid)
 	if rel := s.reader.rels[oid]; rel != nil {
 		s.reader.rels[oid] = &relation{msg: rel.msg}
 		s.reader.last = nil

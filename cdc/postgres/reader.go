@@ -528,6 +528,16 @@ func (r *reader) relation(m *pgoutput.RelationMsg) error {
 			return errs.New(errs.SourceStream, "the server described table %s.%s with a column %d that has no name or no type; reading again", m.Namespace, m.Name, i+1)
 		}
 	}
+	if r.inTx && !r.inBlock && r.changes == 0 && r.relations.reshapes(m) {
+		// What was gathered is of transactions before this one, of which nothing was sent: it may be cut off here, and then
+		// a target that refuses the change has everything that was committed before.
+		r.inTx = false
+		err := r.flush()
+		r.inTx = true
+		if err != nil {
+			return err
+		}
+	}
 	rel, change, state, err := r.relations.resolve(m, before)
 	if err != nil {
 		return err

@@ -315,7 +315,7 @@ func (s *Source) covered(ctx context.Context, tables []*pg.Table, own bool) erro
 // grown tells whether a table that is published with a list of columns has one that is not known yet.
 func (s *Source) grown(t *pg.Table, known *tableShape) bool {
 	return slices.ContainsFunc(t.Columns, func(c pg.Column) bool {
-		return c.Generated == 0 && !s.opts.Excluded(t.Schema, t.Name, c.Name) &&
+		return c.Generated == 0 && !s.leaves(t, &c) &&
 			!slices.ContainsFunc(known.Columns, func(k columnShape) bool { return k.Attnum == c.Attnum })
 	})
 }
@@ -350,7 +350,7 @@ func (s *Source) narrowed(p *pg.Publication, w pg.Wanted, why, price string) err
 // wanted is what the mirror takes of a table.
 func (s *Source) wanted(t *pg.Table) pg.Wanted {
 	w := pg.Wanted{OID: t.OID, Schema: t.Schema, Name: t.Name, Partitioned: t.Kind == 'p',
-		Excluded: func(column string) bool { return s.opts.Excluded(t.Schema, t.Name, column) }}
+		Excluded: func(column string) bool { return s.leaves(t, t.Column(column)) }}
 	for _, c := range t.Columns {
 		if c.Generated != 0 {
 			continue

@@ -107,6 +107,7 @@ type Source struct {
 	parts      map[uint32]map[uint32]partitionFiles // of the partitions of each table; see partition_files.go
 	partsDue   map[uint32]partitionLook             // of tables whose partitions changed
 	watching   bool                                 // a look at the partitions has been compared since the start
+	left       map[uint32][]int16                   // numbers of the columns of each table that are left out; see leftout.go
 	notes      notes
 	sent       map[uint32][]string // the columns that somebody else's publication sends of a table; nil: all
 	copying    atomic.Bool
@@ -188,7 +189,7 @@ func New(e *env.Env, opts Options) *Source {
 	}
 	s := &Source{
 		env: e.With("part", "source", "slot", opts.Slot), opts: opts,
-		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, sent: map[uint32][]string{}, unlisted: map[uint32]bool{}, copies: map[uint32]*liveCopy{}, waiting: map[uint32]bool{},
+		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, sent: map[uint32][]string{}, left: map[uint32][]int16{}, unlisted: map[uint32]bool{}, copies: map[uint32]*liveCopy{}, waiting: map[uint32]bool{},
 		commands: make(chan command, 16), out: make(chan dataflow.Message, 8), failed: make(chan error, 1),
 	}
 	s.progress.tables = map[uint32]*TableProgress{}
@@ -238,6 +239,9 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 	}
 	var err error
 	if s.tables, err = loadShapes(state); err != nil {
+		return err
+	}
+	if s.left, err = restoreLeft(state); err != nil {
 		return err
 	}
 	if s.parts, err = restorePartitions(state); err != nil {
@@ -303,7 +307,7 @@ func (s *Source) describe(specs []*pg.Table) error {
 		s.specs[t.OID] = t
 		for _, c := range t.Columns {
 			s.types[c.Type.OID] = [2]string{c.Type.Schema, c.Type.Name}
-			if c.Generated == 0 && !streamBinary(c.Type) && !s.opts.Excluded(t.Schema, t.Name, c.Name) {
+			if c.Generated == 0 && !streamBinary(c.Type) && !s.leaves(t, &c) {
 				s.binary = false
 			}
 			if where := s.opts.Filter(t.Schema, t.Name); where != "" && s.version < 150000 {

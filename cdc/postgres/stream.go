@@ -125,6 +125,12 @@ func slotError(slot string, err error) error {
 	case e.Code == "55000", e.Code == "58P01", e.Code == "58P02":
 		return errs.New(errs.SlotLost, "slot %q is of no more use: %s", slot, e.Message).Because(err).
 			WithDetail("%s", cmp.Or(e.Detail, "the server dropped WAL that the slot still needed"))
+	case e.Code == "22021":
+		// A database in SQL_ASCII holds whatever it was given, and the log keeps it when the rows have been put right.
+		bad := errs.New(errs.SourceStream, "the source holds text that is not UTF-8: %s", e.Message).Because(err).WithDetail("%s", e.Where).
+			WithHint("a database in SQL_ASCII may hold any bytes: put the rows right at the source, then copy anew, because the log keeps the old ones: weir help W1014")
+		bad.Final = true
+		return bad
 	}
 	return errs.New(errs.SourceStream, "read slot %q: %s", slot, e.Message).Because(err).WithDetail("%s", e.Detail)
 }

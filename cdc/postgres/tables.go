@@ -54,7 +54,7 @@ func (s *Source) shapeOf(t *pg.Table) *tableShape {
 		shape.Schema, shape.Name = known.Schema, known.Name
 	}
 	for _, c := range t.Columns {
-		if c.Generated != 0 || !s.sends(t, c.Name) {
+		if c.Generated != 0 || !s.sends(t, &c) {
 			continue
 		}
 		shape.Columns = append(shape.Columns, columnShape{Attnum: c.Attnum, Name: c.Name, TypeOID: c.Type.OID, TypeMod: c.Mod})
@@ -63,11 +63,11 @@ func (s *Source) shapeOf(t *pg.Table) *tableShape {
 }
 
 // sends tells whether the publication sends a column. Somebody else's may send excluded ones, which the target passes over.
-func (s *Source) sends(t *pg.Table, column string) bool {
+func (s *Source) sends(t *pg.Table, column *pg.Column) bool {
 	if columns, known := s.sent[t.OID]; known {
-		return columns == nil || slices.Contains(columns, column)
+		return columns == nil || slices.Contains(columns, column.Name)
 	}
-	return !s.listed(t) || !s.opts.Excluded(t.Schema, t.Name, column)
+	return !s.listed(t) || !s.leaves(t, column)
 }
 
 // listed tells whether weir's own publication names the table's columns.
@@ -76,17 +76,18 @@ func (s *Source) listed(t *pg.Table) bool {
 	if s.version < 150000 || t.Identity == 'f' {
 		return false
 	}
-	for _, name := range t.IdentityKey {
-		if s.opts.Excluded(t.Schema, t.Name, name) {
+	left := false
+	for i := range t.Columns {
+		c := &t.Columns[i]
+		if !s.leaves(t, c) {
+			continue
+		}
+		if slices.Contains(t.IdentityKey, c.Name) {
 			return false
 		}
+		left = left || c.Generated == 0
 	}
-	for _, c := range t.Columns {
-		if c.Generated == 0 && s.opts.Excluded(t.Schema, t.Name, c.Name) {
-			return true
-		}
-	}
-	return false
+	return left
 }
 
 // resolve implements relationSource.
@@ -149,14 +150,16 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 				return nil, nil, nil, err
 			}
 		}
-		if s.relisted(known, now, attrs) {
-			err = s.learnList(m.ID)
-		} else {
+		relisted := s.relisted(m.ID, known, now, attrs)
+		if !relisted {
 			err = s.align(m, known, now, namespace, attrs)
+		}
+		if err == nil && (relisted || s.sent[m.ID] != nil) {
+			err = s.learnList(m.ID) // its columns may have other names in it, too
 		}
 	} else {
 		if now = known.renewed(attrs, gone, s.xid()); now == nil {
-			r.rel = s.relationOf(m, namespace, known.Version)
+			r.rel = s.relationOf(m, namespace, known)
 			r.rel.KeyShared = shared
 			return r, nil, nil, nil
 		}
@@ -170,7 +173,9 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	steps, err := s.diff(m, known, now, namespace, attrs, gone)
+	leftBefore := s.left[m.ID]
+	left := s.noteLeft(m.ID, s.outward(m, known, now, namespace, attrs))
+	steps, err := s.diff(m, known, now, namespace, attrs, gone, slices.Concat(leftBefore, s.left[m.ID]))
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -181,13 +186,13 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	} else {
 		change.Old = s.describedAs(m.ID, known)
 	}
-	r.rel = s.relationOf(m, namespace, now.Version)
+	r.rel = s.relationOf(m, namespace, now)
 	r.rel.KeyShared = shared
 	change.New = r.rel
 	s.tables[m.ID] = now
 	s.tableProgress(m.ID, func(p *TableProgress) { p.Schema, p.Name = now.Schema, now.Name })
 	s.env.Log.Info("table changed its shape", "table", r.rel.String(), "steps", fmt.Sprint(steps))
-	state := []dataflow.StateChange{now.state(m.ID)}
+	state := append(left, now.state(m.ID))
 	if slices.Contains(s.again, m.ID) {
 		state = append(state, liveCopyState(m.ID, s.anotherCopy(m.ID)))
 	}
@@ -338,11 +343,11 @@ func (t *tableShape) next(m *pgoutput.RelationMsg, namespace string) *tableShape
 	return now
 }
 
-func (s *Source) oldColumns(t *tableShape) []changelog.Column {
+func (s *Source) oldColumns(oid uint32, t *tableShape) []changelog.Column {
 	var cols []changelog.Column
 	for _, c := range t.Columns {
 		n := s.types[c.TypeOID]
-		cols = append(cols, changelog.Column{Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, TypeSchema: n[0], TypeName: n[1]})
+		cols = append(cols, changelog.Column{Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, TypeSchema: n[0], TypeName: n[1], LeftOut: s.leftOut(oid, t.Schema, t.Name, c.Name, c.Attnum)})
 	}
 	return cols
 }
@@ -353,8 +358,9 @@ func (s *Source) recopies(oid uint32) bool {
 	return slices.Contains(s.again, oid) || c != nil && (c.Again || !c.Done)
 }
 
-func (s *Source) relationOf(m *pgoutput.RelationMsg, namespace string, version uint32) *changelog.Relation {
-	rel := &changelog.Relation{ID: m.ID, Version: version, Schema: namespace, Name: m.Name, Binary: s.binary, Recopied: s.recopies(m.ID)}
+// relationOf is a description whose columns are those of shape.
+func (s *Source) relationOf(m *pgoutput.RelationMsg, namespace string, shape *tableShape) *changelog.Relation {
+	rel := &changelog.Relation{ID: m.ID, Version: shape.Version, Schema: namespace, Name: m.Name, Binary: s.binary, Recopied: s.recopies(m.ID)}
 	switch m.Identity {
 	case 'n':
 		rel.Identity = changelog.IdentityNothing
@@ -364,10 +370,11 @@ func (s *Source) relationOf(m *pgoutput.RelationMsg, namespace string, version u
 		rel.Identity = changelog.IdentityKey
 	}
 	keyed := false
-	for _, c := range m.Columns {
+	for i, c := range m.Columns {
 		n := s.types[c.TypeOID]
 		rel.Columns = append(rel.Columns, changelog.Column{
 			Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, Key: c.Key, TypeSchema: n[0], TypeName: n[1],
+			LeftOut: s.leftOut(m.ID, shape.Schema, shape.Name, c.Name, shape.Columns[i].Attnum),
 		})
 		keyed = keyed || c.Key
 	}
@@ -442,7 +449,7 @@ func streamBinary(t pg.Type) bool {
 // relisted tells whether somebody else's publication sends other excluded columns than before and nothing more has
 // changed, and gives now's columns their numbers then. Their order tells nothing: a column that was there all along turns
 // up in front of known ones.
-func (s *Source) relisted(known, now *tableShape, attrs []attribute) bool {
+func (s *Source) relisted(oid uint32, known, now *tableShape, attrs []attribute) bool {
 	if !s.opts.KeepPublication {
 		return false
 	}
@@ -457,14 +464,14 @@ func (s *Source) relisted(known, now *tableShape, attrs []attribute) bool {
 			continue
 		}
 		at := slices.IndexFunc(attrs, func(a attribute) bool { return a.name == c.Name && a.typ == c.TypeOID && a.mod == c.TypeMod })
-		if at < 0 || !s.opts.Excluded(known.Schema, known.Name, c.Name) {
+		if at < 0 || !s.leftOut(oid, known.Schema, known.Name, c.Name, attrs[at].num) {
 			return false
 		}
 		c.Attnum = attrs[at].num
 	}
 	gone := 0
 	for _, k := range known.Columns {
-		if s.opts.Excluded(known.Schema, known.Name, k.Name) && !slices.ContainsFunc(now.Columns, func(c columnShape) bool { return c.Name == k.Name }) {
+		if s.leftOut(oid, known.Schema, known.Name, k.Name, k.Attnum) && !slices.ContainsFunc(now.Columns, func(c columnShape) bool { return c.Name == k.Name }) {
 			gone++
 		}
 	}
@@ -524,7 +531,7 @@ func restoreAhead(state dataflow.State) (map[uint32]pg.LSN, error) {
 // StateTable tells which table a key of the state is about, by its OID; false: it is about all of them.
 func StateTable(key string) (oid uint32, ok bool) {
 	kind, rest, _ := strings.Cut(key, "/")
-	if !slices.Contains([]string{"table", "copy", "done", "bounds", "ahead", "parts"}, kind) {
+	if !slices.Contains([]string{"table", "copy", "done", "bounds", "ahead", "parts", "left"}, kind) {
 		return 0, false
 	}
 	rest, _, _ = strings.Cut(rest, "/")

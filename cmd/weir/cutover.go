@@ -60,7 +60,7 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			r.Set = report.set
 			steps, err := p.settle(wait, c, e, cl, r)
 			if errors.Is(err, errWritten) {
-				return cli.No("the target is not ready: " + errWritten.Error())
+				return cli.No("the target is not ready: " + err.Error())
 			}
 			if err != nil {
 				return cli.Waited(wait, err)
@@ -73,6 +73,7 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 			step.Done = true
 			report.Steps = append(report.Steps, step)
 			c.Note("%s", stepLine(c, step))
+			tellPasswords(ctx, c, cl, v)
 		}
 		err = cli.PrintRecord(c, report, report.Pipeline, func(w io.Writer) {
 			if !dry && !report.Ready {
@@ -131,6 +132,14 @@ func (p *program) settle(ctx context.Context, c *cli.Call, e *env.Env, cl client
 		}
 		return err
 	}
+	at, err := cl.Source(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if at.Slot == "" {
+		return nil, errs.New(errs.SourceUnreachable, "the source of %s does not tell where its slot stands", name)
+	}
+	r.Slot, r.Publication = at.Slot, at.Publication
 	return p.engines.Settle(ctx, e, r)
 }
 
@@ -187,7 +196,7 @@ func halted(v coordinator.PipelineView) error {
 	switch {
 	case v.Desired == api.WantPaused || v.Status.Phase == api.PhasePaused:
 		return cli.Refused(errs.New(errs.PipelineState, "pipeline %s is paused, so its target stands still", v.Name).
-			WithHint("weir pipelines resume %s, then ask again", v.Name))
+			WithHint("weir pipelines resume %s, then ask again; a cut-over that was killed leaves its mirror paused", v.Name))
 	case v.Status.Phase == api.PhaseFailed:
 		e, before := errs.New(errs.PipelineState, "pipeline %s has failed", v.Name), "when the cause is gone"
 		if i := v.Status.Error; i != nil {

@@ -11,7 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weirstream/weir/cdc/postgres/plan"
+	"github.com/weirstream/weir/cmd/weir/mirror"
 	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/cli"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/failpoint"
@@ -52,7 +54,7 @@ func runSettle(ctx context.Context, e *env.Env, r cutoverRequest) ([]cutoverStep
 }
 
 // errWritten: somebody wrote to the source while the cut-over was under way.
-var errWritten = errors.New("somebody writes to the source: sequences went on since they were set; stop the writers and ask again, or --force")
+var errWritten = errors.New("stop the writers and ask again, or --force")
 
 type cutting struct {
 	env            *env.Env
@@ -81,6 +83,11 @@ func (c *cutting) with(ctx context.Context, work func(context.Context) error) er
 		return errs.New(errs.TargetUnreachable, "cannot reach target %s: %w", targetCfg.Server(), err)
 	}
 	defer func() { _ = c.target.Close(context.WithoutCancel(ctx)) }()
+	left, err := mirror.LeftOut(ctx, c.source, c.target, c.r.Pipeline.ID, nil)
+	if err != nil {
+		return err
+	}
+	c.r.Pipeline.Mirror.Exclude = slices.Concat(c.r.Pipeline.Mirror.Exclude, left)
 	// Tables that a pattern was about may have been dropped since the start.
 	if c.plan, err = plan.MakeAt(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg, Pipeline: c.r.Pipeline.ID}, "", nil); err != nil {
 		return err
@@ -239,7 +246,7 @@ func (c *cutting) sequences(ctx context.Context) error {
 			return nil
 		}
 		if !c.r.Force {
-			return errWritten
+			return fmt.Errorf("somebody writes to the source: sequences went on since they were set; %w", errWritten)
 		}
 		s.Says = "sequences went on and are set again: somebody wrote to the source meanwhile"
 	}
@@ -313,21 +320,52 @@ func (c *cutting) keys(ctx context.Context) error {
 	return nil
 }
 
-// settle changes all of that or nothing.
+// settle changes all of that or nothing. Writers are looked for at both ends: to change keys may take long, and what was
+// changed is undone when the mirror goes on.
 func (c *cutting) settle(ctx context.Context) error {
+	if err := c.late(ctx, true); err != nil {
+		return err
+	}
 	if err := c.sequences(ctx); err != nil {
 		return err
 	}
 	began := c.env.Clock.Now()
 	settle, s, err := c.unsettled(ctx)
-	if err != nil || len(settle) == 0 {
+	if err != nil {
 		return err
 	}
-	if err := c.alter(ctx, settle); err != nil {
+	if len(settle) > 0 {
+		if err := c.alter(ctx, settle); err != nil {
+			return err
+		}
+		s.Done = true
+		c.step(s, began)
+	}
+	return c.late(ctx, false)
+}
+
+// late looks into the log for transactions that wrote to mirrored tables and that the target does not have, now that the
+// mirror rests and nobody will bring them. It reads the mirror's own slot without moving it. With --force the first look
+// says that there are some.
+func (c *cutting) late(ctx context.Context, first bool) error {
+	began := c.env.Clock.Now()
+	at, err := c.stored(ctx)
+	if err != nil {
 		return err
 	}
-	s.Done = true
-	c.step(s, began)
+	found, err := plan.Unread(ctx, c.env, c.source, c.r.Slot, c.r.Publication, at, c.plan)
+	switch {
+	case err != nil:
+		return errs.New(errs.SourceStream, "look for late writers in slot %q: %w", c.r.Slot, err)
+	case found == 0:
+		return nil
+	case !c.r.Force:
+		return fmt.Errorf("somebody writes to the source: %s committed there behind what the target has; %w", cli.Plural(found, "transaction"), errWritten)
+	}
+	if first {
+		c.step(cutoverStep{Name: "late", Says: "the target does not have everything", Done: true,
+			Warning: fmt.Sprintf("%s of the source committed behind what the target has, and will not come any more", cli.Plural(found, "transaction"))}, began)
+	}
 	return nil
 }
 

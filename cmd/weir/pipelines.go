@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres/selection"
@@ -243,12 +244,36 @@ func (p *program) pipelinesDelete(ctx context.Context, c *cli.Call) error {
 		if err := cl.Delete(wait, v.ID, rest.DeleteOptions{Force: c.Bool("force"), Wait: c.Bool("wait")}); err != nil {
 			return waited(ctx, cl, v.ID, cli.Waited(wait, err))
 		}
+		tellPasswords(ctx, c, cl, v)
 		return cli.PrintRecord(c, v.Pipeline, v.Name, func(w io.Writer) {
 			if !c.Quiet {
 				fmt.Fprintf(w, "%s deleted\n", v.Name)
 			}
 		})
 	})
+}
+
+// tellPasswords names the secrets that only a pipeline used which is deleted. They stay: who gave its URLs may give them
+// again at this moment.
+func tellPasswords(ctx context.Context, c *cli.Call, cl client, gone coordinator.PipelineView) {
+	views, err := cl.Pipelines(ctx)
+	if err != nil {
+		return
+	}
+	names := secretsOf(gone.Mirror)
+	for _, v := range views {
+		if v.ID != gone.ID {
+			names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(secretsOf(v.Mirror), n) })
+		}
+	}
+	slices.Sort(names)
+	var lines []string
+	for _, n := range slices.Compact(names) {
+		lines = append(lines, "weir secrets delete "+n)
+	}
+	if len(lines) > 0 {
+		c.Note("the passwords that only it used stay in the secrets; to remove them: %s", strings.Join(lines, "; "))
+	}
 }
 
 // slotOf names the pipeline's slot, if its source says in time which it is.

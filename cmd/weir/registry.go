@@ -60,6 +60,8 @@ type cutoverRequest struct {
 	Progress       func(cutoverStep)           // may be nil; called after each step
 	Resting        func(context.Context) error // of Settle: an error if the pipeline is not paused any more
 	Set            string                      // of Settle: how Cutover has set the sequences
+	Slot           string                      // of Settle: the slot that the pipeline goes on from, and the publication
+	Publication    string
 }
 
 // cutoverStep is one thing that a cutover does.

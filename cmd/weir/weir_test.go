@@ -621,7 +621,7 @@ func TestCutover(t *testing.T) {
 		return nil, settled
 	}
 	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseStopped}}
-	f.calls, settled = nil, errWritten
+	f.calls, settled = nil, fmt.Errorf("sequences went on; %w", errWritten)
 	if got := f.want(t, 10, "mirror", "cutover", "m", "--yes"); !strings.Contains(got+f.err.String(), "sequences went on") {
 		t.Errorf("printed %q %q", got, f.err.String())
 	}

@@ -62,6 +62,7 @@ type Column struct {
 	// The type's name at the source, without modifiers.
 	TypeSchema, TypeName string
 	Key                  bool // part of the identity; with IdentityFull every column is
+	LeftOut              bool // the source sends it, and the target is not to have it
 }
 
 func (r *Relation) String() string { return r.Schema + "." + r.Name }

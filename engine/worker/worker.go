@@ -405,6 +405,15 @@ func (r *run) write(ctx context.Context, m dataflow.Message) error {
 	if m.Consistent {
 		return r.consistent(ctx, m)
 	}
+	if m.Kind == dataflow.KindSchema && r.driver.AtBoundary() && r.driver.Pending() {
+		// The target may refuse the change, or be told to. What committed before is not to go down with it.
+		if err := r.cut(ctx); err != nil {
+			return err
+		}
+		if err := r.settle(ctx); err != nil {
+			return err
+		}
+	}
 	bytes := 0
 	if m.Rows != nil {
 		bytes = m.Rows.Bytes()

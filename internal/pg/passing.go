@@ -20,6 +20,26 @@ func Vanished(err error) bool {
 	return strings.HasPrefix(refused.Message, "cache lookup failed for ") || strings.HasPrefix(refused.Message, "could not open relation with OID ")
 }
 
+// RefusedHint is what can be done about a refusal that has to do with the server and not with what it was asked; "" if nothing
+// is known.
+func RefusedHint(err error) string {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return ""
+	}
+	switch refused.Code {
+	case "25006":
+		return "it takes no writes: it is a standby, or default_transaction_read_only is on; the mirror goes on when it does"
+	case "53100":
+		return "make room on its disk; the mirror goes on when there is"
+	case "53200":
+		return "it is short of memory; the mirror goes on when there is some"
+	case "53300":
+		return "raise its max_connections, or end connections that nobody needs; the mirror goes on then"
+	}
+	return ""
+}
+
 // Passing tells whether the same work can succeed on a new connection: the connection ended, or the server refused for
 // what a restart, a failover, a lock or a moment's shortage can cause anywhere. What it says about the databases
 // themselves is not passing, and neither is an error that came from elsewhere.

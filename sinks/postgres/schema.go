@@ -88,7 +88,7 @@ func (t *Target) evolve(ctx context.Context, change *changelog.SchemaChange) err
 	}
 	target := pg.Qualified(schema, name)
 	dropped := map[string]bool{}
-	steps := slices.DeleteFunc(slices.Clone(change.Steps), func(s changelog.SchemaStep) bool { return t.opts.Excluded(rel.Schema, rel.Name, s.Column) })
+	steps := change.Steps
 	if t.opts.SchemaChange == Evolve || t.opts.SchemaChange == TryEvolve {
 		steps = untangle(steps, spec.has)
 	}
@@ -370,7 +370,7 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 		return err
 	}
 	delete(t.freed, [2]string{schema, name})
-	to := t.planned(src, schema, name)
+	to := t.planned(src, change.New, schema, name)
 	// A table that had the name before may still be here under another one, with the indexes that were named after it.
 	var indexes []string
 	for _, x := range src.Indexes {
@@ -403,10 +403,12 @@ func (t *Target) createTable(ctx context.Context, change *changelog.SchemaChange
 
 // planned is a table that joins as it should be at the target. The types and schemas that it needs are made by the plan of
 // the mirror, before the table joins it.
-func (t *Target) planned(src *pg.Table, schema, name string) pg.Target {
+func (t *Target) planned(src *pg.Table, rel *changelog.Relation, schema, name string) pg.Target {
 	to := pg.Target{Source: src, Name: pg.TargetName{Schema: schema, Name: name}, Options: pg.TargetOptions{SoftDelete: t.opts.SoftDelete, Route: t.opts.Route}}
 	for _, c := range src.Columns {
-		if t.opts.Excluded(src.Schema, src.Name, c.Name) {
+		// The log carries no generated ones.
+		at := slices.IndexFunc(rel.Columns, func(r changelog.Column) bool { return r.Name == c.Name })
+		if c.Generated != 0 && t.opts.Excluded(src.Schema, src.Name, c.Name) || c.Generated == 0 && (at < 0 || rel.Columns[at].LeftOut) {
 			to.Options.ExcludeColumns = append(to.Options.ExcludeColumns, c.Name)
 		}
 	}
@@ -421,7 +423,7 @@ func (t *Target) takeTable(change *changelog.SchemaChange, schema, name string, 
 	if !ok {
 		return nil
 	}
-	to := t.planned(src, schema, name)
+	to := t.planned(src, change.New, schema, name)
 	spec := (&shape{*there}).clone()
 	var lacking []string
 	for _, c := range to.Columns() {
@@ -473,7 +475,7 @@ func (t *Target) alreadyFits(ctx context.Context, change *changelog.SchemaChange
 		return false, err
 	}
 	for _, c := range change.New.Columns {
-		if spec.Column(c.Name) == nil && !t.opts.Excluded(change.New.Schema, change.New.Name, c.Name) {
+		if spec.Column(c.Name) == nil && !c.LeftOut {
 			return false, nil
 		}
 	}

@@ -269,7 +269,7 @@ func (t *Target) adopt(s *session, rel *changelog.Relation, schema, name string,
 	tab.careful = t.opts.Memory.isCareful(full)
 	tab.stored = t.opts.SoftDelete
 	excluded := func(c string) bool {
-		if t.opts.Excluded(rel.Schema, rel.Name, c) || t.unwritten[[3]string{rel.Schema, rel.Name, c}] {
+		if t.unwritten[[3]string{rel.Schema, rel.Name, c}] {
 			return true
 		}
 		return t.opts.SchemaChange.leavesOut() && spec.Column(c) == nil // also after a restart

@@ -61,7 +61,7 @@ func (t *table) shape(rel *changelog.Relation, target *pg.Table, excluded func(c
 	index := make(map[string]int, len(rel.Columns))
 	for i, c := range rel.Columns {
 		index[c.Name] = i
-		if excluded(c.Name) {
+		if c.LeftOut || excluded(c.Name) {
 			continue
 		}
 		tc, ok := byName[c.Name]

@@ -446,7 +446,11 @@ func (t *Target) wrap(err error) error {
 		return errs.New(errs.Fenced, "the target refused generation %d: %s", t.gen, pgErr.Message).Because(err).
 			WithHint("another weir took the pipeline over")
 	case pg.Passing(pgErr):
-		return errs.New(errs.TargetUnreachable, "target %s: %s", t.opts.Config.Server(), pgErr.Message).Because(err)
+		e := errs.New(errs.TargetUnreachable, "target %s: %s", t.opts.Config.Server(), pgErr.Message).Because(err)
+		if hint := pg.RefusedHint(err); hint != "" {
+			e = e.WithHint("%s", hint)
+		}
+		return e
 	}
 	e := errs.New(errs.TargetRejected, "the target refused a change: %s", pgErr.Message).Because(err)
 	switch {

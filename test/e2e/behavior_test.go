@@ -217,6 +217,28 @@ func TestExceptionWithinTransaction(t *testing.T) {
 	requireConsistent(t, m)
 }
 
+// TestExceptionKeepsWhatCommitted: rows that committed before a change are not thrown away with the stop, also when they are
+// read together with it: the target has them when the user makes the change there.
+func TestExceptionKeepsWhatCommitted(t *testing.T) {
+	src, dst := pair(t, 15, 15)
+	src.exec(t, twoTables)
+	m := newMirror(t, src, dst, "public.*", "--set", "schema.change.behavior=exception")
+	m.start()
+	m.caughtUp()
+	m.kill()
+	src.exec(t, `INSERT INTO a VALUES (7001, 'before')`, `UPDATE b SET v = 'before' WHERE id < 10`, `ALTER TABLE a RENAME v TO w`, `INSERT INTO a VALUES (7002, 'behind')`)
+	m.server()
+	m.failsWith("W1011")
+	if got := dst.one(t, `SELECT (SELECT v FROM a WHERE id = 7001) || (SELECT count(*) FROM b WHERE v = 'before')`); got != "before9" {
+		t.Errorf("the target has %q of what committed before the change", got)
+	}
+	dst.exec(t, `ALTER TABLE a RENAME v TO w`)
+	m.mustCLI("pipelines", "resume", m.name)
+	m.caughtUp()
+	requireEqual(t, src, dst)
+	requireConsistent(t, m)
+}
+
 // TestTableComesAgain: where a dropped table stays at the target, another one of its name takes its place. A lenient target
 // gets the columns that it lacks; for one whose shape stays the log says what is not written.
 func TestTableComesAgain(t *testing.T) {

@@ -2,13 +2,17 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
 )
@@ -94,6 +98,35 @@ func Sequences(ctx context.Context, source, target pg.Querier, p *Plan) (set []p
 		set = append(set, st)
 	}
 	return set, notes, nil
+}
+
+// unreadPatience is how long the reader of a slot may take to let go of it.
+const unreadPatience = 10 * time.Second
+
+// Unread counts the transactions in the log that changed the plan's tables and committed behind a position. It reads the
+// slot of a mirror that rests, and does not move it.
+func Unread(ctx context.Context, e *env.Env, source pg.Querier, slot, publication string, behind pg.LSN, p *Plan) (n int, err error) {
+	tables := make([]int64, len(p.Tables))
+	for i, t := range p.Tables {
+		tables[i] = int64(t.Source.OID)
+	}
+	// Insert, Update and Delete name their table in the four bytes behind their letter; a Truncate names several. The last
+	// message of a transaction is its commit, which stands at the place that a position names.
+	const look = `SELECT count(*)::int FROM (
+		SELECT bool_or(lsn > $4::pg_lsn) AS behind, bool_or(get_byte(data, 0) = 84 OR get_byte(data, 0) IN (73, 85, 68) AND
+			(get_byte(data, 1)::int8 << 24) + (get_byte(data, 2) << 16) + (get_byte(data, 3) << 8) + get_byte(data, 4) = ANY ($3::int8[])) AS wrote
+		FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL, 'proto_version', '1', 'publication_names', $2)
+		GROUP BY xid) t WHERE wrote AND behind`
+	for began := e.Clock.Now(); ; {
+		err = source.QueryRow(ctx, look, slot, pg.Ident(publication), tables, behind.String()).Scan(&n)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != "55006" || e.Clock.Now().Sub(began) > unreadPatience {
+			return n, err
+		}
+		if err := e.Clock.Sleep(ctx, 100*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
 }
 
 // Lacking is a column of the target without the default that the source's column has.

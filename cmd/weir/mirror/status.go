@@ -87,6 +87,9 @@ func (r *running) Status() api.PipelineStatus {
 	s := r.pipe.Status()
 	st.Since, st.Lanes, st.Building, st.CatalogAt = s.Since, r.opts.Int("sink.lanes"), r.building.Load(), r.source.Looked()
 	st.Checkpoint, st.Durable, st.RowsTotal = uint64(s.Checkpoint), uint64(s.Durable), s.Rows
+	if s.Phase != r.ratePhase {
+		r.rate, r.ratePhase = rate{}, s.Phase // the copy's pace tells nothing of the stream's
+	}
 	st.RowsPerSec, st.BytesPerSec = r.rate.add(now, s.Rows, s.Bytes)
 	switch s.Phase {
 	case worker.PhaseCopy:

@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	testenv "github.com/weirstream/weir/test/env"
+)
+
+// TestLeftOutRenamed: a column that is left out stays so when it or its table gets another name, and so does one that was
+// added; one that is mirrored stays mirrored when it gets the name of one that is not.
+func TestLeftOutRenamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		version     testenv.Version
+		also        string // of the source, before the mirror begins
+		publication bool
+	}{
+		"not sent":                                 {version: 15},
+		"sent by an older server":                  {version: 12},
+		"sent in full":                             {version: 15, also: `ALTER TABLE a REPLICA IDENTITY FULL`},
+		"a publication of the user's":              {version: 15, also: `CREATE PUBLICATION p FOR TABLE a`, publication: true},
+		"a publication of the user's, with a list": {version: 15, also: `CREATE PUBLICATION p FOR TABLE a (id, secret, v)`, publication: true},
+		"a publication of the user's, not with it": {version: 15, also: `CREATE PUBLICATION p FOR TABLE a (id, v)`, publication: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			src, dst := pair(t, c.version, 15)
+			src.exec(t, `CREATE TABLE a(id int PRIMARY KEY, secret text, v text); INSERT INTO a SELECT i, 'leak', 'v' || i FROM generate_series(1, 100) i`)
+			if c.also != "" {
+				src.exec(t, c.also)
+			}
+			args := []string{"--exclude-column", "public.a.secret", "--set", "discovery.interval=300ms"}
+			if c.publication {
+				args = append(args, "--set", "publication.name=p")
+			}
+			m := newMirror(t, src, dst, "public.*", args...)
+			m.start()
+			m.caughtUp()
+			m.stop()
+			m.server()
+			m.caughtUp()
+
+			table, columns := "a", "id, v"
+			same := func(step string) {
+				t.Helper()
+				m.caughtUp()
+				sum := `SELECT md5(string_agg(x::text, ',' ORDER BY id)) FROM (SELECT ` + columns + ` FROM ` + table + `) x`
+				eventually(t, waitLimit, "the tables are equal", func() (bool, string) {
+					rows, err := dst.srv.Run(t.Context(), dst.name, sum)
+					return err == nil && len(rows) == 1 && src.one(t, sum) == rows[0][0], step
+				})
+				var given []string
+				for _, row := range dst.query(t, `SELECT attname FROM pg_attribute WHERE attrelid = '`+table+`'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`) {
+					given = append(given, row[0])
+				}
+				if got := strings.Join(given, ", "); got != columns {
+					t.Fatalf("%s: the target has the columns %s, want %s", step, got, columns)
+				}
+				if got := dst.one(t, `SELECT count(*) FROM `+table+` x WHERE x::text LIKE '%leak%'`); got != "0" {
+					t.Fatalf("%s: %s rows hold what is to be left out", step, got)
+				}
+			}
+			write := func() {
+				t.Helper()
+				src.exec(t, `UPDATE `+table+` SET v = v || 'x' WHERE id % 3 = 0`, `INSERT INTO `+table+`(id, v) SELECT max(id) + 1, 'new' FROM `+table, `DELETE FROM `+table+` WHERE id = (SELECT min(id) FROM `+table+`)`)
+			}
+			src.exec(t, `ALTER TABLE a RENAME secret TO other`, `UPDATE a SET other = 'leak more' WHERE id < 20`)
+			write()
+			same("renamed")
+			src.exec(t, `SELECT pg_sleep(1)`) // for some looks at the catalog
+			m.mustCLI("sources", "refresh", "public.a", "--yes")
+			write()
+			same("copied again")
+
+			m.kill()
+			src.exec(t, `ALTER TABLE a RENAME other TO third`, `UPDATE a SET third = 'leak again'`)
+			write()
+			m.server()
+			same("renamed while weir was away")
+
+			if !c.publication { // whose list is the user's business
+				src.exec(t, `ALTER TABLE a ADD secret text DEFAULT 'leak'`)
+				write()
+				m.caughtUp()
+				src.exec(t, `SELECT pg_sleep(1)`, `ALTER TABLE a RENAME secret TO fourth`, `UPDATE a SET fourth = 'leak'`)
+				write()
+				same("added and renamed")
+			}
+
+			src.exec(t, `ALTER TABLE a RENAME TO b`)
+			table = "b"
+			write()
+			same("its table renamed")
+			m.mustCLI("pipelines", "pause", m.name, "--wait")
+			m.mustCLI("sources", "refresh", "public.b", "--yes")
+			src.exec(t, `UPDATE b SET third = 'leak'`)
+			m.mustCLI("pipelines", "resume", m.name)
+			write()
+			same("copied again after a pause")
+
+			src.exec(t, `ALTER TABLE b RENAME TO a`)
+			table = "a"
+			src.exec(t, `ALTER TABLE a RENAME v TO secret; UPDATE a SET secret = secret || 'y'; INSERT INTO a(id, secret) VALUES (9000, 'z')`)
+			columns = "id, secret"
+			same("a mirrored one gets the name")
+			src.exec(t, `ALTER TABLE a RENAME secret TO v`, `UPDATE a SET v = v || 'z' WHERE id = 50`)
+			columns = "id, v"
+			same("and another one")
+			requireConsistent(t, m)
+			m.cutsOver()
+		})
+	}
+}
