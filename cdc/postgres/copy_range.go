@@ -281,6 +281,10 @@ func (r *rangeStream) Next(ctx context.Context) ([]byte, error) {
 	case p, ok := <-r.pieces:
 		if !ok {
 			r.ended = true
+			if bad := notUTF8(r.err); bad != nil {
+				known := r.source.tables[r.oid]
+				return nil, bad.WithDetail("while table %s was copied", pg.DottedName(known.Schema, known.Name))
+			}
 			if r.err != nil {
 				return nil, r.source.lost(r.err)
 			}

@@ -108,6 +108,19 @@ func startStream(ctx context.Context, e *env.Env, cfg *pg.Config, admit func(con
 	return s, nil
 }
 
+// notUTF8 says that the server cannot send a text, nil if err is about something else. A database in SQL_ASCII holds
+// whatever it was given, and its log keeps that when the rows have been put right.
+func notUTF8(err error) *errs.Error {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != "22021" {
+		return nil
+	}
+	e := errs.New(errs.SourceStream, "the source holds text that is not UTF-8: %s", refused.Message).Because(err).WithDetail("%s", refused.Where).
+		WithHint("a database in SQL_ASCII may hold any bytes: put the rows right at the source, then copy anew, because the log keeps the old ones; weir help W1014 tells more")
+	e.Final = true
+	return e
+}
+
 // slotError gives what the server says about a slot its record.
 func slotError(slot string, err error) error {
 	var e *pgconn.PgError
@@ -125,11 +138,8 @@ func slotError(slot string, err error) error {
 	case e.Code == "55000", e.Code == "58P01", e.Code == "58P02":
 		return errs.New(errs.SlotLost, "slot %q is of no more use: %s", slot, e.Message).Because(err).
 			WithDetail("%s", cmp.Or(e.Detail, "the server dropped WAL that the slot still needed"))
-	case e.Code == "22021":
-		// A database in SQL_ASCII holds whatever it was given, and the log keeps it when the rows have been put right.
-		bad := errs.New(errs.SourceStream, "the source holds text that is not UTF-8: %s", e.Message).Because(err).WithDetail("%s", e.Where).
-			WithHint("a database in SQL_ASCII may hold any bytes: put the rows right at the source, then copy anew, because the log keeps the old ones: weir help W1014")
-		bad.Final = true
+	}
+	if bad := notUTF8(err); bad != nil {
 		return bad
 	}
 	return errs.New(errs.SourceStream, "read slot %q: %s", slot, e.Message).Because(err).WithDetail("%s", e.Detail)

@@ -503,6 +503,9 @@ func (s *Source) copyLater(oid uint32) {
 
 // lost says that the control connection failed.
 func (s *Source) lost(err error) error {
+	if bad := notUTF8(err); bad != nil {
+		return bad
+	}
 	return errs.New(errs.SourceUnreachable, "source %s: %w", s.opts.Config.Server(), err).Because(err)
 }
 
