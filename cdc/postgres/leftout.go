@@ -120,24 +120,55 @@ func (s *Source) leaveListed(columns []listedColumn) error {
 	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: append(state, positionState(s.reader.position)...)})
 }
 
-// outward are the columns of now that are left out. A column that is gone today and was not known may be one that was left
-// out and is gone as well, under another name: it is left out, too.
-func (s *Source) outward(m *pgoutput.RelationMsg, known, now *tableShape, namespace string, attrs []attribute) (nums []int16) {
-	present := func(num int16) bool {
-		return slices.ContainsFunc(attrs, func(a attribute) bool { return a.num == num })
-	}
-	has := func(t *tableShape, num int16) bool {
-		return slices.ContainsFunc(t.Columns, func(c columnShape) bool { return c.Attnum == num })
-	}
-	lost := slices.ContainsFunc(known.Columns, func(k columnShape) bool {
-		return !present(k.Attnum) && !has(now, k.Attnum) && slices.Contains(s.left[m.ID], k.Attnum)
-	})
+// outward are the columns of now that are left out.
+func (s *Source) outward(m *pgoutput.RelationMsg, now *tableShape, namespace string) (nums []int16) {
 	for _, c := range now.Columns {
-		if s.leftOut(m.ID, namespace, m.Name, c.Name, c.Attnum) || lost && !has(known, c.Attnum) && !present(c.Attnum) {
+		if s.leftOut(m.ID, namespace, m.Name, c.Name, c.Attnum) {
 			nums = append(nums, c.Attnum)
 		}
 	}
 	return nums
+}
+
+// mayShow tells whether values of a column that is left out may stand behind another name in now: the log sends one, and
+// what is said of its table can be read in more than one way, or a list of the user's may have grown by one, at any place.
+// A wrong guess would do no harm elsewhere, since a copy follows it; here it would have the target show them until then.
+func (s *Source) mayShow(oid uint32, known, now *tableShape, attrs []attribute) bool {
+	left := s.left[oid]
+	if s.sendsLeft(oid, known) {
+		return !known.clear(now, attrs)
+	}
+	return s.opts.KeepPublication && len(left) > 0 && len(now.Columns) > len(known.Columns)
+}
+
+// sendsLeft tells whether the log sends columns that are left out.
+func (s *Source) sendsLeft(oid uint32, known *tableShape) bool {
+	left := s.left[oid]
+	return len(left) > 0 && slices.ContainsFunc(known.Columns, func(c columnShape) bool { return slices.Contains(left, c.Attnum) })
+}
+
+// mayBear is mayShow for a description like the last one: a column that is left out may have the name of one in front of
+// it, which went, and another one its own name. When all of them are gone, nothing else tells.
+func (s *Source) mayBear(oid uint32, known *tableShape, attrs []attribute) bool {
+	if !s.sendsLeft(oid, known) {
+		return false
+	}
+	isGone := func(c columnShape) bool {
+		return !slices.ContainsFunc(attrs, func(a attribute) bool { return a.num == c.Attnum })
+	}
+	for i, c := range known.Columns {
+		if slices.Contains(s.left[oid], c.Attnum) && isGone(c) && slices.ContainsFunc(known.Columns[:i], func(k columnShape) bool {
+			return isGone(k) && k.TypeOID == c.TypeOID && k.TypeMod == c.TypeMod && !slices.Contains(s.left[oid], k.Attnum)
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// clear tells whether only one reading of the log makes now of t.
+func (t *tableShape) clear(now *tableShape, attrs []attribute) bool {
+	return newAlignment(t, now, attrs).read(func(int) int { return 0 }, 0).readings == 1
 }
 
 // relabel brings the target a column that was taken for one that is left out and is none, or the reverse, when the catalog

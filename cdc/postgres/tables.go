@@ -144,13 +144,14 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	relisted := false
 	if now != nil {
 		if s.opts.Join != nil && s.usersType(known, now) {
 			if err := s.opts.Join(s.ctx, []uint32{m.ID}); err != nil {
 				return nil, nil, nil, err
 			}
 		}
-		relisted := s.relisted(m.ID, known, now, attrs)
+		relisted = s.relisted(m.ID, known, now, attrs)
 		if !relisted {
 			err = s.align(m, known, now, namespace, attrs)
 		}
@@ -158,7 +159,11 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 			err = s.learnList(m.ID) // its columns may have other names in it, too
 		}
 	} else {
-		if now = known.renewed(attrs, gone, s.xid()); now == nil {
+		now = known.renewed(attrs, gone, s.xid())
+		if s.reader != nil && s.reader.inTx && (now != nil && s.sendsLeft(m.ID, known) || now == nil && s.mayBear(m.ID, known, attrs)) {
+			return s.setAside(m)
+		}
+		if now == nil {
 			r.rel = s.relationOf(m, namespace, known)
 			r.rel.KeyShared = shared
 			return r, nil, nil, nil
@@ -167,14 +172,15 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 		s.copyLater(m.ID)
 		attrs, gone, err = s.attributes(m.ID, true)
 	}
-	if errs.Is(err, errs.SourceSchemaChange) && s.reader != nil && s.reader.inTx {
+	inTx := s.reader != nil && s.reader.inTx
+	if inTx && (errs.Is(err, errs.SourceSchemaChange) || err == nil && !relisted && s.mayShow(m.ID, known, now, attrs)) {
 		return s.setAside(m)
 	}
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	leftBefore := s.left[m.ID]
-	left := s.noteLeft(m.ID, s.outward(m, known, now, namespace, attrs))
+	left := s.noteLeft(m.ID, s.outward(m, now, namespace))
 	steps, err := s.diff(m, known, now, namespace, attrs, gone, slices.Concat(leftBefore, s.left[m.ID]))
 	if err != nil {
 		return nil, nil, nil, err
@@ -224,8 +230,8 @@ func (s *Source) sharesKey(m *pgoutput.RelationMsg) (shared bool, err error) {
 	return shared, nil
 }
 
-// setAside is for a description of which nobody can tell how the table came to it, because it has changed again since. The
-// rows behind it are passed over, and the table is copied as it is by then.
+// setAside is for a description of which nobody can tell how the table came to it, because it has changed again since, where
+// a guess will not do. The rows behind it are passed over, and the table is copied as it is by then.
 func (s *Source) setAside(m *pgoutput.RelationMsg) (*relation, *changelog.SchemaChange, []dataflow.StateChange, error) {
 	err := s.startOver(m.ID)
 	return &relation{msg: m, filter: s.filters[m.ID]}, nil, nil, err
@@ -270,7 +276,7 @@ func (s *Source) renewed(oid uint32) (bool, error) {
 		}
 	}
 	attrs, gone, err := s.attributes(oid, false)
-	return err == nil && known.renewed(attrs, gone, s.xid()) != nil, err
+	return err == nil && (known.renewed(attrs, gone, s.xid()) != nil || s.mayBear(oid, known, attrs)), err
 }
 
 // xid is the number of the transaction at hand, 0 outside of one.

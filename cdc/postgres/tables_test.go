@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weirstream/weir/cdc/postgres/pgoutput"
 	"github.com/weirstream/weir/internal/errs"
 )
 
@@ -101,62 +102,87 @@ type numbered struct {
 	writer uint32
 }
 
+// history is what happened to a table at random: known before, the log's description of it at some time, and the catalog
+// later still.
+type history struct {
+	known      *tableShape
+	log, table []numbered // at the time of the log, and now
+	gone       map[int16]uint32
+	at         uint32 // the transaction that the log describes
+}
+
+func newHistory(rng *rand.Rand) history {
+	table := []numbered{{1, "id", 0}}
+	next := int16(2)
+	for range rng.IntN(4) {
+		table = append(table, numbered{next, fmt.Sprintf("c%d", next), 0})
+		next++
+	}
+	h := history{known: &tableShape{}, gone: map[int16]uint32{}}
+	var xid uint32
+	step := func() {
+		xid++
+		switch at := rng.IntN(len(table)); {
+		case rng.IntN(3) == 0 || at == 0:
+			name := fmt.Sprintf("c%d", rng.IntN(12))
+			if !slices.ContainsFunc(table, func(c numbered) bool { return c.name == name }) {
+				table = append(table, numbered{next, name, xid})
+				next++
+			}
+		case rng.IntN(2) == 0:
+			h.gone[table[at].num] = xid
+			table = slices.Delete(slices.Clone(table), at, at+1)
+		default:
+			table = slices.Clone(table)
+			name := fmt.Sprintf("c%d", rng.IntN(12))
+			if !slices.ContainsFunc(table, func(c numbered) bool { return c.name == name }) {
+				table[at].name, table[at].writer = name, xid
+			}
+		}
+	}
+	for _, c := range table {
+		h.known.Columns = append(h.known.Columns, col(c.num, c.name, int4))
+	}
+	for range rng.IntN(6) {
+		step()
+	}
+	xid++
+	h.log, h.at = table, xid
+	for range rng.IntN(6) {
+		step()
+	}
+	h.table = table
+	return h
+}
+
+// described is what the log says.
+func (h *history) described() *tableShape {
+	now := &tableShape{}
+	for _, c := range h.log {
+		now.Columns = append(now.Columns, col(0, c.name, int4))
+	}
+	return now
+}
+
+func (h *history) attrs() (attrs []attribute) {
+	for _, c := range h.table {
+		a := attr(c.num, c.name, int4)
+		a.writer = c.writer
+		attrs = append(attrs, a)
+	}
+	return attrs
+}
+
+const int4 = 23
+
 // TestAlignTruth makes histories at random: where the table is not copied again, the reading is what happened.
 func TestAlignTruth(t *testing.T) {
-	const int4 = 23
 	rng := rand.New(rand.NewPCG(1, 2))
 	wrong, told, asked := 0, 0, 0
 	for range 200_000 {
-		table := []numbered{{1, "id", 0}}
-		next := int16(2)
-		for range rng.IntN(4) {
-			table = append(table, numbered{next, fmt.Sprintf("c%d", next), 0})
-			next++
-		}
-		gone := map[int16]uint32{}
-		var xid uint32
-		step := func() {
-			xid++
-			switch at := rng.IntN(len(table)); {
-			case rng.IntN(3) == 0 || at == 0:
-				name := fmt.Sprintf("c%d", rng.IntN(12))
-				if !slices.ContainsFunc(table, func(c numbered) bool { return c.name == name }) {
-					table = append(table, numbered{next, name, xid})
-					next++
-				}
-			case rng.IntN(2) == 0:
-				gone[table[at].num] = xid
-				table = slices.Delete(slices.Clone(table), at, at+1)
-			default:
-				table = slices.Clone(table)
-				name := fmt.Sprintf("c%d", rng.IntN(12))
-				if !slices.ContainsFunc(table, func(c numbered) bool { return c.name == name }) {
-					table[at].name, table[at].writer = name, xid
-				}
-			}
-		}
-		known := &tableShape{}
-		for _, c := range table {
-			known.Columns = append(known.Columns, col(c.num, c.name, int4))
-		}
-		for range rng.IntN(6) {
-			step()
-		}
-		xid++ // that of the row which the log describes
-		log, at := table, xid
-		for range rng.IntN(6) {
-			step()
-		}
-		now := &tableShape{}
-		for _, c := range log {
-			now.Columns = append(now.Columns, col(0, c.name, int4))
-		}
-		var attrs []attribute
-		for _, c := range table {
-			a := attr(c.num, c.name, int4)
-			a.writer = c.writer
-			attrs = append(attrs, a)
-		}
+		h := newHistory(rng)
+		known, log, table, gone, at := h.known, h.log, h.table, h.gone, h.at
+		now, attrs := h.described(), h.attrs()
 		judge := func(read []columnShape) {
 			for i, c := range log {
 				isGone := func(num int16) bool { return num < 0 || gone[num] > 0 }
@@ -197,7 +223,6 @@ func TestAlignTruth(t *testing.T) {
 // TestHides: a column that has been renamed since it was added is noticed; one that was dropped, or others that came
 // later, are not taken for it.
 func TestHides(t *testing.T) {
-	const int4 = 23
 	known := shape(col(1, "id", int4), col(2, "v", int4))
 	for name, c := range map[string]struct {
 		log  []string // columns behind the known ones
@@ -262,5 +287,47 @@ func TestMeant(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%q means %v, want %v", c.patterns, got, c.want)
 		}
+	}
+}
+
+// TestLeftOutTruth: whatever happens to a table, a column that is left out is never taken for one that is not.
+func TestLeftOutTruth(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	read, aside := 0, 0
+	for range 200_000 {
+		h := newHistory(rng)
+		if len(h.known.Columns) < 2 {
+			continue
+		}
+		secret := h.known.Columns[1+rng.IntN(len(h.known.Columns)-1)]
+		s := &Source{left: map[uint32][]int16{7: {secret.Attnum}}, tables: map[uint32]*tableShape{7: h.known},
+			opts: Options{Excluded: func(_, _, column string) bool { return column == secret.Name }}}
+		now, attrs := h.described(), h.attrs()
+		if slices.EqualFunc(h.known.Columns, now.Columns, func(a, b columnShape) bool { return a.Name == b.Name }) {
+			if h.known.renewed(attrs, h.gone, h.at) != nil || s.mayBear(7, h.known, attrs) {
+				continue
+			}
+			for i, c := range h.log {
+				if c.num == secret.Attnum && h.known.Columns[i].Attnum != secret.Attnum {
+					t.Fatalf("column %d shows: known %v log %v now %v", c.num, h.known.Columns, h.log, h.table)
+				}
+			}
+			continue
+		}
+		if _, ok := h.known.align(now, attrs, func(i int) bool { return i == 0 }); !ok || s.mayShow(7, h.known, now, attrs) {
+			aside++
+			continue
+		}
+		read++
+		left := s.outward(&pgoutput.RelationMsg{ID: 7, Name: "t"}, now, "public")
+		for i, c := range h.log {
+			if c.num == secret.Attnum && !slices.Contains(left, now.Columns[i].Attnum) {
+				t.Fatalf("column %d shows: known %v log %v now %v: read %v, left out %v", c.num, h.known.Columns, h.log, h.table, now.Columns, left)
+			}
+		}
+	}
+	t.Logf("%d read, %d set aside", read, aside)
+	if read < aside/2 {
+		t.Errorf("of %d descriptions only %d are read", read+aside, read)
 	}
 }
