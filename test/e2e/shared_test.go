@@ -453,3 +453,44 @@ func requireLog(t *testing.T, f *fleet) {
 		}
 	}
 }
+
+// TestCutoverOfSharing: a mirror that shares a slot is cut over, and looks for late writers in the slot that it gets for
+// itself; the others go on.
+func TestCutoverOfSharing(t *testing.T) {
+	f := newFleet(t, "")
+	f.add("one", "two")
+	f.level("one", "two")
+	f.together()
+	ctx, stop := context.WithCancel(t.Context())
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for n := 0; ctx.Err() == nil; n++ {
+			if conn, err := pgx.Connect(ctx, f.src.url); err == nil {
+				_, _ = conn.Exec(ctx, fmt.Sprintf(`UPDATE account SET pad = '%d' WHERE id = 7`, n))
+				_ = conn.Close(context.Background())
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}()
+	eventually(t, waitLimit, "the cut-over notices", func() (bool, string) {
+		out, errOut, code := f.cli("mirror", "cutover", "one", "--yes")
+		if code == 0 {
+			t.Fatalf("the cut-over went through while somebody wrote\n%s%s", out, errOut)
+		}
+		return strings.Contains(errOut, "behind what the target has"), out + errOut
+	})
+	stop()
+	<-written
+	f.level("one", "two")
+	eventually(t, waitLimit, "the cut-over is done", func() (bool, string) {
+		out, errOut, code := f.cli("mirror", "cutover", "one", "--yes")
+		return code == 0, out + errOut
+	})
+	requireEqual(t, f.src, f.targets["one"])
+	delete(f.targets, "one")
+	f.src.exec(t, bankStep(1))
+	f.level("two")
+	f.equal()
+	f.safe()
+}
