@@ -146,7 +146,10 @@ func (r copyRange) where(t *pg.Table) string {
 }
 
 func (s *Source) copyOut(t *pg.Table, cols []string, where string, binary bool) string {
-	filter := s.opts.Filter(t.Schema, t.Name)
+	filter, known := s.conditions[t.OID]
+	if !known {
+		filter = s.opts.Filter(t.Schema, t.Name)
+	}
 	if filter != "" {
 		if where != "" {
 			where += " AND "

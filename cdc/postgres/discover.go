@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,8 +26,9 @@ type command struct {
 	listing   *listing
 	elsewhere bool // a standby seems to be on a new timeline
 	parts     []partition
-	refresh   []string   // patterns; none: every table
-	done      chan error // of refresh; buffered
+	refresh   []string                  // patterns; none: every table
+	done      chan error                // of refresh; buffered
+	tables    *atomic.Pointer[[]uint32] // of refresh: those that are copied, before done is told
 }
 
 func (s *Source) wake() {
@@ -103,7 +105,7 @@ func (s *Source) attend() error {
 		return err
 	}
 	if len(s.again) > 0 {
-		if err := s.copyAgain(s.again); err != nil {
+		if _, err := s.copyAgain(s.again); err != nil {
 			return err
 		}
 		s.again = nil
@@ -131,7 +133,7 @@ func (s *Source) obey() error {
 		case c := <-s.commands:
 			var err error
 			if c.done != nil {
-				err = s.beginRefresh(c.refresh)
+				err = s.beginRefresh(c)
 				c.done <- err
 				if _, isRecord := errs.As(err); isRecord && !errs.Is(err, errs.SourceUnreachable) {
 					err = nil // the asker was told
@@ -355,7 +357,8 @@ func (s *Source) listAnew(columns []listedColumn) error {
 		if err := s.covered(s.ctx, specs, false); err != nil {
 			return err
 		}
-		return s.copyAgain(oids)
+		_, err := s.copyAgain(oids)
+		return err
 	}
 	if err := s.reader.flush(); err != nil {
 		return err
@@ -367,7 +370,11 @@ func (s *Source) listAnew(columns []listedColumn) error {
 			return err
 		}
 		name := pg.Ident(s.opts.Publication)
-		sql := "ALTER PUBLICATION " + name + " DROP TABLE " + pg.Qualified(t.Schema, t.Name) + "; ALTER PUBLICATION " + name + " ADD TABLE " + s.publishItem(t)
+		item, err := s.publishAnew(t)
+		if err != nil {
+			return err
+		}
+		sql := "ALTER PUBLICATION " + name + " DROP TABLE " + pg.Qualified(t.Schema, t.Name) + "; ALTER PUBLICATION " + name + " ADD TABLE " + item
 		if err := s.changePublication(s.ctx, sql, []uint32{t.OID}, true); err == errTableGone {
 			s.lookAgain.Store(true)
 			continue

@@ -78,12 +78,13 @@ func (s *Source) leaveColumns(t *pg.Table) []dataflow.StateChange {
 }
 
 // noteLeft keeps the numbers of a table's columns that are left out, and those that were before; what is to be stored is
-// nil if that is nothing new. Numbers below zero are of columns that the catalog did not have: they count as long as they
-// are named.
+// nil if that is nothing new. Numbers below zero are of columns that the catalog did not have: they count as long as the
+// shape that is known has them.
 func (s *Source) noteLeft(oid uint32, nums []int16) []dataflow.StateChange {
-	before := s.left[oid]
+	before, known := s.left[oid], s.tables[oid]
 	for _, n := range before {
-		if n > 0 && !slices.Contains(nums, n) {
+		named := n > 0 || known != nil && slices.ContainsFunc(known.Columns, func(c columnShape) bool { return c.Attnum == n })
+		if named && !slices.Contains(nums, n) {
 			nums = append(nums, n)
 		}
 	}

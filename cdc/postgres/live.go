@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -70,24 +72,42 @@ func (s *Source) Refresh(ctx context.Context, patterns []string) error {
 		return errs.New(errs.PipelineState, "the mirror does not stream yet").
 			WithHint("ask again when weir pipelines get shows that it catches up or is live")
 	}
-	c := command{refresh: patterns, done: make(chan error, 1)}
+	c := command{refresh: patterns, done: make(chan error, 1), tables: &atomic.Pointer[[]uint32]{}}
 	select {
 	case s.commands <- c:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.ctx.Done():
-		return s.ctx.Err()
+		return errStops
 	}
 	s.wake()
 	select {
 	case err := <-c.done:
-		return err
+		if err != nil {
+			return err
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.ctx.Done():
-		return s.ctx.Err()
+		return errStops
 	}
+	// Whoever asked may rely on it only when the target has stored that they did.
+	for !s.notes.hasAll(c.tables.Load()) {
+		select {
+		case <-s.ctx.Done():
+			return errStops
+		default:
+		}
+		if err := s.env.Clock.Sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// errStops answers those who ask a source that is ending.
+var errStops = errs.New(errs.PipelineState, "the mirror is about to start again, and may not have taken this up").
+	WithHint("ask again when weir pipelines get shows that it catches up or is live")
 
 // RefreshLater is Refresh for a Source that does not run: what has to be stored for it, so that the tables are copied at its
 // next start. Nothing of theirs is read before that, since one of their changes may be why it does not run. With follow
@@ -167,22 +187,25 @@ func (s *Source) horizon() (uint64, error) {
 	return v.Xmax, err
 }
 
-func (s *Source) beginRefresh(patterns []string) error {
-	oids, err := meant(s.tables, patterns)
+func (s *Source) beginRefresh(c command) error {
+	oids, err := meant(s.tables, c.refresh)
 	if err != nil {
 		return err
 	}
-	return s.copyAgain(oids)
+	s.notes.forget(oids)
+	noted, err := s.copyAgain(oids)
+	c.tables.Store(&noted)
+	return err
 }
 
-// copyAgain begins a new copy of tables that the target has.
-func (s *Source) copyAgain(oids []uint32) error {
+// copyAgain begins a new copy of tables that the target has, and tells those that are there.
+func (s *Source) copyAgain(oids []uint32) (noted []uint32, err error) {
 	specs, err := pg.PeekShapes(s.ctx, s.ctl, oids) // the stream waits for nobody's lock
 	if err != nil {
-		return s.lost(err)
+		return nil, s.lost(err)
 	}
 	if err := s.reader.flush(); err != nil {
-		return err
+		return nil, err
 	}
 	// Noted before it begins: a copy that was asked for is made, also after a crash.
 	state := positionState(s.reader.position)
@@ -190,7 +213,7 @@ func (s *Source) copyAgain(oids []uint32) error {
 		state = append(state, liveCopyState(t.OID, s.anotherCopy(t.OID)))
 	}
 	if err := s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state}); err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range specs {
 		s.specs[t.OID] = t
@@ -198,7 +221,7 @@ func (s *Source) copyAgain(oids []uint32) error {
 		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
 	}
 	s.copying.Store(true)
-	return nil
+	return oidsOf(specs), nil
 }
 
 // anotherCopy is what has to be stored for a table that is to be copied again: a new copy, or a note in that which is under
@@ -535,7 +558,11 @@ func (s *Source) readChunk(conn *pgx.Conn, t *pg.Table, rel *changelog.Relation,
 	for _, c := range shape.Columns {
 		cols = append(cols, pg.Ident(c.Name))
 	}
-	if f := s.opts.Filter(t.Schema, t.Name); f != "" {
+	f, err := s.filter(s.ctx, conn, t)
+	if err != nil {
+		return 0, 0, err
+	}
+	if f != "" {
 		if where != "" {
 			where += " AND "
 		}

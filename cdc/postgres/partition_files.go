@@ -218,7 +218,7 @@ func (s *Source) followPartitions(parts []partition) error {
 		state = append(state, partitionsState(root, files))
 	}
 	if len(again) > 0 {
-		if err := s.copyAgain(again); err != nil { // noted before what is known now: a crash between the two does it again
+		if _, err := s.copyAgain(again); err != nil { // noted before what is known now: a crash between the two does it again
 			return err
 		}
 	}

@@ -125,7 +125,7 @@ func (s *Source) relist(seen *listing) error {
 	}
 	if len(fresh) > 0 {
 		s.notes.forget(fresh)
-		if err := s.copyAgain(fresh); err != nil {
+		if _, err := s.copyAgain(fresh); err != nil {
 			return err
 		}
 	}
@@ -176,7 +176,11 @@ func (s *Source) publishAgain(oid uint32, now *listing) (bool, error) {
 		sql = append(sql, "ALTER PUBLICATION "+name+" SET (publish = 'insert, update, delete, truncate')")
 	}
 	if !now.whole && !now.tables[oid] {
-		sql = append(sql, "ALTER PUBLICATION "+name+" ADD TABLE "+s.publishItem(specs[0]))
+		item, err := s.publishAnew(specs[0])
+		if err != nil {
+			return false, err
+		}
+		sql = append(sql, "ALTER PUBLICATION "+name+" ADD TABLE "+item)
 	}
 	fix := strings.Join(sql, "; ")
 	err = s.changePublication(s.ctx, fix, []uint32{oid}, true)
@@ -193,19 +197,24 @@ func (s *Source) publishAgain(oid uint32, now *listing) (bool, error) {
 type notes struct {
 	mu     sync.Mutex
 	tables map[uint32]bool
+	over   map[uint32]bool // copies of these have ended
 }
 
 func (n *notes) durable(c dataflow.StateChange) {
-	if !strings.HasPrefix(c.Key, liveCopyKey) || c.Value == nil {
+	if !strings.HasPrefix(c.Key, liveCopyKey) {
 		return
 	}
 	if oid, ok := StateTable(c.Key); ok {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.tables == nil {
-			n.tables = map[uint32]bool{}
+			n.tables, n.over = map[uint32]bool{}, map[uint32]bool{}
 		}
-		n.tables[oid] = true
+		if c.Value != nil {
+			n.tables[oid] = true
+		} else {
+			n.over[oid] = true
+		}
 	}
 }
 
@@ -215,10 +224,18 @@ func (n *notes) has(oid uint32) bool {
 	return n.tables[oid]
 }
 
+// hasAll tells whether all of these copies are noted, or over by now.
+func (n *notes) hasAll(oids *[]uint32) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return oids == nil || !slices.ContainsFunc(*oids, func(oid uint32) bool { return !n.tables[oid] && !n.over[oid] })
+}
+
 func (n *notes) forget(oids []uint32) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, oid := range oids {
 		delete(n.tables, oid)
+		delete(n.over, oid)
 	}
 }

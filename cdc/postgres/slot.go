@@ -244,6 +244,8 @@ func (s *Source) changePublication(ctx context.Context, sql string, oids []uint3
 	}
 	var e *pgconn.PgError
 	switch {
+	case errors.As(err, &e) && e.Code == "42703" && e.Position == 0: // of a list; a filter's would have a place in the statement
+		return errTableGone
 	case errors.As(err, &e) && slices.Contains([]string{"42P01", "42704", "42710", "3F000", "55P03"}, e.Code):
 		return errTableGone
 	case err != nil:
@@ -262,8 +264,8 @@ func oidsOf(tables []*pg.Table) []uint32 {
 	return oids
 }
 
-// errTableGone: a table was dropped or renamed between the look at the catalog and its use. Looking again helps.
-var errTableGone = errs.New(errs.SourceStream, "a table was dropped or renamed while the publication was changed")
+// errTableGone: a table was dropped, or it or a column was renamed, between the look at the catalog and its use. Looking again helps.
+var errTableGone = errs.New(errs.SourceStream, "a table was dropped, or it or a column was renamed, while the publication was changed")
 
 // covered refuses a publication that was there before and sends something else than the mirror takes: too little would be
 // lost, and with other row filters than the copy's the target would end up as neither. own: it has weir's name.
@@ -368,6 +370,16 @@ func (s *Source) wanted(t *pg.Table) pg.Wanted {
 
 // publishItem is one table of FOR TABLE, from 15 on with its columns and row filter.
 func (s *Source) publishItem(t *pg.Table) string { return s.wanted(t).Item() }
+
+// publishAnew is publishItem for a table that is mirrored.
+func (s *Source) publishAnew(t *pg.Table) (string, error) {
+	w := s.wanted(t)
+	var err error
+	if s.version >= 150000 {
+		w.Filter, err = s.filter(s.ctx, s.ctl, t)
+	}
+	return w.Item(), err
+}
 
 // Drop removes the pipeline's slot and publication. It is idempotent.
 func Drop(ctx context.Context, conn *pgx.Conn, slot, publication string) error {

@@ -107,6 +107,7 @@ type Source struct {
 	parts      map[uint32]map[uint32]partitionFiles // of the partitions of each table; see partition_files.go
 	partsDue   map[uint32]partitionLook             // of tables whose partitions changed
 	watching   bool                                 // a look at the partitions has been compared since the start
+	conditions map[uint32]string                    // of rows, as the publication had them when they were read; see condition.go
 	left       map[uint32][]int16                   // numbers of the columns of each table that are left out; see leftout.go
 	notes      notes
 	sent       map[uint32][]string // the columns that somebody else's publication sends of a table; nil: all
@@ -269,6 +270,9 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 		return err
 	}
 	if err := s.publish(ctx, specs); err != nil {
+		return err
+	}
+	if err := s.learnConditions(ctx); err != nil {
 		return err
 	}
 	if len(state) == 0 {

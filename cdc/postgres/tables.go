@@ -179,9 +179,8 @@ func (s *Source) resolve(m *pgoutput.RelationMsg, before *relation) (*relation, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	leftBefore := s.left[m.ID]
 	left := s.noteLeft(m.ID, s.outward(m, now, namespace))
-	steps, err := s.diff(m, known, now, namespace, attrs, gone, slices.Concat(leftBefore, s.left[m.ID]))
+	steps, err := s.diff(m, known, now, namespace, attrs, gone, s.left[m.ID])
 	if err != nil {
 		return nil, nil, nil, err
 	}

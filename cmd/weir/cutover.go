@@ -16,6 +16,7 @@ import (
 	"github.com/weirstream/weir/internal/cli"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
 )
 
 func (p *program) cutover(ctx context.Context, c *cli.Call) error {
@@ -47,7 +48,21 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		wait, cancel := c.Waiting(ctx)
 		defer cancel()
 		r := cutoverRequest{Source: source, Target: target, Pipeline: v.Pipeline, DryRun: dry, Force: c.Bool("force"),
-			Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) }}
+			Progress: func(s cutoverStep) { c.Note("%s", stepLine(c, s)) },
+			Durable: func(ctx context.Context) pg.LSN {
+				now, err := cl.Pipeline(ctx, v.Name)
+				if err != nil {
+					return 0 // whoever watches the pipeline says so
+				}
+				at, err := pg.ParseLSN(now.Status.DurablePosition)
+				if err != nil {
+					return 0
+				}
+				return at
+			}}
+		if at, err := cl.Source(ctx, v.Name); err == nil {
+			r.Publication = at.Publication
+		}
 		var report *cutoverReport
 		err = whileRunning(wait, e, cl, v, func(ctx context.Context) (err error) {
 			report, err = p.engines.Cutover(ctx, e, r)

@@ -87,7 +87,13 @@ func (c *cutting) with(ctx context.Context, work func(context.Context) error) er
 	if err != nil {
 		return err
 	}
-	c.r.Pipeline.Mirror.Exclude = slices.Concat(c.r.Pipeline.Mirror.Exclude, left)
+	spec := &c.r.Pipeline.Mirror
+	spec.Exclude = slices.Concat(spec.Exclude, left)
+	filters, err := mirror.Filters(ctx, c.source, *spec, c.r.Publication)
+	if err != nil {
+		return err
+	}
+	spec.Filters = slices.Concat(filters, spec.Filters) // the first that matches counts
 	// Tables that a pattern was about may have been dropped since the start.
 	if c.plan, err = plan.MakeAt(ctx, c.env, plan.Request{Spec: c.r.Pipeline.Mirror, Source: sourceCfg, Target: targetCfg, Pipeline: c.r.Pipeline.ID}, "", nil); err != nil {
 		return err
@@ -199,6 +205,10 @@ func (c *cutting) position(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if at < goal && c.r.Durable != nil {
+			// What the log has behind it may be nobody's: the ledger learns of that at the next heartbeat only.
+			at = max(at, c.r.Durable(ctx))
+		}
 		if at >= goal {
 			break
 		}
@@ -240,7 +250,7 @@ func (c *cutting) sequences(ctx context.Context) error {
 	}
 	again := c.r.Resting != nil
 	s := cutoverStep{Name: "sequences", Says: fmt.Sprintf("%d sequences are set", len(set)), SQL: strings.Join(sql, ";\n"), Warning: strings.Join(notes, "; "), Done: !c.r.DryRun}
-	c.report.set = s.SQL
+	c.report.set = settings(sql)
 	if again {
 		if c.report.set == c.r.Set {
 			return nil
@@ -260,6 +270,11 @@ func (c *cutting) sequences(ctx context.Context) error {
 	}
 	c.step(s, began)
 	return nil
+}
+
+// settings are the statements that set sequences, without those that make them.
+func settings(sql []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(sql), func(s string) bool { return !strings.Contains(s, "pg_catalog.setval(") }), ";\n")
 }
 
 // defaults tells which columns applications will find without their default. Whoever asked decides whether they are

@@ -56,12 +56,13 @@ type cutoverRequest struct {
 	Source, Target string
 	Pipeline       api.Pipeline
 	DryRun         bool
-	Force          bool                        // although somebody may write
-	Progress       func(cutoverStep)           // may be nil; called after each step
-	Resting        func(context.Context) error // of Settle: an error if the pipeline is not paused any more
-	Set            string                      // of Settle: how Cutover has set the sequences
-	Slot           string                      // of Settle: the slot that the pipeline goes on from, and the publication
-	Publication    string
+	Force          bool                         // although somebody may write
+	Progress       func(cutoverStep)            // may be nil; called after each step
+	Resting        func(context.Context) error  // of Settle: an error if the pipeline is not paused any more
+	Set            string                       // of Settle: how Cutover has set the sequences
+	Slot           string                       // of Settle: the slot that the pipeline goes on from
+	Publication    string                       // of the mirror, as far as it is known
+	Durable        func(context.Context) pg.LSN // up to where the pipeline knows that the target has everything; may be nil
 }
 
 // cutoverStep is one thing that a cutover does.

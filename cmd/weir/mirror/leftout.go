@@ -9,6 +9,7 @@ import (
 	cdc "github.com/weirstream/weir/cdc/postgres"
 	"github.com/weirstream/weir/cdc/postgres/selection"
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
 )
@@ -61,4 +62,37 @@ func LeftOut(ctx context.Context, source, target pg.Querier, pipeline string, na
 		return nil, errs.New(errs.SourceUnreachable, "name the columns that are left out: %w", err)
 	}
 	return patterns, nil
+}
+
+// Filters gives filters for the tables whose rows the publication chooses otherwise than the mirror's own filters say, which
+// are about the names that tables had when they joined.
+func Filters(ctx context.Context, source pg.Querier, spec api.MirrorSpec, publication string) ([]api.Filter, error) {
+	if len(spec.Filters) == 0 || publication == "" {
+		return nil, nil
+	}
+	sel, err := selection.New(spec)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := source.Query(ctx, `SELECT n.nspname::text, c.relname::text, coalesce(pg_get_expr(r.prqual, r.prrelid), '')
+		FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE p.pubname = $1 ORDER BY 1, 2`, publication)
+	if err != nil {
+		return nil, errs.New(errs.SourceUnreachable, "read the publication's filters: %w", err)
+	}
+	var name pg.TargetName
+	var where string
+	var filters []api.Filter
+	if _, err := pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &where}, func() error {
+		switch named := sel.Filter(name.Schema, name.Name); {
+		case where != "":
+			filters = append(filters, api.Filter{Table: selection.Quote(name), Where: where})
+		case named != "":
+			filters = append(filters, api.Filter{Table: selection.Quote(name), Where: "true"})
+		}
+		return nil
+	}); err != nil {
+		return nil, errs.New(errs.SourceUnreachable, "read the publication's filters: %w", err)
+	}
+	return filters, nil
 }
