@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -34,20 +35,25 @@ func (s *Source) filter(ctx context.Context, q pg.Querier, t *pg.Table) (string,
 	return where, nil
 }
 
-// learnConditions reads those of all tables, for the first copy.
-func (s *Source) learnConditions(ctx context.Context) error {
+// learnPublished reads what weir's own publication, or the user's, sends of all tables: which rows, and of its own which
+// columns. A list is as old as the latest change of the publication, not as the table's columns.
+func (s *Source) learnPublished(ctx context.Context) error {
 	if s.version < 150000 {
 		return nil
 	}
-	rows, err := s.ctl.Query(ctx, `SELECT r.prrelid::int8, coalesce(pg_get_expr(r.prqual, r.prrelid), '') FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+	rows, err := s.ctl.Query(ctx, `SELECT r.prrelid::int8, coalesce(pg_get_expr(r.prqual, r.prrelid), ''), r.prattrs::int2[] FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 		WHERE p.pubname = $1`, s.opts.Publication)
 	if err != nil {
 		return s.lost(err)
 	}
-	s.conditions = map[uint32]string{}
+	s.conditions, s.lists = map[uint32]string{}, map[uint32][]int16{}
 	var oid int64
 	var where string
-	if _, err := pgx.ForEachRow(rows, []any{&oid, &where}, func() error { s.conditions[uint32(oid)] = where; return nil }); err != nil {
+	var list []int16
+	if _, err := pgx.ForEachRow(rows, []any{&oid, &where, &list}, func() error {
+		s.conditions[uint32(oid)], s.lists[uint32(oid)] = where, slices.Clone(list)
+		return nil
+	}); err != nil {
 		return s.lost(err)
 	}
 	return nil

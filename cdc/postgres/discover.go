@@ -229,6 +229,9 @@ func (s *Source) follow(present []pg.TableName) error {
 	} else if err != nil {
 		return err
 	}
+	if err := s.learnPublished(s.ctx); err != nil {
+		return err
+	}
 	floor, err := s.horizon()
 	if err != nil {
 		return err
@@ -380,6 +383,9 @@ func (s *Source) listAnew(columns []listedColumn) error {
 			continue
 		} else if err != nil {
 			return errs.New(errs.SourceStream, "publish the new columns of %s: %w", t, err).Because(err)
+		}
+		if err := s.learnPublished(s.ctx); err != nil {
+			return err
 		}
 		if c.Floor, err = s.horizon(); err != nil {
 			return err

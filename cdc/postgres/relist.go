@@ -146,6 +146,9 @@ func (s *Source) relist(seen *listing) error {
 		}
 	}
 	if len(back) > 0 {
+		if err := s.learnPublished(s.ctx); err != nil {
+			return err
+		}
 		floor, err := s.horizon()
 		if err != nil {
 			return err

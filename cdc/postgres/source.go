@@ -108,6 +108,7 @@ type Source struct {
 	partsDue   map[uint32]partitionLook             // of tables whose partitions changed
 	watching   bool                                 // a look at the partitions has been compared since the start
 	conditions map[uint32]string                    // of rows, as the publication had them when they were read; see condition.go
+	lists      map[uint32][]int16                   // of columns, as weir's own publication has them; nil: all of a table's
 	left       map[uint32][]int16                   // numbers of the columns of each table that are left out; see leftout.go
 	notes      notes
 	sent       map[uint32][]string // the columns that somebody else's publication sends of a table; nil: all
@@ -272,7 +273,7 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 	if err := s.publish(ctx, specs); err != nil {
 		return err
 	}
-	if err := s.learnConditions(ctx); err != nil {
+	if err := s.learnPublished(ctx); err != nil {
 		return err
 	}
 	if len(state) == 0 {

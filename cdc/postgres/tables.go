@@ -67,6 +67,9 @@ func (s *Source) sends(t *pg.Table, column *pg.Column) bool {
 	if columns, known := s.sent[t.OID]; known {
 		return columns == nil || slices.Contains(columns, column.Name)
 	}
+	if list, known := s.lists[t.OID]; known && !s.opts.KeepPublication {
+		return list == nil || slices.Contains(list, column.Attnum)
+	}
 	return !s.listed(t) || !s.leaves(t, column)
 }
 

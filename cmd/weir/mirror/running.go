@@ -241,8 +241,33 @@ func (r *running) request() plan.Request {
 	return plan.Request{Spec: r.pipeline.Mirror, Source: r.sourceCfg, Target: r.targetCfg, Pipeline: r.pipeline.ID}
 }
 
+// discardPublication drops weir's own publication, which a first start that was broken off has left: since then tables may
+// have other columns. One that somebody else made beforehand stays, and so does one that the role could not make again.
+func (r *running) discardPublication(ctx context.Context) error {
+	if !r.ownPublication {
+		return nil
+	}
+	source, err := pg.ConnectPgx(ctx, r.env, r.sourceCfg, pg.ConnectOptions{AppName: "weir plan"})
+	if err != nil {
+		return nil // the doctor says it better
+	}
+	defer func() { _ = source.Close(context.WithoutCancel(ctx)) }()
+	var ours bool
+	if err := source.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $1 AND NOT p.puballtables
+		AND pg_has_role(p.pubowner, 'USAGE') AND has_database_privilege(current_database(), 'CREATE') AND NOT EXISTS (
+			SELECT FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid WHERE r.prpubid = p.oid AND NOT pg_has_role(c.relowner, 'USAGE')))`,
+		r.publication).Scan(&ours); err != nil || !ours {
+		return err
+	}
+	_, err = source.Exec(ctx, "SET default_transaction_read_only = off; DROP PUBLICATION IF EXISTS "+pg.Ident(r.publication))
+	return err
+}
+
 // prepare clears the way for a first start, or tells what stands in it.
 func (r *running) prepare(ctx context.Context) error {
+	if err := r.discardPublication(ctx); err != nil {
+		return errs.New(errs.SourceUnreachable, "drop what an earlier start has left at source %s: %w", r.sourceCfg.Server(), err).Because(err)
+	}
 	p, err := plan.Make(ctx, r.env, r.request())
 	if err == nil {
 		dropped := 0
