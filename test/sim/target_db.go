@@ -322,13 +322,14 @@ func (d *targetDB) takeBackup() {
 	d.backup = &targetBackup{d.db.clone(), d.fence, d.checkpoint, maps.Clone(d.state)}
 }
 
-func (d *targetDB) restoreBackup() lsn {
+func (d *targetDB) restoreBackup(told func(b *targetBackup, at lsn)) lsn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := d.backup
 	d.crashLocked(len(d.history), false)
 	d.db, d.fence, d.checkpoint, d.state = b.db.clone(), b.fence, b.checkpoint, maps.Clone(b.state)
 	at, _ := parseLSN(orZero(b.state["position"]))
+	told(b, at) // before anybody raises the fence that went back
 	return at
 }
 

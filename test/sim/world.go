@@ -288,8 +288,7 @@ func (w *world) finale() {
 		if w.dst.backup == nil {
 			return // the run was over before there was one
 		}
-		at := w.dst.restoreBackup()
-		w.chk.reset(w.dst.backup, at)
+		at := w.dst.restoreBackup(w.chk.reset)
 		if at >= w.src.slotAt() {
 			return // nothing is missing
 		}
