@@ -82,6 +82,11 @@ func Run(ctx context.Context, e *env.Env, o Options) (err error) {
 	o.Say("starting two Postgres %s servers (%s)", programs.Exact, programs.Bin)
 	p, err := open(ctx, o, programs)
 	if err != nil {
+		// A Ctrl-C reaches initdb, too, and may reach it first.
+		if serr := e.Clock.Sleep(ctx, 100*time.Millisecond); serr != nil {
+			o.Say("interrupted; nothing is left")
+			return serr
+		}
 		return err
 	}
 	defer func() {

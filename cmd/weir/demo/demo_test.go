@@ -82,19 +82,21 @@ func TestDemo(t *testing.T) {
 		}
 		nothingLeft(t, tmp)
 	})
-	t.Run("interrupted", func(t *testing.T) {
-		tmp := emptyTemp(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		said := transcript{at: "all tables are copied", do: cancel}
-		if err := Run(ctx, seeded(2), options(t, &said)); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want that it was canceled", err)
-		}
-		if !said.has("nothing is left") {
-			t.Error("it did not say that nothing is left")
-		}
-		nothingLeft(t, tmp)
-	})
+	for _, at := range []string{"starting two Postgres", "all tables are copied"} {
+		t.Run("interrupted: "+at, func(t *testing.T) {
+			tmp := emptyTemp(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			said := transcript{at: at, do: cancel}
+			if err := Run(ctx, seeded(2), options(t, &said)); !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v, want that it was canceled", err)
+			}
+			if !said.has("nothing is left") {
+				t.Error("it did not say that nothing is left")
+			}
+			nothingLeft(t, tmp)
+		})
+	}
 	t.Run("the mirror cannot start", func(t *testing.T) {
 		tmp := emptyTemp(t)
 		var said transcript
