@@ -44,7 +44,7 @@ func New(version string) *Registry {
 }
 
 // nameRule: a unit ends the name. A few names count things that are their own unit.
-const nameRule = `^weir_[a-z]+(_[a-z0-9]+)*_(bytes|seconds|total|rows|ratio|info|index|checkpoint|phase|term|active|leader|voters|pipelines|lanes|count|up)$`
+const nameRule = `^weir_[a-z]+(_[a-z0-9]+)*_(bytes|seconds|total|rows|ratio|info|index|checkpoint|phase|term|active|lost|leader|voters|pipelines|lanes|count|up)$`
 
 // note checks the name and remembers the metric. A bad name is a defect that the first start shows.
 func (r *Registry) note(i Info) {

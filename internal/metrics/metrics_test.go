@@ -52,6 +52,7 @@ func TestScrape(t *testing.T) {
 		`weir_source_wal_retained_bytes{pipeline="orders",source="shop"} 5`,
 		`weir_source_lag_seconds{pipeline="orders",source="shop"} 0.25`,
 		`weir_source_slot_active{pipeline="orders",source="shop"} 1`,
+		`weir_source_slot_lost{pipeline="orders",source="shop"} 0`,
 		`weir_raft_applied_index 9`,
 		`weir_raft_leader 1`,
 	} {

@@ -102,6 +102,7 @@ func (r *Registry) Sources(read func() []api.SourceStatus) {
 		{"weir_source_lag_seconds", "gauge", by, "Age of the oldest source commit that is not confirmed."},
 		{"weir_source_slot_active", "gauge", by, "1 while the slot has a reader."},
 		{"weir_source_shared_pipelines", "gauge", by, "Pipelines that read the slot together with this one, itself included; 0 while it reads its own."},
+		{"weir_source_slot_lost", "gauge", by, "1 when the slot is gone or of no more use: only a new copy repairs that. The bytes of log that it keeps are 0 then."},
 		{"weir_source_ring_bytes", "gauge", by, "Bytes of a shared slot's stream that are held in memory for all who read it."},
 	}, func(emit func(int, float64, ...string)) {
 		for _, s := range read() {
@@ -115,7 +116,8 @@ func (r *Registry) Sources(read func() []api.SourceStatus) {
 			}
 			emit(4, oneIf(s.SlotActive), s.Name, s.Pipeline)
 			emit(5, float64(len(s.SharedWith)), s.Name, s.Pipeline)
-			emit(6, float64(s.RingBytes), s.Name, s.Pipeline)
+			emit(6, oneIf(s.SlotState == "lost" || s.SlotState == "missing"), s.Name, s.Pipeline)
+			emit(7, float64(s.RingBytes), s.Name, s.Pipeline)
 		}
 	})
 }
