@@ -218,6 +218,9 @@ func halted(v coordinator.PipelineView) error {
 			e = &errs.Error{Code: errs.Code(i.Code), Message: fmt.Sprintf("pipeline %s has failed: %s", v.Name, i.Message), Detail: i.Detail, Fix: i.Fix}
 			before = cmp.Or(i.Hint, before)
 		}
+		if e.Code == errs.SlotLost || e.Code == errs.SlotGap {
+			return cli.Refused(e.WithHint("%s", before)) // to resume it helps nothing
+		}
 		return cli.Refused(e.WithHint("%s; then weir pipelines resume %s, if need be after weir sources refresh TABLE, and ask again", before, v.Name))
 	}
 	return nil
