@@ -24,6 +24,10 @@ type session struct {
 	ahead  bool
 	// subs are the savepoints that stand, in order: one for each subtransaction since its first row.
 	subs []uint32
+	// failed is closed when the target has refused something; failure says what. Whoever waits for a reply on the goroutine
+	// that takes the acks would wait for ever for one.
+	failed  chan struct{}
+	failure error
 }
 
 func (t *Target) newSession(ctx context.Context) (*session, error) {
@@ -35,7 +39,7 @@ func (t *Target) newSession(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{wire: w, tables: map[uint32]*table{}, byRel: map[*changelog.Relation]*table{}}
+	s := &session{wire: w, tables: map[uint32]*table{}, byRel: map[*changelog.Relation]*table{}, failed: make(chan struct{})}
 	s.app = applier{w: w, limit: t.opts.BatchBytes}
 	w.parse("begin", "BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the role's default: what is written ahead builds on what commits meanwhile
 	w.parse("commit", "COMMIT")
@@ -65,7 +69,9 @@ func (t *Target) acknowledge(s *session) {
 			continue
 		}
 		if r.err != nil {
-			t.ack(dataflow.Ack{Err: t.wrap(t.learn(s, r.err))})
+			s.failure = t.wrap(t.learn(s, r.err))
+			close(s.failed)
+			t.ack(dataflow.Ack{Err: s.failure})
 			return
 		}
 		n := r.tag.(dataflow.Checkpoint)
@@ -211,6 +217,8 @@ func (t *Target) abandon(ctx context.Context, xid uint32, s *session) error {
 	}
 	select {
 	case <-done:
+	case <-s.failed:
+		return s.failure // a statement in front of it waited for a lock, say, until its time was up
 	case <-s.wire.done:
 		return errs.New(errs.TargetUnreachable, "lost target %s", t.opts.Config.Server())
 	case <-ctx.Done():

@@ -116,7 +116,8 @@ func TestPartitionTruncated(t *testing.T) {
 						CREATE TABLE @2 PARTITION OF @ FOR VALUES IN (2); CREATE TABLE @3 PARTITION OF @ FOR VALUES IN (3, 5) PARTITION BY LIST (k);
 						CREATE TABLE @3a PARTITION OF @3 FOR VALUES IN (3); INSERT INTO @ SELECT i, 1 + i % 3 FROM generate_series(1, 300) i; ANALYZE @`, "@", name(i)))
 				}
-				m := newMirror(t, src, dst, "public.*")
+				// One that is to be attached must not join by itself before.
+				m := newMirror(t, src, dst, "public.*", "--except", "public.*_4")
 				m.start()
 				m.caughtUp()
 				if mode != "followed" {
