@@ -324,6 +324,7 @@ func TestMirrorMovesPasswordsAway(t *testing.T) {
 func TestMirrorThatNeverBegan(t *testing.T) {
 	f := newFixture(t)
 	n := f.node()
+	f.p.engines.Login = func(context.Context, *env.Env, *pg.Config) error { return nil }
 	store := secrets.Open(env.Real(nil), secrets.Options{Dir: filepath.Join(f.dir, "state", "secrets")})
 	if err := store.Set("copy_shop_bob", secrets.NewValue("right")); err != nil {
 		t.Fatal(err)
@@ -349,6 +350,54 @@ func TestMirrorThatNeverBegan(t *testing.T) {
 	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: "W4003", Message: "refused"}}}
 	f.want(t, 1, args...)
 	stored("[copy_shop_bob db_shop_ann] = wrong") // it is there, and starts with what it was given
+}
+
+// A password takes the place of a stored one, which a mirror may be running with, only when a login with it works.
+func TestPasswordIsTriedFirst(t *testing.T) {
+	f := newFixture(t)
+	f.node()
+	tried, login := 0, error(nil)
+	f.p.engines.Login = func(_ context.Context, _ *env.Env, cfg *pg.Config) error { tried++; return login }
+	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseLive, DurablePosition: "0/200"}}
+	mirror := func(code int, source, target string) {
+		t.Helper()
+		f.want(t, code, "mirror", "postgres://ann:"+source+"@db/shop", "postgres://bob:"+target+"@copy/shop", "--name", "m", "--until-caught-up")
+	}
+	stored := func(want ...string) {
+		t.Helper()
+		store := secrets.Open(env.Real(nil), secrets.Options{Dir: filepath.Join(f.dir, "state", "secrets")})
+		var got []string
+		names, err := store.List()
+		for _, name := range names {
+			v, err := store.Get(name)
+			if err != nil {
+				t.Error(err)
+			}
+			got = append(got, name+"="+v.Reveal())
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("secrets %q, want %q: %v", got, want, err)
+		}
+	}
+	login = errors.New("nobody is let in")
+	mirror(0, "one", "two") // nobody needs what is not there yet
+	mirror(0, "one", "two")
+	if tried != 0 {
+		t.Errorf("%d logins for passwords that are new or the same", tried)
+	}
+	mirror(3, "bad", "two")
+	if s := f.err.String(); !strings.Contains(s, "error[W1001]: cannot reach source db:5432/shop: nobody is let in") || !strings.Contains(s, "secret db_shop_ann, which stays") || strings.Contains(s, "bad") {
+		t.Errorf("printed\n%s", s)
+	}
+	mirror(3, "one", "bad")
+	if s := f.err.String(); !strings.Contains(s, "error[W4001]: cannot reach target copy:5432/shop: nobody is let in") {
+		t.Errorf("printed\n%s", s)
+	}
+	f.want(t, 3, "mirror", "postgres://eve:new@db/shop", "postgres://bob:bad@copy/shop", "--name", "m")
+	stored("copy_shop_bob=two", "db_shop_ann=one")
+	login = nil
+	mirror(0, "three", "two")
+	stored("copy_shop_bob=two", "db_shop_ann=three")
 }
 
 func TestMirrorAgain(t *testing.T) {
