@@ -123,9 +123,10 @@ func checkGlob(glob string, parts int) error {
 	return nil
 }
 
-// connectionOf tells a URL from the name of a stored connection.
+// connectionOf tells a URL from the name of a stored connection. With a colon, a slash or an @ it is meant as a URL and
+// may hold a password, also if it is too broken to be one; as a name it would be repeated in errors.
 func connectionOf(text string) api.Connection {
-	if strings.Contains(text, "://") || strings.Contains(text, "=") || secrets.References(text) {
+	if strings.ContainsAny(text, "=:/@") || secrets.References(text) {
 		return api.Connection{URL: text}
 	}
 	return api.Connection{Name: text}

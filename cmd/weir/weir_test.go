@@ -400,6 +400,31 @@ func TestPasswordIsTriedFirst(t *testing.T) {
 	stored("copy_shop_bob=two", "db_shop_ann=three")
 }
 
+// A URL that is mistyped is not repeated: it may hold a password.
+func TestMistypedURLs(t *testing.T) {
+	f := newFixture(t)
+	f.node()
+	f.p.engines.Plan = func(context.Context, *env.Env, planRequest) (*api.Plan, error) { return &api.Plan{}, nil }
+	f.p.engines.Doctor = func(context.Context, *env.Env, doctorRequest) ([]api.Check, error) { return nil, nil }
+	f.p.engines.Verify = func(context.Context, *env.Env, verifyRequest) (*api.VerifyReport, error) {
+		return &api.VerifyReport{}, nil
+	}
+	for _, bad := range []string{"postgres:u:hunter2@localhost/db", "postgres:u:hunter2@localhost/db?sslmode=disable", "postgres//u:hunter2@h/d", "u:hunter2@h/d", "hunter2@h"} {
+		for _, command := range [][]string{{"doctor"}, {"mirror"}, {"mirror", "verify"}, {"mirror", "--dry-run"}} {
+			for _, ends := range [][]string{{bad, "postgres://copy/shop"}, {"postgres://db/shop", bad}} {
+				f.want(t, 2, append(slices.Clone(command), ends...)...)
+				if s := f.err.String(); !strings.Contains(s, "error[W6002]: xxxxx is not a Postgres connection string") || strings.Contains(s, "hunter2") {
+					t.Errorf("%s %s: %s", command, ends, s)
+				}
+			}
+		}
+	}
+	f.want(t, 2, "doctor", "shop")
+	if s := f.err.String(); !strings.Contains(s, `"shop" is neither a URL nor a connection`) {
+		t.Errorf("of a name: %s", s)
+	}
+}
+
 func TestMirrorAgain(t *testing.T) {
 	f := newFixture(t)
 	f.node()
@@ -1021,6 +1046,17 @@ func TestVersionHelpDebug(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := f.want(t, 0, "debug", "sql", sql); got != "SET 'a' = 'b';\n" {
+		t.Errorf("debug sql: %q", got)
+	}
+	if err := os.WriteFile(sql, []byte(`CREATE CONNECTION a WITH ('url' = 'postgres://ann:hunter2@db/shop');
+		CREATE CONNECTION b WITH ('hostname' = 'db', 'username' = 'ann', 'password' = 'hunter2');
+		CREATE CONNECTION c WITH ('url' = 'postgres:ann:hunter2@db/shop');
+		CREATE CONNECTION d WITH ('url' = 'postgres://ann:${secret:mine}@db/shop');
+		CREATE MIRROR m FROM 'host=db user=ann dbname=shop password=hunter2' TO 'postgres://hunter2@db:hunter2/x';`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.want(t, 0, "debug", "sql", sql); strings.Contains(got, "hunter2") || strings.Count(got, "${secret:db_shop_ann}") != 2 ||
+		!strings.Contains(got, "'password' = '${secret:b_password}'") || !strings.Contains(got, "ann:${secret:mine}@db") {
 		t.Errorf("debug sql: %q", got)
 	}
 	for _, args := range [][]string{{"demo"}, {"server"}, {"doctor", "postgres://a/b"}, {"mirror", "postgres://a/b", "postgres://a/c"}} {
