@@ -1026,6 +1026,61 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// Tab offers what the server has, wherever the flags stand that name it. Without a server it offers nothing, in peace.
+func TestNamesAreCompleted(t *testing.T) {
+	f := newFixture(t)
+	for _, name := range []string{"shop", "orders"} {
+		f.views[name] = coordinator.PipelineView{Pipeline: api.Pipeline{Name: name}}
+	}
+	for _, c := range []struct{ line, want string }{
+		{"pipelines get ", "orders shop :4"},
+		{"pipelines get s", "shop :4"},
+		{"pipelines delete --state x ", "orders shop :4"},
+		{"--addr far:7070 mirror cutover ", "orders shop :4"},
+		{"pipelines tables add o", "orders :4"},
+		{"pipelines get shop ", ":4"},
+		{"sources get ", "shop :4"},
+	} {
+		got := f.want(t, 0, append([]string{"__complete"}, strings.Split(c.line, " ")...)...)
+		if strings.Join(strings.Fields(got), " ") != c.want {
+			t.Errorf("%q completes to %q, want %q", c.line, got, c.want)
+		}
+	}
+	f.p.dial = func(*env.Env, rest.ClientOptions) (client, error) {
+		return nil, errs.New(errs.NotReachable, "nobody is there")
+	}
+	if got := f.want(t, 0, "__complete", "pipelines", "get", ""); got != ":4\n" || strings.Contains(f.err.String(), "nobody") {
+		t.Errorf("without a server: %q %s", got, f.err.String())
+	}
+}
+
+// Who deletes a secret is told which pipelines connect by it.
+func TestSecretInUse(t *testing.T) {
+	f := newFixture(t)
+	f.in = "hunter2"
+	f.want(t, 0, "secrets", "set", "one")
+	f.want(t, 0, "secrets", "set", "two")
+	for name, url := range map[string]string{"a": "postgres://u:${secret:one}@h/d", "b": "postgres://u:${secret:two}@h/d", "c": "postgres://u:${secret:one}@h/d"} {
+		f.views[name] = coordinator.PipelineView{Pipeline: api.Pipeline{Name: name, Mirror: api.MirrorSpec{Source: api.Connection{URL: url}, Target: api.Connection{URL: url}}}}
+	}
+	const uses = "deletes the secret one; it is used by a, c, which cannot connect any more\n"
+	f.tty, f.in = true, "n\n"
+	f.want(t, 10, "secrets", "delete", "one")
+	if s := f.err.String(); !strings.HasPrefix(s, uses+"go on?") {
+		t.Errorf("the question is %q", s)
+	}
+	f.tty = false
+	f.want(t, 0, "secrets", "delete", "one", "--yes")
+	if s := f.err.String(); s != uses {
+		t.Errorf("with --yes: %q", s)
+	}
+	clear(f.views)
+	f.want(t, 0, "secrets", "delete", "two", "--yes")
+	if s := f.err.String(); s != "" {
+		t.Errorf("of an unused one: %q", s)
+	}
+}
+
 func TestVersionHelpDebug(t *testing.T) {
 	f := newFixture(t)
 	if got := f.want(t, 0, "version"); !strings.HasPrefix(got, "weir 1.2.3 (abc, go") || !strings.HasSuffix(got, "  server 9.9\n") {
@@ -1038,6 +1093,10 @@ func TestVersionHelpDebug(t *testing.T) {
 	f.want(t, 3, "version", "--addr", "x:1")
 	if got := f.want(t, 0, "help", "W1003"); !strings.HasPrefix(got, "W1003: the replication slot is lost\n") {
 		t.Errorf("help: %q", got)
+	}
+	var entry map[string]string
+	if err := json.Unmarshal([]byte(f.want(t, 0, "help", "w1003", "-o", "json")), &entry); err != nil || entry["code"] != "W1003" || entry["title"] != "the replication slot is lost" || entry["do"] == "" {
+		t.Errorf("help for programs: %v, %v", entry, err)
 	}
 	f.want(t, 2, "sql")
 	f.want(t, 2, "server", "--join", "x")
