@@ -449,7 +449,7 @@ func checkNotes(t *testing.T, notes []string, v testenv.Version) {
 		`needy: check "whole" is not created: it passes the whole row`,
 		`parts: it is partitioned by RANGE (at); the target gets one plain table`,
 		`secured: row security policies are not created`,
-		`secured: 1 triggers are not created`,
+		`secured: 1 trigger is not created`,
 		`soft_pk: primary key "soft_pk_pkey" is not deferrable on the target`,
 		`unlogged: it is unlogged: its changes are not in the log`,
 		`inherited: it inherits from another table; the target's does not`,
