@@ -129,7 +129,7 @@ func (p *program) app(io cli.IO) *cli.App {
 		{Name: "help", Short: "Explain a command or an error code",
 			Args:     []cli.Arg{{Name: "TOPIC", Help: "a command's words, or a code such as W1003", Optional: true, Many: true}},
 			Examples: []cli.Example{{Line: "weir help W1003"}, {Line: "weir help pipelines delete"}},
-			Run:      func(_ context.Context, c *cli.Call) error { return c.App.PrintHelp(c.Args) }},
+			Run:      func(_ context.Context, c *cli.Call) error { return c.App.PrintHelp(c) }},
 		{Name: "version", Short: "Show the version of this binary and of the server", Run: p.showVersion},
 		{Name: "docs", Short: "Write the manual pages and the generated documentation", Subs: []cli.Command{
 			{Name: "markdown", Short: "docs/cli.md, docs/options.md and docs/errors below DIR", Args: []cli.Arg{{Name: "DIR"}}, Run: p.docsMarkdown},

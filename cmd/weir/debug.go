@@ -10,9 +10,12 @@ import (
 	"path/filepath"
 
 	"github.com/weirstream/weir/internal/cli"
+	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/format/record"
 	"github.com/weirstream/weir/internal/options"
+	"github.com/weirstream/weir/internal/pg"
+	"github.com/weirstream/weir/internal/secrets"
 	"github.com/weirstream/weir/sql/parser"
 )
 
@@ -25,8 +28,40 @@ func (p *program) debugSQL(_ context.Context, c *cli.Call) error {
 	if err != nil {
 		return err
 	}
+	hidePasswords(script)
 	_, err = io.WriteString(c.Out, parser.Print(script))
 	return err
+}
+
+// hidePasswords puts references in the place of passwords, as a mirror of the file would be stored.
+func hidePasswords(script *parser.Script) {
+	store := secrets.Open(env.Real(nil), secrets.Options{}) // in memory, and thrown away
+	hide := func(connection, key string, value *string) {
+		hidden, err := store.CaptureOption(connection, key, *value)
+		if err != nil {
+			hidden = pg.Redact(*value) // not a connection string: where its password ends is a guess
+		}
+		*value = hidden
+	}
+	for _, s := range script.Statements {
+		switch s := s.(type) {
+		case *parser.Set:
+			hide("set", s.Key.Text, &s.Value.Text)
+		case *parser.CreateConnection:
+			for i := range s.Properties {
+				hide(s.Name.Text, s.Properties[i].Key.Text, &s.Properties[i].Value.Text)
+			}
+		case *parser.CreateMirror:
+			for _, end := range []*parser.Endpoint{&s.From, &s.To} {
+				if end.URL.Text != "" {
+					hide(s.Name.Text, "url", &end.URL.Text)
+				}
+			}
+			for i := range s.Properties {
+				hide(s.Name.Text, s.Properties[i].Key.Text, &s.Properties[i].Value.Text)
+			}
+		}
+	}
 }
 
 // recordRow is one record of a file.

@@ -175,6 +175,15 @@ func hasBegun(ctx context.Context, e *env.Env, spec api.MirrorSpec, source *pg.C
 	return sharing, "publication " + publication, err
 }
 
+func runLogin(ctx context.Context, e *env.Env, cfg *pg.Config) error {
+	conn, err := pg.ConnectPgx(ctx, e, cfg, pg.ConnectOptions{AppName: "weir login"})
+	if err != nil {
+		return err
+	}
+	_ = conn.Close(context.WithoutCancel(ctx)) // it was let in, which is all that was asked
+	return nil
+}
+
 // unmatched lists the globs that match no table of the source.
 func unmatched(ctx context.Context, e *env.Env, sourceURL string, globs []string) ([]string, error) {
 	sel, err := selection.New(api.MirrorSpec{Tables: globs})

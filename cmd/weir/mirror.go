@@ -68,12 +68,12 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 				return err
 			}
 		}
-		if was, err = beforeSealing(specs, store, secrets.Open(e, secrets.Options{Getenv: c.Getenv})); err != nil {
+		if was, err = beforeSealing(ctx, specs, store, secrets.Open(e, secrets.Options{Getenv: c.Getenv})); err != nil {
 			return err
 		}
 		for i := range specs {
-			if err := seal(&specs[i], store); err != nil {
-				return err
+			if err := seal(ctx, &specs[i], store, p.login(c, e)); err != nil {
+				return errors.Join(err, was.restore(nil, nil))
 			}
 		}
 	}
@@ -111,6 +111,15 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 		err = cerr
 	}
 	return err
+}
+
+func (p *program) login(c *cli.Call, e *env.Env) login {
+	return func(ctx context.Context, cfg *pg.Config) error {
+		if p.engines.Login == nil {
+			return notBuilt(c)
+		}
+		return p.engines.Login(ctx, e, cfg)
+	}
 }
 
 const sameCommand = "; the same command goes on from here"
@@ -443,7 +452,7 @@ func (p *program) plan(ctx context.Context, c *cli.Call, e *env.Env, specs []api
 		}
 		// What goes into the plan is shown, so it is sealed, but into memory: a dry run writes nothing.
 		shown := spec
-		if err := seal(&shown, secrets.Open(e, secrets.Options{Getenv: c.Getenv})); err != nil {
+		if err := seal(ctx, &shown, secrets.Open(e, secrets.Options{Getenv: c.Getenv}), nil); err != nil {
 			return err
 		}
 		plan, err := p.engines.Plan(ctx, e, planRequest{Source: source, Target: target, Mirror: shown, State: state(c)})

@@ -91,12 +91,8 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 	var err error
 	n.coord, err = coordinator.Open(ctx, e, coordinator.Options{
 		State: n.state, Runner: runner,
-		Seal: func(_ context.Context, m api.MirrorSpec) (api.MirrorSpec, error) {
-			var err error
-			if m.Source.URL, err = o.Secrets.Capture(m.Source.URL); err != nil {
-				return m, err
-			}
-			m.Target.URL, err = o.Secrets.Capture(m.Target.URL)
+		Seal: func(ctx context.Context, m api.MirrorSpec) (api.MirrorSpec, error) {
+			err := seal(ctx, &m, o.Secrets, func(ctx context.Context, cfg *pg.Config) error { return runLogin(ctx, e, cfg) })
 			return m, err
 		},
 		CheckAdd: addable,

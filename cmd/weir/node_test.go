@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
 	"github.com/weirstream/weir/internal/secrets"
 	testenv "github.com/weirstream/weir/test/env"
 )
@@ -139,5 +141,84 @@ func TestLostSlot(t *testing.T) {
 	v, err := c.Update(ctx, "shop", coordinator.Change{AddTables: []string{"public.tmp_*"}})
 	if err != nil || len(v.Mirror.Except) != 0 {
 		t.Errorf("the pattern itself: %v %v", v.Mirror.Except, err)
+	}
+}
+
+// A mistyped password for a second mirror of a database does not take the place of the one by which the first connects.
+func TestWrongPasswordOverREST(t *testing.T) {
+	srv := testenv.Postgres(t, 15, testenv.FsyncOff(), testenv.WithSuperuserPassword("right"))
+	sourceURL, targetURL := srv.CreateDatabase(t, "source"), srv.CreateDatabase(t, "target")
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	e := env.Real(nil)
+	dir := t.TempDir()
+	store := secrets.Open(e, secrets.Options{Dir: filepath.Join(dir, "secrets")})
+	n, err := openNode(ctx, e, nodeOptions{State: dir, HTTPAddr: "127.0.0.1:0", Secrets: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := n.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	c, err := rest.NewClient(e, rest.ClientOptions{Addr: n.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	create := func(name, source, target string) error {
+		_, err := c.CreateMirror(ctx, api.MirrorSpec{Name: name, Source: api.Connection{URL: source}, Target: api.Connection{URL: target}, Tables: []string{"public.*"}})
+		return err
+	}
+	values := func() (out []string) {
+		names, err := store.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			v, err := store.Get(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, v.Reveal())
+		}
+		return out
+	}
+	if err := create("one", sourceURL, targetURL); err != nil {
+		t.Fatal(err)
+	}
+	if got := values(); !slices.Equal(got, []string{"right", "right"}) {
+		t.Fatalf("stored at first: %q", got)
+	}
+	wrong := func(url string) string { return pg.WithPassword(url, "wrong") }
+	if err := create("two", wrong(sourceURL), targetURL); !errs.Is(err, errs.SourceUnreachable) || !strings.Contains(err.Error(), "password authentication failed") {
+		t.Errorf("a wrong password of the source: %v", err)
+	}
+	if err := create("two", sourceURL, wrong(targetURL)); !errs.Is(err, errs.TargetUnreachable) {
+		t.Errorf("a wrong password of the target: %v", err)
+	}
+	if got := values(); !slices.Equal(got, []string{"right", "right"}) {
+		t.Errorf("stored after wrong ones: %q", got)
+	}
+	if _, err := c.Pipeline(ctx, "two"); !errs.Is(err, errs.PipelineNotFound) {
+		t.Errorf("the refused mirror: %v", err)
+	}
+	// A changed one is taken.
+	srv.Exec(t, "postgres", `ALTER ROLE postgres PASSWORD 'wrong'`)
+	if err := create("two", wrong(sourceURL), wrong(targetURL)); err != nil {
+		t.Fatal(err)
+	}
+	if got := values(); !slices.Equal(got, []string{"wrong", "wrong"}) {
+		t.Errorf("stored after a change: %q", got)
+	}
+	if err := srv.Stop(testenv.Immediate); err != nil {
+		t.Fatal(err)
+	}
+	if err := create("three", sourceURL, targetURL); !errs.Is(err, errs.SourceUnreachable) {
+		t.Errorf("another password while the server is down: %v", err)
+	}
+	if got := values(); !slices.Equal(got, []string{"wrong", "wrong"}) {
+		t.Errorf("stored after a try that could not be made: %q", got)
 	}
 }

@@ -17,6 +17,8 @@ type engines struct {
 	Doctor func(ctx context.Context, e *env.Env, r doctorRequest) ([]api.Check, error)
 	// Plan says what a mirror would do, and changes nothing.
 	Plan func(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error)
+	// Login opens a connection and ends it again.
+	Login func(ctx context.Context, e *env.Env, cfg *pg.Config) error
 	// Unmatched lists the globs that match no table of a source.
 	Unmatched func(ctx context.Context, e *env.Env, source string, globs []string) ([]string, error)
 	// Mirrored lists the tables of a source that a mirror takes, or would if they had what it needs of a table.
@@ -119,5 +121,5 @@ type demoOptions struct {
 
 // registry lists what this binary is made of, by hand.
 func registry() engines {
-	return engines{Doctor: runDoctor, Plan: runPlan, Unmatched: unmatched, Mirrored: mirrored, Verify: runVerify, Cutover: runCutover, Settle: runSettle, Node: openNode, Demo: runDemo}
+	return engines{Doctor: runDoctor, Plan: runPlan, Login: runLogin, Unmatched: unmatched, Mirrored: mirrored, Verify: runVerify, Cutover: runCutover, Settle: runSettle, Node: openNode, Demo: runDemo}
 }

@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
+	rest "github.com/weirstream/weir/coordinator/http"
 	"github.com/weirstream/weir/internal/cli"
+	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/secrets"
 )
@@ -77,16 +81,47 @@ func (p *program) secretsList(_ context.Context, c *cli.Call) error {
 	})
 }
 
-func (p *program) secretsDelete(_ context.Context, c *cli.Call) error {
+func (p *program) secretsDelete(ctx context.Context, c *cli.Call) error {
 	if err := localOnly(c); err != nil {
 		return err
 	}
-	store := p.store(c, p.env(c))
-	if _, err := store.Get(c.Arg(0)); err != nil {
+	e := p.env(c)
+	store := p.store(c, e)
+	name := c.Arg(0)
+	if _, err := store.Get(name); err != nil {
 		return err
 	}
-	if err := c.Confirm(fmt.Sprintf("deletes the secret %s; pipelines that refer to it cannot connect any more", c.Arg(0))); err != nil {
+	effect := fmt.Sprintf("deletes the secret %s; pipelines that refer to it cannot connect any more", name)
+	if users := p.usersOf(ctx, c, e, name); len(users) > 0 {
+		effect = fmt.Sprintf("deletes the secret %s; it is used by %s, which cannot connect any more", name, strings.Join(users, ", "))
+		if c.Bool("yes") {
+			c.Note("%s", effect)
+		}
+	}
+	if err := c.Confirm(effect); err != nil {
 		return err
 	}
-	return store.Delete(c.Arg(0))
+	return store.Delete(name)
+}
+
+// usersOf names the pipelines that refer to a secret. Without a weir that runs on the state directory nobody can say.
+func (p *program) usersOf(ctx context.Context, c *cli.Call, e *env.Env, name string) []string {
+	cl, err := p.dial(e, rest.ClientOptions{State: state(c), Named: true})
+	if err != nil {
+		return nil
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	views, err := cl.Pipelines(ctx)
+	if err != nil {
+		return nil
+	}
+	var users []string
+	for _, v := range views {
+		if slices.Contains(secretsOf(v.Mirror), name) {
+			users = append(users, v.Name)
+		}
+	}
+	return users
 }

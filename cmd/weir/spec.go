@@ -123,9 +123,10 @@ func checkGlob(glob string, parts int) error {
 	return nil
 }
 
-// connectionOf tells a URL from the name of a stored connection.
+// connectionOf tells a URL from the name of a stored connection. With a colon, a slash or an @ it is meant as a URL and
+// may hold a password, also if it is too broken to be one; as a name it would be repeated in errors.
 func connectionOf(text string) api.Connection {
-	if strings.Contains(text, "://") || strings.Contains(text, "=") || secrets.References(text) {
+	if strings.ContainsAny(text, "=:/@") || secrets.References(text) {
 		return api.Connection{URL: text}
 	}
 	return api.Connection{Name: text}
@@ -150,17 +151,59 @@ func mirrorName(spec api.MirrorSpec, store *secrets.Store) string {
 	}, base)
 }
 
-// seal moves the passwords of both connections into the store.
-func seal(spec *api.MirrorSpec, store *secrets.Store) error {
-	for _, conn := range []*api.Connection{&spec.Source, &spec.Target} {
-		if conn.URL == "" {
+// A login opens a connection and ends it again.
+type login func(ctx context.Context, cfg *pg.Config) error
+
+// seal moves the passwords of both connections into the store. One that would take the place of another is tried first:
+// a mirror that runs connects with the stored one the next time, and a mistyped one would end it. A nil login is for a
+// store that nobody connects by.
+func seal(ctx context.Context, spec *api.MirrorSpec, store *secrets.Store, try login) error {
+	sides := []struct {
+		name string
+		code errs.Code
+		conn *api.Connection
+	}{{"source", errs.SourceUnreachable, &spec.Source}, {"target", errs.TargetUnreachable, &spec.Target}}
+	for _, side := range sides {
+		if try == nil || side.conn.URL == "" {
 			continue
 		}
-		url, err := store.Capture(conn.URL)
+		if err := tryNew(ctx, side.name, side.code, side.conn.URL, store, try); err != nil {
+			return err
+		}
+	}
+	for _, side := range sides {
+		if side.conn.URL == "" {
+			continue
+		}
+		url, err := store.Capture(side.conn.URL)
 		if err != nil {
 			return err
 		}
-		conn.URL = url
+		side.conn.URL = url
+	}
+	return nil
+}
+
+// tryNew connects if the URL has another password than the store. Only a login that works shows that the new one is
+// right; a server that does not answer shows nothing.
+func tryNew(ctx context.Context, side string, code errs.Code, url string, store *secrets.Store, try login) error {
+	replaced, err := store.Replaces(url)
+	if err != nil || len(replaced) == 0 {
+		return err
+	}
+	full, err := store.ExpandURL(url)
+	if err != nil {
+		return err
+	}
+	cfg, err := pg.ParseURL(full.Reveal())
+	if err != nil {
+		return err
+	}
+	if err := try(ctx, cfg); err != nil {
+		return errs.New(code, "cannot reach %s %s: %w", side, cfg.Server(), err).
+			WithDetail("its URL has another password than the secret %s, which stays as it was", strings.Join(replaced, ", ")).
+			WithHint("correct the password, or write '%s' in its place to go on with the stored one; a new one is stored when a login with it works", secrets.Reference(replaced[0])).
+			Because(err)
 	}
 	return nil
 }
@@ -172,10 +215,10 @@ type before struct {
 }
 
 // beforeSealing finds the names by sealing into another store, which is thrown away.
-func beforeSealing(specs []api.MirrorSpec, store, aside *secrets.Store) (before, error) {
+func beforeSealing(ctx context.Context, specs []api.MirrorSpec, store, aside *secrets.Store) (before, error) {
 	b := before{store, map[string]secrets.Value{}}
 	for _, spec := range specs {
-		if err := seal(&spec, aside); err != nil {
+		if err := seal(ctx, &spec, aside, nil); err != nil {
 			return b, err
 		}
 		for _, name := range secretsOf(spec) {

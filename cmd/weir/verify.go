@@ -123,7 +123,7 @@ func printDiffs(w io.Writer, t api.VerifyTable) {
 			fmt.Fprintf(w, "  %s", strings.Join(cols, "; "))
 		}
 		if len(key) == 0 {
-			fmt.Fprintf(w, "  source has it %d times, target %d", d.SourceCount, d.TargetCount)
+			fmt.Fprintf(w, "  source has it %s, target %d", cli.Plural(int(d.SourceCount), "time"), d.TargetCount)
 		}
 		fmt.Fprintln(w)
 	}

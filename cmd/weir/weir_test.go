@@ -324,6 +324,7 @@ func TestMirrorMovesPasswordsAway(t *testing.T) {
 func TestMirrorThatNeverBegan(t *testing.T) {
 	f := newFixture(t)
 	n := f.node()
+	f.p.engines.Login = func(context.Context, *env.Env, *pg.Config) error { return nil }
 	store := secrets.Open(env.Real(nil), secrets.Options{Dir: filepath.Join(f.dir, "state", "secrets")})
 	if err := store.Set("copy_shop_bob", secrets.NewValue("right")); err != nil {
 		t.Fatal(err)
@@ -349,6 +350,79 @@ func TestMirrorThatNeverBegan(t *testing.T) {
 	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseFailed, Error: &api.ErrorInfo{Code: "W4003", Message: "refused"}}}
 	f.want(t, 1, args...)
 	stored("[copy_shop_bob db_shop_ann] = wrong") // it is there, and starts with what it was given
+}
+
+// A password takes the place of a stored one, which a mirror may be running with, only when a login with it works.
+func TestPasswordIsTriedFirst(t *testing.T) {
+	f := newFixture(t)
+	f.node()
+	tried, login := 0, error(nil)
+	f.p.engines.Login = func(_ context.Context, _ *env.Env, cfg *pg.Config) error { tried++; return login }
+	f.scripts["m"] = []api.PipelineStatus{{Phase: api.PhaseLive, DurablePosition: "0/200"}}
+	mirror := func(code int, source, target string) {
+		t.Helper()
+		f.want(t, code, "mirror", "postgres://ann:"+source+"@db/shop", "postgres://bob:"+target+"@copy/shop", "--name", "m", "--until-caught-up")
+	}
+	stored := func(want ...string) {
+		t.Helper()
+		store := secrets.Open(env.Real(nil), secrets.Options{Dir: filepath.Join(f.dir, "state", "secrets")})
+		var got []string
+		names, err := store.List()
+		for _, name := range names {
+			v, err := store.Get(name)
+			if err != nil {
+				t.Error(err)
+			}
+			got = append(got, name+"="+v.Reveal())
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("secrets %q, want %q: %v", got, want, err)
+		}
+	}
+	login = errors.New("nobody is let in")
+	mirror(0, "one", "two") // nobody needs what is not there yet
+	mirror(0, "one", "two")
+	if tried != 0 {
+		t.Errorf("%d logins for passwords that are new or the same", tried)
+	}
+	mirror(3, "bad", "two")
+	if s := f.err.String(); !strings.Contains(s, "error[W1001]: cannot reach source db:5432/shop: nobody is let in") || !strings.Contains(s, "secret db_shop_ann, which stays") || strings.Contains(s, "bad") {
+		t.Errorf("printed\n%s", s)
+	}
+	mirror(3, "one", "bad")
+	if s := f.err.String(); !strings.Contains(s, "error[W4001]: cannot reach target copy:5432/shop: nobody is let in") {
+		t.Errorf("printed\n%s", s)
+	}
+	f.want(t, 3, "mirror", "postgres://eve:new@db/shop", "postgres://bob:bad@copy/shop", "--name", "m")
+	stored("copy_shop_bob=two", "db_shop_ann=one")
+	login = nil
+	mirror(0, "three", "two")
+	stored("copy_shop_bob=two", "db_shop_ann=three")
+}
+
+// A URL that is mistyped is not repeated: it may hold a password.
+func TestMistypedURLs(t *testing.T) {
+	f := newFixture(t)
+	f.node()
+	f.p.engines.Plan = func(context.Context, *env.Env, planRequest) (*api.Plan, error) { return &api.Plan{}, nil }
+	f.p.engines.Doctor = func(context.Context, *env.Env, doctorRequest) ([]api.Check, error) { return nil, nil }
+	f.p.engines.Verify = func(context.Context, *env.Env, verifyRequest) (*api.VerifyReport, error) {
+		return &api.VerifyReport{}, nil
+	}
+	for _, bad := range []string{"postgres:u:hunter2@localhost/db", "postgres:u:hunter2@localhost/db?sslmode=disable", "postgres//u:hunter2@h/d", "u:hunter2@h/d", "hunter2@h"} {
+		for _, command := range [][]string{{"doctor"}, {"mirror"}, {"mirror", "verify"}, {"mirror", "--dry-run"}} {
+			for _, ends := range [][]string{{bad, "postgres://copy/shop"}, {"postgres://db/shop", bad}} {
+				f.want(t, 2, append(slices.Clone(command), ends...)...)
+				if s := f.err.String(); !strings.Contains(s, "error[W6002]: xxxxx is not a Postgres connection string") || strings.Contains(s, "hunter2") {
+					t.Errorf("%s %s: %s", command, ends, s)
+				}
+			}
+		}
+	}
+	f.want(t, 2, "doctor", "shop")
+	if s := f.err.String(); !strings.Contains(s, `"shop" is neither a URL nor a connection`) {
+		t.Errorf("of a name: %s", s)
+	}
 }
 
 func TestMirrorAgain(t *testing.T) {
@@ -952,6 +1026,61 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// Tab offers what the server has, wherever the flags stand that name it. Without a server it offers nothing, in peace.
+func TestNamesAreCompleted(t *testing.T) {
+	f := newFixture(t)
+	for _, name := range []string{"shop", "orders"} {
+		f.views[name] = coordinator.PipelineView{Pipeline: api.Pipeline{Name: name}}
+	}
+	for _, c := range []struct{ line, want string }{
+		{"pipelines get ", "orders shop :4"},
+		{"pipelines get s", "shop :4"},
+		{"pipelines delete --state x ", "orders shop :4"},
+		{"--addr far:7070 mirror cutover ", "orders shop :4"},
+		{"pipelines tables add o", "orders :4"},
+		{"pipelines get shop ", ":4"},
+		{"sources get ", "shop :4"},
+	} {
+		got := f.want(t, 0, append([]string{"__complete"}, strings.Split(c.line, " ")...)...)
+		if strings.Join(strings.Fields(got), " ") != c.want {
+			t.Errorf("%q completes to %q, want %q", c.line, got, c.want)
+		}
+	}
+	f.p.dial = func(*env.Env, rest.ClientOptions) (client, error) {
+		return nil, errs.New(errs.NotReachable, "nobody is there")
+	}
+	if got := f.want(t, 0, "__complete", "pipelines", "get", ""); got != ":4\n" || strings.Contains(f.err.String(), "nobody") {
+		t.Errorf("without a server: %q %s", got, f.err.String())
+	}
+}
+
+// Who deletes a secret is told which pipelines connect by it.
+func TestSecretInUse(t *testing.T) {
+	f := newFixture(t)
+	f.in = "hunter2"
+	f.want(t, 0, "secrets", "set", "one")
+	f.want(t, 0, "secrets", "set", "two")
+	for name, url := range map[string]string{"a": "postgres://u:${secret:one}@h/d", "b": "postgres://u:${secret:two}@h/d", "c": "postgres://u:${secret:one}@h/d"} {
+		f.views[name] = coordinator.PipelineView{Pipeline: api.Pipeline{Name: name, Mirror: api.MirrorSpec{Source: api.Connection{URL: url}, Target: api.Connection{URL: url}}}}
+	}
+	const uses = "deletes the secret one; it is used by a, c, which cannot connect any more\n"
+	f.tty, f.in = true, "n\n"
+	f.want(t, 10, "secrets", "delete", "one")
+	if s := f.err.String(); !strings.HasPrefix(s, uses+"go on?") {
+		t.Errorf("the question is %q", s)
+	}
+	f.tty = false
+	f.want(t, 0, "secrets", "delete", "one", "--yes")
+	if s := f.err.String(); s != uses {
+		t.Errorf("with --yes: %q", s)
+	}
+	clear(f.views)
+	f.want(t, 0, "secrets", "delete", "two", "--yes")
+	if s := f.err.String(); s != "" {
+		t.Errorf("of an unused one: %q", s)
+	}
+}
+
 func TestVersionHelpDebug(t *testing.T) {
 	f := newFixture(t)
 	if got := f.want(t, 0, "version"); !strings.HasPrefix(got, "weir 1.2.3 (abc, go") || !strings.HasSuffix(got, "  server 9.9\n") {
@@ -965,6 +1094,10 @@ func TestVersionHelpDebug(t *testing.T) {
 	if got := f.want(t, 0, "help", "W1003"); !strings.HasPrefix(got, "W1003: the replication slot is lost\n") {
 		t.Errorf("help: %q", got)
 	}
+	var entry map[string]string
+	if err := json.Unmarshal([]byte(f.want(t, 0, "help", "w1003", "-o", "json")), &entry); err != nil || entry["code"] != "W1003" || entry["title"] != "the replication slot is lost" || entry["do"] == "" {
+		t.Errorf("help for programs: %v, %v", entry, err)
+	}
 	f.want(t, 2, "sql")
 	f.want(t, 2, "server", "--join", "x")
 	sql := filepath.Join(f.dir, "x.sql")
@@ -972,6 +1105,17 @@ func TestVersionHelpDebug(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := f.want(t, 0, "debug", "sql", sql); got != "SET 'a' = 'b';\n" {
+		t.Errorf("debug sql: %q", got)
+	}
+	if err := os.WriteFile(sql, []byte(`CREATE CONNECTION a WITH ('url' = 'postgres://ann:hunter2@db/shop');
+		CREATE CONNECTION b WITH ('hostname' = 'db', 'username' = 'ann', 'password' = 'hunter2');
+		CREATE CONNECTION c WITH ('url' = 'postgres:ann:hunter2@db/shop');
+		CREATE CONNECTION d WITH ('url' = 'postgres://ann:${secret:mine}@db/shop');
+		CREATE MIRROR m FROM 'host=db user=ann dbname=shop password=hunter2' TO 'postgres://hunter2@db:hunter2/x';`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.want(t, 0, "debug", "sql", sql); strings.Contains(got, "hunter2") || strings.Count(got, "${secret:db_shop_ann}") != 2 ||
+		!strings.Contains(got, "'password' = '${secret:b_password}'") || !strings.Contains(got, "ann:${secret:mine}@db") {
 		t.Errorf("debug sql: %q", got)
 	}
 	for _, args := range [][]string{{"demo"}, {"server"}, {"doctor", "postgres://a/b"}, {"mirror", "postgres://a/b", "postgres://a/c"}} {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/weirstream/weir/internal/errs"
@@ -16,6 +17,14 @@ const findingsPerCheck = 20
 type Findings struct {
 	side string
 	list []Check
+}
+
+// Counted is one or many with its count in front: Counted(1, "table is taken", "tables are taken").
+func Counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
 }
 
 // NewFindings starts a list for a side: source or target.

@@ -110,7 +110,7 @@ func newScreen() *screen {
 					return s.fail
 				}},
 			{Name: "secretly", Short: "Hidden", Hidden: true, Run: func(context.Context, *Call) error { return nil }},
-			{Name: "help", Short: "Help", Args: []Arg{{Name: "TOPIC", Optional: true, Many: true}}, Run: func(_ context.Context, c *Call) error { return c.App.PrintHelp(c.Args) }},
+			{Name: "help", Short: "Help", Args: []Arg{{Name: "TOPIC", Optional: true, Many: true}}, Run: func(_ context.Context, c *Call) error { return c.App.PrintHelp(c) }},
 		},
 	}
 	return s

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/weirstream/weir/internal/errs"
@@ -49,12 +50,13 @@ func (a *App) Help(path []string) (string, bool) {
 	return b.String(), true
 }
 
-// PrintHelp is the help command: of nothing, a command, or an error code.
-func (a *App) PrintHelp(words []string) error {
+// PrintHelp is the help command: of nothing, a command, or an error code. A code's entry is a record, for which -o holds;
+// a command's help is text.
+func (a *App) PrintHelp(call *Call) error {
+	words := call.Args
 	if len(words) == 1 {
 		if e, ok := errs.Lookup(words[0]); ok {
-			_, err := fmt.Fprint(a.IO.Out, e.Text())
-			return err
+			return PrintRecord(call, e, string(e.Code), func(w io.Writer) { fmt.Fprint(w, e.Text()) })
 		}
 		if w := strings.ToUpper(words[0]); len(w) == 5 && w[0] == 'W' && strings.Trim(w[1:], "0123456789") == "" {
 			return errs.New(errs.BadFlag, "there is no error code %s", w)

@@ -7,11 +7,11 @@ import (
 
 // Entry is what `weir help CODE` and docs/errors say about a code.
 type Entry struct {
-	Code    Code
-	Name    string // the constant in codes.go
-	Title   string
-	Meaning string
-	Do      string
+	Code    Code   `json:"code"`
+	Name    string `json:"-"` // the constant in codes.go
+	Title   string `json:"title"`
+	Meaning string `json:"meaning"`
+	Do      string `json:"do"`
 }
 
 // Lookup finds a code's entry. Case does not count.

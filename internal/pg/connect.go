@@ -27,7 +27,7 @@ import (
 type ConnectOptions struct {
 	AppName     string            // shown in pg_stat_activity
 	Replication bool              // a walsender bound to the database: speaks the replication commands and simple SQL
-	Settings    map[string]string // added to, or put in place of, the fixed session settings
+	Settings    map[string]string // added to, or put in place of, the fixed session settings; see also readOnly
 	// ReadBuffer is how many bytes one read takes off the socket at most, for a connection that brings much; 0: the
 	// library's 8 KiB.
 	ReadBuffer int
@@ -70,6 +70,11 @@ var laterSettings = []struct {
 	{14, "SET idle_session_timeout = 0"},
 	{17, "SET transaction_timeout = 0"},
 }
+
+// readOnly is the setting by which target_session_attrs judges a server. A session that weir wants read-only for its own
+// sake would be taken for a server that takes no writes, so it is opened as one that may write, and made read-only when
+// the server has been judged.
+const readOnly = "default_transaction_read_only"
 
 // connectTimeout holds unless the connection string names another. It covers one host, from the dial to the first
 // ReadyForQuery.
@@ -156,13 +161,21 @@ func (c *Config) prepare(e *env.Env, opts ConnectOptions) *pgx.ConnConfig {
 		}
 		return e.Net.DialContext(ctx, network, address)
 	}
-	cfg.AfterConnect = afterConnect
+	late := ""
+	if value := opts.Settings[readOnly]; value != "" && value != "off" && cfg.ValidateConnect != nil {
+		cfg.RuntimeParams[readOnly] = "off"
+		late = "SET " + readOnly + " = " + Literal(value)
+	}
+	cfg.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error { return afterConnect(ctx, conn, late) }
 	return cfg
 }
 
-func afterConnect(ctx context.Context, conn *pgconn.PgConn) error {
+func afterConnect(ctx context.Context, conn *pgconn.PgConn, late string) error {
 	major := MajorVersion(conn.ParameterStatus("server_version"))
 	var sql []string
+	if late != "" {
+		sql = append(sql, late)
+	}
 	for _, s := range laterSettings {
 		if major >= s.major {
 			sql = append(sql, s.sql)

@@ -708,7 +708,10 @@ func (t *Target) Notes() []string {
 	if s.RLS {
 		note("row security policies are not created")
 	}
-	if s.Triggers > 0 {
+	switch {
+	case s.Triggers == 1:
+		note("1 trigger is not created")
+	case s.Triggers > 1:
 		note("%d triggers are not created", s.Triggers)
 	}
 	for i := range s.Columns {

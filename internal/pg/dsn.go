@@ -279,6 +279,9 @@ func scan(s string) (c connString, problem string) {
 			c.scheme = scheme
 			return c, c.scanURL(rest)
 		}
+		if strings.HasPrefix(s, scheme+":") || strings.HasPrefix(s, scheme+"/") {
+			return c, "it has to begin with " + scheme + "://"
+		}
 	}
 	// A key=value string may hold "://" only inside a value, that is after a "=".
 	if before, _, ok := strings.Cut(s, "://"); ok && !strings.Contains(before, "=") {
@@ -356,14 +359,15 @@ func scanAuthority(authority string) string {
 
 const spaces = " \t\n\r\v\f"
 
-// scanKeyValue follows libpq: spaces may stand around "=", values may be quoted, a backslash takes the next byte.
+// scanKeyValue follows libpq: spaces may stand around "=", values may be quoted, a backslash takes the next byte. What
+// only a URL has is no part of a key: user:password@host?sslmode=require would be one that is sent and shown.
 func (c *connString) scanKeyValue(s string) string {
 	s = strings.TrimLeft(s, spaces)
 	for s != "" {
 		start := s
 		name, rest, ok := strings.Cut(s, "=")
 		key := strings.Trim(name, spaces)
-		if !ok || key == "" || strings.ContainsAny(key, spaces+"'\\") {
+		if !ok || key == "" || strings.ContainsAny(key, spaces+"'\\:/@?&%") {
 			return "it is neither a postgres:// URL nor a list of key=value"
 		}
 		rest = strings.TrimLeft(rest, spaces)

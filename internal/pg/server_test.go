@@ -449,7 +449,7 @@ func checkNotes(t *testing.T, notes []string, v testenv.Version) {
 		`needy: check "whole" is not created: it passes the whole row`,
 		`parts: it is partitioned by RANGE (at); the target gets one plain table`,
 		`secured: row security policies are not created`,
-		`secured: 1 triggers are not created`,
+		`secured: 1 trigger is not created`,
 		`soft_pk: primary key "soft_pk_pkey" is not deferrable on the target`,
 		`unlogged: it is unlogged: its changes are not in the log`,
 		`inherited: it inherits from another table; the target's does not`,
@@ -698,6 +698,48 @@ func TestSessionSettings(t *testing.T) {
 				if got := show(t, conn, name); got != value {
 					t.Errorf("Postgres %s, replication %v: %s is %q, want %q", v, replication, name, got, value)
 				}
+			}
+			conn.Close(context.Background())
+		}
+	}
+}
+
+// target_session_attrs judges the server, not the sessions that weir wants read-only; those are read-only all the same.
+// Of several hosts the one that is meant is found.
+func TestSessionAttributes(t *testing.T) {
+	primary := testenv.Postgres(t, 15, testenv.FsyncOff())
+	standby := primary.Standby(t)
+	down := testenv.NewProxy(t, primary.Addr())
+	if err := down.Refuse(true); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		hosts, attrs string
+		standby      bool
+	}{
+		{primary.Addr(), "read-write", false},
+		{primary.Addr(), "primary", false},
+		{down.Addr() + "," + primary.Addr(), "read-write", false},
+		{down.Addr() + "," + primary.Addr(), "any", false},
+		{standby.Addr() + "," + primary.Addr(), "read-write", false},
+		{primary.Addr() + "," + standby.Addr(), "read-only", true},
+	} {
+		cfg, err := pg.ParseURL("postgres://postgres@" + c.hosts + "/postgres?sslmode=disable&target_session_attrs=" + c.attrs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, value := range []string{"on", "off"} {
+			conn, err := pg.ConnectPgx(t.Context(), env.Real(nil), cfg, pg.ConnectOptions{Settings: map[string]string{"default_transaction_read_only": value}})
+			if err != nil {
+				t.Errorf("%s of %s, read-only %s: %v", c.attrs, c.hosts, value, err)
+				continue
+			}
+			var recovers bool
+			if err := conn.QueryRow(t.Context(), "SELECT pg_is_in_recovery()").Scan(&recovers); err != nil || recovers != c.standby {
+				t.Errorf("%s of %s leads to a standby: %v, %v", c.attrs, c.hosts, recovers, err)
+			}
+			if got := show(t, conn.PgConn(), "default_transaction_read_only"); got != value {
+				t.Errorf("%s of %s: default_transaction_read_only is %s, want %s", c.attrs, c.hosts, got, value)
 			}
 			conn.Close(context.Background())
 		}

@@ -145,9 +145,15 @@ func TestParseURL(t *testing.T) {
 
 func TestBadURLs(t *testing.T) {
 	for in, want := range map[string]string{
-		"":                                                     "it is empty",
-		"oracle://root:hunter2@db/x":                           `its scheme is "oracle"`,
-		"hunter2":                                              "neither a postgres:// URL nor",
+		"":                           "it is empty",
+		"oracle://root:hunter2@db/x": `its scheme is "oracle"`,
+		"hunter2":                    "neither a postgres:// URL nor",
+		"postgres:u:hunter2@db/x":    "it has to begin with postgres://",
+		"postgresql:/u:hunter2@db/x?sslmode=disable":           "it has to begin with postgresql://",
+		"postgres//u:hunter2@db/x":                             "it has to begin with postgres://",
+		"u:hunter2@db/x":                                       "neither a postgres:// URL nor",
+		"u:hunter2@db/x?sslmode=disable":                       "neither a postgres:// URL nor",
+		"db/hunter2=x":                                         "neither a postgres:// URL nor",
 		"postgres://u:hunter2@db:port/x":                       "its port is not a number",
 		"postgres://u:hunter2@db:70000/x":                      "its port is not a number",
 		"postgres://u:hunter2@x@db/x":                          "an @ inside the user or password",

@@ -148,48 +148,79 @@ func (s *Store) expand(text string, escape func(reference, string) string) (Valu
 // same string gives the same result; with another password for the same server it replaces the stored one, so that a
 // changed password needs no cleaning up. References that are there already stay.
 func (s *Store) Capture(connection string) (withReferences string, err error) {
+	out, found, err := capture(connection)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range found {
+		if err := s.Set(f.name, f.value); err != nil {
+			return "", fmt.Errorf("keep the password of %s: %w", pg.Redact(connection), err)
+		}
+	}
+	return out, nil
+}
+
+// Replaces lists the stored secrets that Capture would give another value. Whoever refers to them lives on the old one,
+// so the new one should be known to work before.
+func (s *Store) Replaces(connection string) ([]string, error) {
+	_, found, err := capture(connection)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, f := range found {
+		switch v, err := s.Get(f.name); {
+		case errs.Is(err, errs.SecretMissing):
+		case err != nil:
+			return nil, err
+		case v.Reveal() != f.value.Reveal():
+			names = append(names, f.name)
+		}
+	}
+	return names, nil
+}
+
+// captured is a password that stood in a connection string, under the name that it gets.
+type captured struct {
+	name  string
+	value Value
+}
+
+func capture(connection string) (withReferences string, found []captured, err error) {
 	if _, err := find(connection); err == nil && References(connection) && wholeReference(connection) {
-		return connection, nil
+		return connection, nil, nil
 	}
 	// Parsing is what refuses a string too broken to tell where its password ends.
 	if !References(connection) {
 		if _, err := pg.ParseURL(connection); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
 	without, password := pg.SplitPassword(connection)
 	without, sslPassword := pg.SplitSSLPassword(without)
 	if password == "" && sslPassword == "" {
-		return connection, nil
+		return connection, nil, nil
 	}
 	names := map[string]string{} // placeholder -> reference
-	put := func(place, value, suffix string, with func(string, string) string, into string) (string, error) {
+	put := func(place, value, suffix string, with func(string, string) string, into string) string {
 		if value == "" {
-			return into, nil
+			return into
 		}
-		if wholeReference(value) {
-			names[place] = value
-			return with(into, place), nil
+		names[place] = value
+		if !wholeReference(value) {
+			name := nameFor(without) + suffix
+			found = append(found, captured{name, NewValue(value)})
+			names[place] = Reference(name)
 		}
-		name := nameFor(without) + suffix
-		if err := s.Set(name, NewValue(value)); err != nil {
-			return "", fmt.Errorf("keep the password of %s: %w", pg.Redact(without), err)
-		}
-		names[place] = Reference(name)
-		return with(into, place), nil
+		return with(into, place)
 	}
-	out, err := put("weirPasswordPlace", password, "", pg.WithPassword, without)
-	if err != nil {
-		return "", err
-	}
-	if out, err = put("weirSSLPasswordPlace", sslPassword, "_ssl", pg.WithSSLPassword, out); err != nil {
-		return "", err
-	}
+	out := put("weirPasswordPlace", password, "", pg.WithPassword, without)
+	out = put("weirSSLPasswordPlace", sslPassword, "_ssl", pg.WithSSLPassword, out)
 	// The references are put in last: the escaping of WithPassword would take their braces apart.
 	for place, ref := range names {
 		out = strings.ReplaceAll(out, place, ref)
 	}
-	return out, nil
+	return out, found, nil
 }
 
 func wholeReference(text string) bool {

@@ -252,6 +252,39 @@ func TestCapture(t *testing.T) {
 	}
 }
 
+// Replaces tells what Capture would change, and changes nothing.
+func TestReplaces(t *testing.T) {
+	s, _ := realStore(t)
+	url := "postgres://ann:one@db/shop?sslpassword=two"
+	for _, c := range []struct {
+		in   string
+		want []string
+	}{
+		{url, nil}, // nothing is stored yet
+		{"postgres://ann:other@db/shop?sslpassword=two", []string{"db_shop_ann"}},
+		{"postgres://ann:other@db/shop?sslpassword=other", []string{"db_shop_ann", "db_shop_ann_ssl"}},
+		{"postgres://ann:other@db2/shop", nil},
+		{"postgres://ann@db/shop", nil},
+		{"postgres://ann:${secret:mine}@db/shop", nil},
+		{"${env:DSN}", nil},
+		{url, nil},
+	} {
+		got, err := s.Replaces(c.in)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("Replaces(%s) = %q, %v; want %q", c.in, got, err, c.want)
+		}
+		if _, err := s.Capture(url); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v, err := s.Get("db_shop_ann"); err != nil || v.Reveal() != "one" {
+		t.Errorf("stored: %q, %v", v.Reveal(), err)
+	}
+	if _, err := s.Replaces("postgres://ann:hun@ter2@db/shop"); !errs.Is(err, errs.BadURL) || strings.Contains(err.Error(), "ter2") {
+		t.Errorf("of a URL that does not parse: %v", err)
+	}
+}
+
 func TestCaptureOption(t *testing.T) {
 	s, _ := realStore(t)
 	for _, c := range []struct{ key, value, want string }{

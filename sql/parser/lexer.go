@@ -62,7 +62,7 @@ func (l *lexer) position(p Pos) errs.Position {
 // right. It may mask too much; the user has the file.
 func maskPasswords(line string) string {
 	for _, r := range []*regexp.Regexp{
-		regexp.MustCompile(`://[^:@/\s]*:(.*)@`),
+		regexp.MustCompile(`(?://|postgres(?:ql)?:/?)[^:@/\s]*:(.*)@`), // the slashes may be forgotten
 		regexp.MustCompile(`(?i)(?:password|secret|token)'?\s*=\s*'?([^&'\s]+)`),
 	} {
 		for _, m := range r.FindAllStringSubmatchIndex(line, -1) {

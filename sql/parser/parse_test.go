@@ -147,6 +147,8 @@ func TestPositions(t *testing.T) {
 func TestErrorsHideSecrets(t *testing.T) {
 	for _, text := range []string{
 		"CREATE MIRROR m FROM 'postgres://ann:hun@ter2é@db/shop' X b;",
+		"CREATE MIRROR m FROM 'postgres:ann:hunter2@db/shop' X b;",
+		"CREATE MIRROR m FROM 'postgresql:/ann:hunter2@db/shop' X b;",
 		"CREATE MIRROR m FROM a 'postgres://ann:hunter2@db/shop';",
 		"CREATE CONNECTION c WITH ('password' = 'hunter2' 'x' = 'y');",
 		"CREATE MIRROR m FROM 'host=db password=hunter2' X b;",

@@ -400,6 +400,46 @@ func TestLifecycle(t *testing.T) {
 	})
 }
 
+// TestMistypedPassword: a wrong password in a command for a mirror that runs in a server is refused, and the mirror still
+// gets in when it connects again. One that was changed is taken.
+func TestMistypedPassword(t *testing.T) {
+	server := testenv.Postgres(t, 15, testenv.FsyncOff(), testenv.WithSuperuserPassword("right"))
+	src, dst := newDB(t, server, "src"), newDB(t, server, "dst")
+	src.exec(t, twoTables)
+	m := newMirror(t, src, dst, "public.*")
+	m.run("server", "--state", m.state, "--http-addr", "127.0.0.1:0")
+	eventually(t, waitLimit, "the server answers", func() (bool, string) {
+		_, err := m.rest("GET", "/api/v1/version")
+		return err == nil, fmt.Sprint(err)
+	})
+	mirror := func(source, target string) (string, int) {
+		t.Helper()
+		_, errOut, code := m.cli(append([]string{"mirror", source, target, "--name", m.name, "--until-caught-up"}, m.args...)...)
+		return errOut, code
+	}
+	if errOut, code := mirror(src.url, dst.url); code != 0 {
+		t.Fatalf("the first command: exit code %d\n%s", code, errOut)
+	}
+	for code, urls := range map[string][2]string{
+		"W1001": {pg.WithPassword(src.url, "mistyped"), dst.url},
+		"W4001": {src.url, pg.WithPassword(dst.url, "mistyped")},
+	} {
+		errOut, exit := mirror(urls[0], urls[1])
+		if exit != 3 || !strings.Contains(errOut, "error["+code+"]") || !strings.Contains(errOut, "password authentication failed") || strings.Contains(errOut, "mistyped") {
+			t.Errorf("a wrong password: exit code %d, want 3 by %s\n%s", exit, code, errOut)
+		}
+	}
+	if err := server.Restart(testenv.Fast); err != nil {
+		t.Fatal(err)
+	}
+	m.caughtUp()
+	m.mustCLI("pipelines", "pause", m.name, "--wait")
+	server.Exec(t, "postgres", "ALTER ROLE postgres PASSWORD 'changed'")
+	if errOut, code := mirror(pg.WithPassword(src.url, "changed"), pg.WithPassword(dst.url, "changed")); code != 0 {
+		t.Errorf("a changed password: exit code %d\n%s", code, errOut)
+	}
+}
+
 // TestPasswordStaysSecret gives weir a password that nobody could write by chance, lets it run, fail and answer, and
 // then looks for it everywhere.
 func TestPasswordStaysSecret(t *testing.T) {

@@ -157,6 +157,7 @@ func TestPublicationWithoutName(t *testing.T) {
 	name, as := role(t, s, db, "REPLICATION")
 	s.Exec(t, db, "GRANT SELECT ON t TO "+pg.Ident(name))
 	plain := "weir_" + db
+	fails(t, check(t, as, doctor.Options{}), "pg.tables", api.SeverityOK, "1 table is taken")
 	found := fails(t, check(t, as, doctor.Options{}), "pg.publication", api.SeverityFatal, "give --set publication.name="+plain)
 	if !strings.HasPrefix(found[0].Fix, "CREATE PUBLICATION "+pg.Ident(plain)+" FOR TABLE") {
 		t.Errorf("the repair is %s", found[0].Fix)
@@ -269,7 +270,7 @@ func stories() []story {
 		{name: "no table", spec: api.MirrorSpec{Tables: []string{"public.ordres"}}, setup: []string{"CREATE TABLE orders (id int PRIMARY KEY)"},
 			id: "pg.tables", severity: api.SeverityFatal, words: "take no table", hopeless: true},
 		{name: "a pattern without table", spec: api.MirrorSpec{Tables: []string{"public.orders,gone.*"}}, setup: []string{"CREATE TABLE orders (id int PRIMARY KEY)"},
-			id: "pg.tables", severity: api.SeverityWarning, words: "gone.*", hopeless: true},
+			id: "pg.tables", severity: api.SeverityWarning, words: "1 table is taken, and nothing matches gone.*", hopeless: true},
 		{name: "a filter without table", spec: api.MirrorSpec{Filters: []api.Filter{{Table: "public.ordres", Where: "id > 0"}}}, setup: []string{"CREATE TABLE orders (id int PRIMARY KEY)"},
 			id: "pg.tables", severity: api.SeverityFatal, words: "did you mean public.orders?", hopeless: true},
 		{name: "an excluded column that is not there", spec: api.MirrorSpec{Exclude: []string{"public.orders.emial"}}, setup: []string{"CREATE TABLE orders (id int PRIMARY KEY, email text)"},
@@ -405,7 +406,7 @@ func TestServerSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Exec(t, "postgres", "SELECT pg_create_physical_replication_slot('other')")
-	repair(t, s, "postgres", fails(t, check(t, s.URL("postgres"), opts), "pg.free", api.SeverityFatal, "all 1 replication slots are taken"))
+	repair(t, s, "postgres", fails(t, check(t, s.URL("postgres"), opts), "pg.free", api.SeverityFatal, "the only replication slot is taken"))
 	passes(t, check(t, s.URL("postgres"), opts), "pg.free")
 
 	s.Exec(t, "postgres", "ALTER SYSTEM SET synchronous_standby_names = 'other'", "SELECT pg_reload_conf()")

@@ -144,8 +144,11 @@ func (d *doctor) checkFree() {
 	maxSlots, maxSenders := s.number("max_replication_slots"), s.number("max_wal_senders")
 	if !s.hasSlot && s.slots >= maxSlots {
 		why := fmt.Sprintf("all %d replication slots are taken", maxSlots)
-		if maxSlots == 0 {
+		switch maxSlots {
+		case 0:
 			why = "max_replication_slots is 0, so there can be no replication slot"
+		case 1:
+			why = "the only replication slot is taken"
 		}
 		found = append(found, why)
 		fixes = append(fixes, fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d;", maxSlots+5))

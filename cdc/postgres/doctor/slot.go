@@ -169,7 +169,7 @@ func (d *doctor) checkFailover(ctx context.Context, s *slot) error {
 		return nil
 	}
 	d.out.Warn(id, errs.SourcePreflight, "ALTER_REPLICATION_SLOT "+pg.Ident(d.opts.Slot)+" (FAILOVER true); -- on a replication connection, while the pipeline is paused",
-		"the server has %d standbys and slot %s stays behind at a failover: everything would be copied again", standbys, d.opts.Slot)
+		"the server has %s and slot %s stays behind at a failover: everything would be copied again", api.Counted(standbys, "standby", "standbys"), d.opts.Slot)
 	return nil
 }
 

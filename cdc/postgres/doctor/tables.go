@@ -133,17 +133,18 @@ func (d *doctor) checkPicked(ctx context.Context) error {
 	if err != nil && !ok {
 		return err
 	}
+	taken := api.Counted(len(d.picked), "table is taken", "tables are taken")
 	switch {
 	case len(d.picked) == 0:
-		d.out.Fatal("pg.tables", errs.NoTables, "", "the patterns take no table that can be mirrored; database %s has %d tables", d.server.database, len(d.names))
+		d.out.Fatal("pg.tables", errs.NoTables, "", "the patterns take no table that can be mirrored; database %s has %s", d.server.database, api.Counted(len(d.names), "table", "tables"))
 	case bad != nil && bad.Hint != "":
 		d.out.Fatal("pg.tables", bad.Code, "", "%s; %s", bad.Message, bad.Hint)
 	case bad != nil:
 		d.out.Fatal("pg.tables", bad.Code, "", "%s", bad.Message)
 	case len(unmatched) > 0:
-		d.out.Warn("pg.tables", errs.NoTables, "", "%d tables are taken, and nothing matches %s", len(d.picked), strings.Join(unmatched, ", "))
+		d.out.Warn("pg.tables", errs.NoTables, "", "%s, and nothing matches %s", taken, strings.Join(unmatched, ", "))
 	default:
-		d.out.OK("pg.tables", "%d tables are taken", len(d.picked))
+		d.out.OK("pg.tables", "%s", taken)
 	}
 	return nil
 }
@@ -279,7 +280,7 @@ func (d *doctor) checkToast() {
 				"an update of %s does not send large values that it leaves as they are, and this pipeline needs whole rows", t))
 		}
 	}
-	d.out.Each("pg.toast", found, "%d tables may send updates without unchanged large values; the target keeps those it has", n)
+	d.out.Each("pg.toast", found, "%s without unchanged large values; the target keeps those it has", api.Counted(n, "table may send updates", "tables may send updates"))
 }
 
 func (d *doctor) checkCollations(ctx context.Context) error {
@@ -366,7 +367,7 @@ func (d *doctor) checkFilters(ctx context.Context) error {
 				"the filter of %s uses columns outside its replica identity (%s): UPDATE and DELETE on it would fail", t, strings.Join(t.key, ", ")))
 		}
 	}
-	d.out.Each("pg.filter", found, "%d filters are conditions that the server understands", n)
+	d.out.Each("pg.filter", found, "%s that the server understands", api.Counted(n, "filter is a condition", "filters are conditions"))
 	return nil
 }
 

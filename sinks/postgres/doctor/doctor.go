@@ -162,11 +162,11 @@ func (d *doctor) loadServer(ctx context.Context) error {
 	s.free, s.why = maxConn-reserved-used+1, fmt.Sprintf("max_connections is %d, %d of them in use", maxConn, used)
 	s.raise = fmt.Sprintf("ALTER SYSTEM SET max_connections = %d;\n-- then restart the server", maxConn+2*d.opts.Connections)
 	if free := roleLimit - roleUsed + 1; roleLimit >= 0 && free < s.free {
-		s.free, s.why = free, fmt.Sprintf("role %s may have %d connections", s.role, roleLimit)
+		s.free, s.why = free, fmt.Sprintf("role %s may have %s", s.role, api.Counted(roleLimit, "connection", "connections"))
 		s.raise = fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d;", pg.Ident(s.role), roleUsed+2*d.opts.Connections)
 	}
 	if free := dbLimit - dbUsed + 1; dbLimit >= 0 && free < s.free {
-		s.free, s.why = free, fmt.Sprintf("database %s may have %d connections", s.database, dbLimit)
+		s.free, s.why = free, fmt.Sprintf("database %s may have %s", s.database, api.Counted(dbLimit, "connection", "connections"))
 		s.raise = fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT %d;", pg.Ident(s.database), dbUsed+2*d.opts.Connections)
 	}
 	s.replica = s.super
@@ -204,9 +204,9 @@ func (d *doctor) checkServer(context.Context) error {
 		d.out.OK("tgt.recovery", "the server accepts writes")
 	}
 	if s.free < d.opts.Connections {
-		d.out.Fatal("tgt.connections", errs.TargetRejected, s.raise, "%d connections are free and %d are needed: %s", max(s.free, 0), d.opts.Connections, s.why)
+		d.out.Fatal("tgt.connections", errs.TargetRejected, s.raise, "%s and %d are needed: %s", api.Counted(max(s.free, 0), "connection is free", "connections are free"), d.opts.Connections, s.why)
 	} else {
-		d.out.OK("tgt.connections", "%d connections are free", s.free)
+		d.out.OK("tgt.connections", "%s", api.Counted(s.free, "connection is free", "connections are free"))
 	}
 	// A transaction may touch every table, and locks each with its TOAST table and indexes.
 	if need := 4 * len(d.opts.Tables); need > s.lockSlots {
@@ -307,7 +307,7 @@ func (d *doctor) checkExtensions(ctx context.Context) error {
 				"extension %s, which %s needs, is not installed, and role %s may not create it", x.Name, needed, d.server.role))
 		}
 	}
-	d.out.Each("tgt.extensions", found, "%d extensions are needed and can be had", len(d.opts.Extensions))
+	d.out.Each("tgt.extensions", found, "%s needed and can be had", api.Counted(len(d.opts.Extensions), "extension is", "extensions are"))
 	return nil
 }
 
@@ -335,7 +335,7 @@ func (d *doctor) checkEnums(ctx context.Context) error {
 		}
 		if sql := pg.AddEnumLabels(x.Schema, x.Name, labels, x.Labels); len(sql) > 0 {
 			found = append(found, finding(api.SeverityFatal, errs.TargetTable, x.Schema+"."+x.Name, strings.Join(sql, ";\n")+";",
-				"enum %s on the target lacks %d labels", pg.Qualified(x.Schema, x.Name), len(sql)))
+				"enum %s on the target lacks %s", pg.Qualified(x.Schema, x.Name), api.Counted(len(sql), "label", "labels")))
 		}
 	}
 	d.out.Each("tgt.enum", found, "enums on the target have the source's labels")
@@ -399,6 +399,6 @@ func (d *doctor) checkCreate(ctx context.Context) error {
 				"role %s may not use the ledger of other mirrors in schema %s", d.server.role, schema))
 		}
 	}
-	d.out.Each("tgt.create", found, "role %s may create what is missing in %d schemas", d.server.role, len(order))
+	d.out.Each("tgt.create", found, "role %s may create what is missing in %s", d.server.role, api.Counted(len(order), "schema", "schemas"))
 	return nil
 }

@@ -375,6 +375,6 @@ func (d *doctor) triggers(t *table) []api.Check {
 		fix = "GRANT SET ON PARAMETER session_replication_role TO " + pg.Ident(d.server.role) + ";"
 	}
 	return []api.Check{finding(api.SeverityWarning, errs.TargetConflict, t.String(), fix,
-		"role %s may not set session_replication_role: %d triggers and %d foreign keys of %s act on mirrored rows", d.server.role,
-		t.enabled, t.foreign, t)}
+		"role %s may not set session_replication_role: %s and %s of %s act on mirrored rows", d.server.role,
+		api.Counted(t.enabled, "trigger", "triggers"), api.Counted(t.foreign, "foreign key", "foreign keys"), t)}
 }
