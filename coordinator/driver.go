@@ -31,7 +31,8 @@ type SourceProber interface {
 
 // LaterCommander is what a Runner may have besides: it takes orders for a pipeline that is paused, has failed or waits to
 // try again, which its next start carries out. resting is asked when no start can come in between any more: one that has
-// begun may have missed the order.
+// begun may have missed the order. Tables are removed by it before the definition says so: of those that are added again
+// by the next start it then knows nothing.
 type LaterCommander interface {
 	CommandLater(ctx context.Context, p api.Pipeline, c api.Command, resting func() error) error
 }
@@ -287,6 +288,21 @@ func (d *driver) resting() error {
 	}
 	return errs.New(errs.PipelineState, "pipeline %q is not running", d.name).WithDetail("it is %s", s.state).
 		WithHint("ask again when weir pipelines get shows another phase")
+}
+
+// unsettled tells that a pipeline neither rests nor works: it is about to pause, or tries again what failed and has got
+// nowhere yet.
+func (d *driver) unsettled() bool {
+	s, _, r := d.heard()
+	switch s.state {
+	case stopping:
+		return s.want != api.WantRunning
+	case minting, starting:
+		return s.attempts > 0
+	case running:
+		return s.attempts > 0 && r != nil && r.Status().Phase == api.PhasePrepare
+	}
+	return false
 }
 
 // heard is the supervisor as it will be when it has heard what waits in the inbox, and since when it is in that state.

@@ -860,6 +860,33 @@ func TestAddable(t *testing.T) {
 	}
 }
 
+func TestCovers(t *testing.T) {
+	for _, c := range []struct {
+		tables []string
+		globs  string
+		want   bool
+	}{
+		{[]string{"*.*"}, "public.y", true},
+		{[]string{"*"}, "public.y", true},
+		{nil, "public.y", true},
+		{nil, "public.y*", true},
+		{[]string{"public.*"}, "public.y, public.z*", true},
+		{[]string{"public.*"}, "public.y, sales.z", false},
+		{[]string{"public.*"}, "*.y", false},
+		{[]string{"public.y*"}, "public.y?z[ab]*", true},
+		{[]string{"public.y?"}, "public.y*", false},
+		{[]string{"public.y?"}, "public.yy", true},
+		{[]string{"public.y[*]"}, "public.y*", false},
+		{[]string{`public."y*"`}, "public.y*", false},
+		{[]string{`public."y*"`}, `public."y*"`, true},
+		{[]string{"public.*"}, "*", false},
+	} {
+		if got := covers(api.MirrorSpec{Tables: c.tables, Except: []string{"public.y"}}, c.globs); got != c.want {
+			t.Errorf("%v cover %s: %v", c.tables, c.globs, got)
+		}
+	}
+}
+
 func TestDebugRaft(t *testing.T) {
 	f := newFixture(t)
 	e := env.Real(nil)
