@@ -447,8 +447,7 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 			return p, err
 		}
 	}
-	// A pattern that is taken back may have been added while nobody looked, too.
-	if err := c.forget(ctx, p, append(without(p.Mirror.Except, m.Except), change.RemoveTables...)); err != nil {
+	if err := c.forget(ctx, p, without(p.Mirror.Except, m.Except), change.RemoveTables); err != nil {
 		return p, err
 	}
 	if _, err := c.propose(ctx, UpdatePipeline{ID: p.ID, Version: p.Version, Mirror: m}); err != nil {
@@ -458,6 +457,8 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 		if err := d.tell(ctx, change); err != nil {
 			c.env.Log.Info("pipeline is started anew with its changed tables", "pipeline", p.Name, "reason", err)
 			d.post(changed{})
+		} else {
+			d.forgetAtStart(nil)
 		}
 	}
 	return c.lookup(p.ID)
@@ -487,10 +488,12 @@ func (c *Coordinator) changed(m api.MirrorSpec, change Change) api.MirrorSpec {
 const settleLimit = 10 * time.Second
 
 // forget has a pipeline that rests forget tables before they leave its definition; one that runs lets go of them itself.
-// After a crash in between they are still selected and join anew.
-func (c *Coordinator) forget(ctx context.Context, p api.Pipeline, patterns []string) error {
+// After a crash in between they are still selected and join anew. Tables whose removal is taken back it forgets, too, a
+// running one when it starts with the new definition: there may have been no time to see that they had left.
+func (c *Coordinator) forget(ctx context.Context, p api.Pipeline, back, removed []string) error {
 	later, ok := c.runner.(LaterCommander)
 	d := c.driver(p.ID)
+	patterns := append(slices.Clip(back), removed...)
 	if !ok || d == nil || len(patterns) == 0 {
 		return nil
 	}
@@ -504,6 +507,9 @@ func (c *Coordinator) forget(ctx context.Context, p api.Pipeline, patterns []str
 			continue // it was started meanwhile
 		}
 		if !d.unsettled() {
+			if len(back) > 0 {
+				d.forgetAtStart(back)
+			}
 			return nil
 		}
 		if c.env.Clock.Now().Sub(began) >= settleLimit {

@@ -499,6 +499,31 @@ func TestRemoveAtRest(t *testing.T) {
 	f.close()
 }
 
+// TestAddBackWhileRunning: a removal that is taken back before the pipeline has seen it is made good when it starts anew.
+func TestAddBackWhileRunning(t *testing.T) {
+	f := &fixture{t: t, fs: vfs.NewMem(), runner: newFakeRunner()}
+	f.as = laterRunner{f.runner}
+	f.runner.command = func(api.Command) error { return errs.New(errs.NotBuiltYet, "only by a start") }
+	f.open()
+	f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	for i, c := range []Change{{RemoveTables: []string{"public.a"}}, {AddTables: []string{"public.a", "public.b"}}} {
+		if _, err := f.c.Update(f.ctx(), "orders", c); err != nil {
+			t.Fatal(err)
+		}
+		for f.c.Pipelines()[0].Generation != uint64(i+2) {
+			if err := f.env.Clock.Sleep(f.ctx(), time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.wait("orders", api.PhaseLive)
+	}
+	if got, want := f.trace(), "later orders remove-tables [public.a] start orders 3"; !strings.Contains(got, want) || strings.Count(got, "later") != 1 {
+		t.Errorf("the runner was asked to\n%s, want\n%s", got, want)
+	}
+	f.close()
+}
+
 // TestAddTakesBack: an add is the inverse of a remove, and neither makes the last pattern one for every table.
 func TestAddTakesBack(t *testing.T) {
 	f := &fixture{t: t, fs: vfs.NewMem(), runner: newFakeRunner()}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	mrand "math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,6 +73,7 @@ type driver struct {
 		sup     supervisor
 		since   time.Time // of the supervisor's state
 		running Running
+		forget  []string // patterns of tables of which the next start has to know nothing
 	}
 }
 
@@ -227,6 +229,9 @@ func (d *driver) start(ctx context.Context, gen dataflow.Generation) error {
 	if dataflow.Generation(p.Generation) != gen {
 		return errs.New(errs.EngineInternal, "generation %d of pipeline %q is no longer current", gen, d.name)
 	}
+	if err := d.forget(ctx, p); err != nil {
+		return err
+	}
 	r, err := d.c.runner.Start(ctx, p, gen)
 	if err != nil {
 		return err
@@ -240,6 +245,33 @@ func (d *driver) start(ctx context.Context, gen dataflow.Generation) error {
 		d.post(exited{gen, d.fail(r.Err(), jitter)})
 	})
 	return nil
+}
+
+// forgetAtStart has the next start forget tables first; nil takes that back.
+func (d *driver) forgetAtStart(patterns []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if patterns != nil {
+		patterns = append(slices.Clip(d.mu.forget), patterns...)
+	}
+	d.mu.forget = patterns
+}
+
+// forget does it, while nothing runs.
+func (d *driver) forget(ctx context.Context, p api.Pipeline) error {
+	d.mu.Lock()
+	patterns := d.mu.forget
+	d.mu.forget = nil
+	d.mu.Unlock()
+	later, ok := d.c.runner.(LaterCommander)
+	if !ok || len(patterns) == 0 {
+		return nil
+	}
+	err := later.CommandLater(ctx, p, api.Command{Verb: "remove-tables", Tables: patterns}, func() error { return nil })
+	if err != nil {
+		d.forgetAtStart(patterns)
+	}
+	return err
 }
 
 func (d *driver) stop(ctx context.Context) {

@@ -44,7 +44,7 @@ func (r *Runner) forgetLater(ctx context.Context, p api.Pipeline, patterns []str
 		return resting() // it failed before it stored anything
 	}
 	if err != nil || len(oids) == 0 {
-		return err
+		return passing(err)
 	}
 	if err := r.unpublish(ctx, p, oids); err != nil {
 		// A source that is down may be why the mirror does not run.
