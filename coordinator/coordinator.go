@@ -35,6 +35,8 @@ type Options struct {
 	// CheckAdd refuses to add tables to m, which names them already, when m would not take them. The coordinator does
 	// not know what a pattern means. Nil: nothing is refused.
 	CheckAdd func(m api.MirrorSpec, added []string) error
+	// Covers tells whether m takes all that a pattern of an add is about, but for what m.Except still leaves out. Nil: never.
+	Covers func(m api.MirrorSpec, pattern string) bool
 }
 
 // Coordinator runs the control plane of one node.
@@ -429,8 +431,8 @@ type Change struct {
 	RemoveTables []string `json:"remove_tables,omitempty"`
 }
 
-// Update changes the tables of a mirror. The catalog is changed first, because it is what every start reads; a running
-// pipeline is then told, and started anew if it cannot follow while it runs.
+// Update changes the tables of a mirror. A pipeline that rests forgets those that leave. Then the catalog is changed, because
+// it is what every start reads; a running pipeline is told after that, and started anew if it cannot follow while it runs.
 func (c *Coordinator) Update(ctx context.Context, name string, change Change) (api.Pipeline, error) {
 	p, err := c.lookup(name)
 	if err != nil {
@@ -439,15 +441,14 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 	if len(change.AddTables)+len(change.RemoveTables) == 0 {
 		return p, errs.New(errs.BadFlag, "the update of pipeline %q names no tables", p.Name)
 	}
-	m := p.Mirror
-	m.Tables = without(m.Tables, change.RemoveTables)
-	m.Except = without(m.Except, change.AddTables)
-	m.Tables = append(m.Tables, without(change.AddTables, m.Tables)...)
-	m.Except = append(m.Except, without(change.RemoveTables, m.Except)...)
+	m := c.changed(p.Mirror, change)
 	if c.opts.CheckAdd != nil {
 		if err := c.opts.CheckAdd(m, change.AddTables); err != nil {
 			return p, err
 		}
+	}
+	if err := c.forget(ctx, p, without(p.Mirror.Except, m.Except), change.RemoveTables); err != nil {
+		return p, err
 	}
 	if _, err := c.propose(ctx, UpdatePipeline{ID: p.ID, Version: p.Version, Mirror: m}); err != nil {
 		return p, err
@@ -456,9 +457,68 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 		if err := d.tell(ctx, change); err != nil {
 			c.env.Log.Info("pipeline is started anew with its changed tables", "pipeline", p.Name, "reason", err)
 			d.post(changed{})
+		} else {
+			d.forgetAtStart(nil)
 		}
 	}
 	return c.lookup(p.ID)
+}
+
+// changed is a definition with a change of its tables. An add takes back what a remove has put into Except, and the
+// definition then is what it was, or the command that it came from would be refused as another mirror's.
+func (c *Coordinator) changed(m api.MirrorSpec, change Change) api.MirrorSpec {
+	back := without(m.Except, without(m.Except, change.AddTables))
+	m.Except = without(m.Except, change.AddTables)
+	// Without any pattern every table is meant: removing the last must not add all others, nor adding one remove them.
+	if rest := without(m.Tables, change.RemoveTables); len(rest) > 0 {
+		m.Tables = rest
+	}
+	if len(m.Tables) > 0 {
+		add := without(change.AddTables, m.Tables)
+		if c.opts.Covers != nil {
+			add = slices.DeleteFunc(add, func(s string) bool { return slices.Contains(back, s) && c.opts.Covers(m, s) })
+		}
+		m.Tables = append(slices.Clip(m.Tables), add...)
+	}
+	m.Except = append(slices.Clip(m.Except), without(change.RemoveTables, m.Except)...)
+	return m
+}
+
+// settleLimit is how long a change of tables waits for a pipeline that neither rests nor works.
+const settleLimit = 10 * time.Second
+
+// forget has a pipeline that rests forget tables before they leave its definition; one that runs lets go of them itself.
+// After a crash in between they are still selected and join anew. Tables whose removal is taken back it forgets, too, a
+// running one when it starts with the new definition: there may have been no time to see that they had left.
+func (c *Coordinator) forget(ctx context.Context, p api.Pipeline, back, removed []string) error {
+	later, ok := c.runner.(LaterCommander)
+	d := c.driver(p.ID)
+	patterns := append(slices.Clip(back), removed...)
+	if !ok || d == nil || len(patterns) == 0 {
+		return nil
+	}
+	for began := c.env.Clock.Now(); ; {
+		resting := d.resting()
+		if resting == nil {
+			err := later.CommandLater(ctx, p, api.Command{Verb: "remove-tables", Tables: patterns}, d.resting)
+			if err == nil || d.resting() == nil {
+				return err
+			}
+			continue // it was started meanwhile
+		}
+		if !d.unsettled() {
+			if len(back) > 0 {
+				d.forgetAtStart(back)
+			}
+			return nil
+		}
+		if c.env.Clock.Now().Sub(began) >= settleLimit {
+			return resting
+		}
+		if err := c.env.Clock.Sleep(ctx, waitStep); err != nil {
+			return err
+		}
+	}
 }
 
 func without(list, drop []string) []string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type fakeRunner struct {
 	removeErr error
 	command   func(api.Command) error
 	checkAdd  func(api.MirrorSpec, []string) error
+	covers    func(api.MirrorSpec, string) bool
 }
 
 func newFakeRunner() *fakeRunner { return &fakeRunner{running: map[string]*fakeRunning{}} }
@@ -140,7 +142,7 @@ func (f *fixture) open() {
 	if f.state, err = OpenState(f.env, "/state"); err != nil {
 		f.t.Fatal(err)
 	}
-	if f.c, err = Open(f.ctx(), f.env, Options{State: f.state, Runner: cmp.Or[Runner](f.as, f.runner), CheckAdd: f.runner.checkAdd}); err != nil {
+	if f.c, err = Open(f.ctx(), f.env, Options{State: f.state, Runner: cmp.Or[Runner](f.as, f.runner), CheckAdd: f.runner.checkAdd, Covers: f.runner.covers}); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -454,8 +456,99 @@ func (r laterRunner) CommandLater(_ context.Context, p api.Pipeline, c api.Comma
 	if err := resting(); err != nil {
 		return err
 	}
+	if slices.Contains(c.Tables, "public.refused") {
+		return errs.New(errs.TargetUnreachable, "no route")
+	}
 	r.note("later %s %s %v", p.Name, c.Verb, c.Tables)
 	return nil
+}
+
+// TestRemoveAtRest: tables are forgotten before the definition lets them go, and again before it takes them back: they may have
+// left while the pipeline ran and had no time to see it.
+func TestRemoveAtRest(t *testing.T) {
+	f := &fixture{t: t, fs: vfs.NewMem(), runner: newFakeRunner()}
+	f.as = laterRunner{f.runner}
+	f.open()
+	f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	update := func(c Change) error {
+		_, err := f.c.Update(f.ctx(), "orders", c)
+		return err
+	}
+	if err := update(Change{RemoveTables: []string{"public.early"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.c.Pause(f.ctx(), "orders"); err != nil { // what comes now waits until it rests
+		t.Fatal(err)
+	}
+	for _, c := range []Change{{RemoveTables: []string{"public.a", "public.b*"}}, {AddTables: []string{"public.new"}}, {AddTables: []string{"public.early", "public.a"}}} {
+		if err := update(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "later orders remove-tables [public.a public.b*] later orders remove-tables [public.early public.a]"
+	if got := f.trace(); !strings.Contains(got, want) || strings.Contains(got, "later orders remove-tables [public.early] ") {
+		t.Errorf("the runner was asked to\n%s, want\n%s", got, want)
+	}
+	if err := update(Change{RemoveTables: []string{"public.refused"}}); !errs.Is(err, errs.TargetUnreachable) {
+		t.Errorf("a removal that the target cannot take: %v", err)
+	}
+	if m := f.c.Pipelines()[0].Mirror; !slices.Equal(m.Except, []string{"public.b*"}) {
+		t.Errorf("except %v", m.Except)
+	}
+	f.close()
+}
+
+// TestAddBackWhileRunning: a removal that is taken back before the pipeline has seen it is made good when it starts anew.
+func TestAddBackWhileRunning(t *testing.T) {
+	f := &fixture{t: t, fs: vfs.NewMem(), runner: newFakeRunner()}
+	f.as = laterRunner{f.runner}
+	f.runner.command = func(api.Command) error { return errs.New(errs.NotBuiltYet, "only by a start") }
+	f.open()
+	f.create("orders")
+	f.wait("orders", api.PhaseLive)
+	for i, c := range []Change{{RemoveTables: []string{"public.a"}}, {AddTables: []string{"public.a", "public.b"}}} {
+		if _, err := f.c.Update(f.ctx(), "orders", c); err != nil {
+			t.Fatal(err)
+		}
+		for f.c.Pipelines()[0].Generation != uint64(i+2) {
+			if err := f.env.Clock.Sleep(f.ctx(), time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.wait("orders", api.PhaseLive)
+	}
+	if got, want := f.trace(), "later orders remove-tables [public.a] start orders 3"; !strings.Contains(got, want) || strings.Count(got, "later") != 1 {
+		t.Errorf("the runner was asked to\n%s, want\n%s", got, want)
+	}
+	f.close()
+}
+
+// TestAddTakesBack: an add is the inverse of a remove, and neither makes the last pattern one for every table.
+func TestAddTakesBack(t *testing.T) {
+	f := &fixture{t: t, fs: vfs.NewMem(), runner: newFakeRunner()}
+	f.runner.covers = func(m api.MirrorSpec, s string) bool { return slices.Contains(m.Tables, "public.*") && s != "sales.y" }
+	f.open()
+	f.create("orders") // of public.*
+	f.wait("orders", api.PhaseLive)
+	for _, c := range []struct {
+		change Change
+		want   string
+	}{
+		{Change{RemoveTables: []string{"public.y", "sales.y"}}, "[public.*] [public.y sales.y]"},
+		{Change{AddTables: []string{"public.y"}}, "[public.*] [sales.y]"},
+		{Change{AddTables: []string{"sales.y"}}, "[public.* sales.y] []"},
+		{Change{AddTables: []string{"public.z"}}, "[public.* sales.y public.z] []"},
+		{Change{RemoveTables: []string{"sales.y", "public.z"}}, "[public.*] [sales.y public.z]"},
+		{Change{RemoveTables: []string{"public.*"}}, "[public.*] [sales.y public.z public.*]"},
+		{Change{AddTables: []string{"public.*", "public.z"}}, "[public.*] [sales.y]"},
+	} {
+		p, err := f.c.Update(f.ctx(), "orders", c.change)
+		if got := fmt.Sprint(p.Mirror.Tables, p.Mirror.Except); err != nil || got != c.want {
+			t.Errorf("%+v: %s %v, want %s", c.change, got, err, c.want)
+		}
+	}
+	f.close()
 }
 
 // TestCommandWhileRetrying: an order is remembered by a pipeline that waits for its next attempt as by one that has failed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	mrand "math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +32,8 @@ type SourceProber interface {
 
 // LaterCommander is what a Runner may have besides: it takes orders for a pipeline that is paused, has failed or waits to
 // try again, which its next start carries out. resting is asked when no start can come in between any more: one that has
-// begun may have missed the order.
+// begun may have missed the order. Tables are removed by it before the definition says so: of those that are added again
+// by the next start it then knows nothing.
 type LaterCommander interface {
 	CommandLater(ctx context.Context, p api.Pipeline, c api.Command, resting func() error) error
 }
@@ -71,6 +73,7 @@ type driver struct {
 		sup     supervisor
 		since   time.Time // of the supervisor's state
 		running Running
+		forget  []string // patterns of tables of which the next start has to know nothing
 	}
 }
 
@@ -226,6 +229,9 @@ func (d *driver) start(ctx context.Context, gen dataflow.Generation) error {
 	if dataflow.Generation(p.Generation) != gen {
 		return errs.New(errs.EngineInternal, "generation %d of pipeline %q is no longer current", gen, d.name)
 	}
+	if err := d.forget(ctx, p); err != nil {
+		return err
+	}
 	r, err := d.c.runner.Start(ctx, p, gen)
 	if err != nil {
 		return err
@@ -239,6 +245,33 @@ func (d *driver) start(ctx context.Context, gen dataflow.Generation) error {
 		d.post(exited{gen, d.fail(r.Err(), jitter)})
 	})
 	return nil
+}
+
+// forgetAtStart has the next start forget tables first; nil takes that back.
+func (d *driver) forgetAtStart(patterns []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if patterns != nil {
+		patterns = append(slices.Clip(d.mu.forget), patterns...)
+	}
+	d.mu.forget = patterns
+}
+
+// forget does it, while nothing runs.
+func (d *driver) forget(ctx context.Context, p api.Pipeline) error {
+	d.mu.Lock()
+	patterns := d.mu.forget
+	d.mu.forget = nil
+	d.mu.Unlock()
+	later, ok := d.c.runner.(LaterCommander)
+	if !ok || len(patterns) == 0 {
+		return nil
+	}
+	err := later.CommandLater(ctx, p, api.Command{Verb: "remove-tables", Tables: patterns}, func() error { return nil })
+	if err != nil {
+		d.forgetAtStart(patterns)
+	}
+	return err
 }
 
 func (d *driver) stop(ctx context.Context) {
@@ -287,6 +320,21 @@ func (d *driver) resting() error {
 	}
 	return errs.New(errs.PipelineState, "pipeline %q is not running", d.name).WithDetail("it is %s", s.state).
 		WithHint("ask again when weir pipelines get shows another phase")
+}
+
+// unsettled tells that a pipeline neither rests nor works: it is about to pause, or tries again what failed and has got
+// nowhere yet.
+func (d *driver) unsettled() bool {
+	s, _, r := d.heard()
+	switch s.state {
+	case stopping:
+		return s.want != api.WantRunning
+	case minting, starting:
+		return s.attempts > 0
+	case running:
+		return s.attempts > 0 && r != nil && r.Status().Phase == api.PhasePrepare
+	}
+	return false
 }
 
 // heard is the supervisor as it will be when it has heard what waits in the inbox, and since when it is in that state.

@@ -34,8 +34,8 @@ func (p *program) app(io cli.IO) *cli.App {
 			Examples: []cli.Example{{Line: "weir demo --crash", Says: "kill it again and again and verify the copy"}},
 			Run:      p.demo},
 		{Name: "doctor", Short: "Check what could go wrong before the first byte moves",
-			Long: "Every finding says what was looked at; one that needs something done comes with the SQL that does it. Exit code 2 when a finding is fatal, 3 when a server cannot be reached or does not let the role in.",
-			Args: []cli.Arg{source, {Name: "TARGET", Help: urlHelp, Optional: true}}, Flags: selectionFlags(), Uses: cli.UsesSet,
+			Long: "Every finding says what was looked at; one that needs something done comes with the SQL that does it. A mirror of that name in the state directory that has begun is asked about with its slot. Exit code 2 when a finding is fatal, 3 when a server cannot be reached or does not let the role in.",
+			Args: []cli.Arg{source, {Name: "TARGET", Help: urlHelp, Optional: true}}, Flags: append(selectionFlags(), name), Uses: cli.UsesSet,
 			Examples: []cli.Example{
 				{Line: "weir doctor postgres://shop/shop postgres://copy/shop"},
 				{Line: "weir doctor postgres://shop/shop -o json | jq '.[] | select(.severity == \"fatal\")'", Says: "findings for a script"}},

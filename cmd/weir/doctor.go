@@ -41,8 +41,11 @@ func (p *program) doctor(ctx context.Context, c *cli.Call) error {
 	if err != nil {
 		return err
 	}
+	if spec.Name == "" {
+		spec.Name = mirrorName(spec, store)
+	}
 	spec.Source, spec.Target = api.Connection{Name: spec.Source.Name}, api.Connection{Name: spec.Target.Name}
-	checks, err := p.engines.Doctor(ctx, e, doctorRequest{Source: source, Target: target, Mirror: spec})
+	checks, err := p.engines.Doctor(ctx, e, doctorRequest{Source: source, Target: target, Mirror: spec, State: state(c)})
 	if err != nil {
 		return err
 	}

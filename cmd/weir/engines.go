@@ -31,6 +31,7 @@ type examination struct {
 	// itself: the question comes from the pipeline. A slot of its own name that is still active is then read by an earlier
 	// start of it that died, whose walsender has not noticed yet.
 	itself bool
+	begun  bool       // the mirror is there, perhaps at work: it may be the one that reads the slot
 	plan   *plan.Plan // nil: one is made
 }
 
@@ -74,7 +75,7 @@ func (x examination) ofSource(ctx context.Context, sel *selection.Selection) ([]
 		shared = mirror.SlotName(x.source.Database(), x.installation)
 	}
 	return cdcdoctor.Check(ctx, x.env, x.source, cdcdoctor.Options{Selection: sel, Slot: slot, Publication: publication, Shared: shared, KeepPublication: x.spec.Options["publication.name"] != "",
-		Running: x.itself && x.spec.Options["slot.name"] == ""})
+		Running: (x.itself || x.begun) && x.spec.Options["slot.name"] == ""})
 }
 
 func (x examination) ofTarget(ctx context.Context, sel *selection.Selection) ([]api.Check, error) {
@@ -113,7 +114,14 @@ func runDoctor(ctx context.Context, e *env.Env, r doctorRequest) ([]api.Check, e
 			return nil, err
 		}
 	}
-	return examine(ctx, e, r.Mirror, source, target, coordinator.NoInstallation)
+	x := examination{env: e, spec: r.Mirror, source: source, target: target, installation: coordinator.NoInstallation}
+	// A mirror that is to be made has no slot yet that could be judged. That its source is away the checks tell.
+	if id := coordinator.ReadInstallation(e.FS, r.State); id != coordinator.NoInstallation {
+		if x.begun, _, err = hasBegun(ctx, e, r.Mirror, source, id); x.begun && err == nil {
+			x.installation = id
+		}
+	}
+	return x.run(ctx)
 }
 
 func runPlan(ctx context.Context, e *env.Env, r planRequest) (*api.Plan, error) {

@@ -206,7 +206,7 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 	if n != nil {
 		stopped = n.Done()
 	}
-	watch := newCatchUp(specs, e.Clock.Now)
+	watch := newCatchUp(e.Clock.Now, c.Note)
 	show := p.displays(c, specs)
 	deleted := map[string]bool{}
 	for {
@@ -388,11 +388,32 @@ func phases(c *cli.Call) func([]coordinator.PipelineView) error {
 type catchUp struct {
 	began map[string]time.Time // by the clock of whoever runs the mirror
 	goals map[string]pg.LSN
+	waits map[string]time.Time // since when only a look at the source's catalog is missing; zero: that was told
 	now   func() time.Time
+	note  func(format string, args ...any)
 }
 
-func newCatchUp(specs []api.MirrorSpec, now func() time.Time) *catchUp {
-	return &catchUp{began: map[string]time.Time{}, goals: map[string]pg.LSN{}, now: now}
+func newCatchUp(now func() time.Time, note func(format string, args ...any)) *catchUp {
+	return &catchUp{began: map[string]time.Time{}, goals: map[string]pg.LSN{}, waits: map[string]time.Time{}, now: now, note: note}
+}
+
+// tellWait says once what a mirror is waited for that looks as if nothing were missing. The next look can be a day away.
+func (w *catchUp) tellWait(m api.MirrorSpec) {
+	const patience = 5 * time.Second
+	since, waits := w.waits[m.Name]
+	switch {
+	case !waits:
+		w.waits[m.Name] = w.now()
+		return
+	case since.IsZero() || w.now().Sub(since) < patience:
+		return
+	}
+	w.waits[m.Name] = time.Time{}
+	every := m.Options["discovery.interval"]
+	if set, err := options.Resolve(options.Layer{Values: m.Options}); err == nil {
+		every = set.Text("discovery.interval")
+	}
+	w.note("%s is live; waiting for its next look at the source's catalog, for tables that it does not know yet (discovery.interval is %s; a pause and a resume look at once)", m.Name, every)
 }
 
 func (w *catchUp) done(ctx context.Context, cl client, views []coordinator.PipelineView) (bool, error) {
@@ -403,7 +424,12 @@ func (w *catchUp) done(ctx context.Context, cl client, views []coordinator.Pipel
 			began = v.Status.UpdatedAt
 			w.began[v.Name] = began
 		}
-		if !live(v.Status) || v.Status.Building || v.Status.CatalogAt.Before(began) {
+		if !live(v.Status) || v.Status.Building {
+			all = false
+			continue
+		}
+		if v.Status.CatalogAt.Before(began) {
+			w.tellWait(v.Mirror)
 			all = false
 			continue
 		}

@@ -96,6 +96,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 			return m, err
 		},
 		CheckAdd: addable,
+		Covers:   covers,
 		Told:     func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
 	})
 	if err != nil {

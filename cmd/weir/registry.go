@@ -38,6 +38,7 @@ type engines struct {
 type doctorRequest struct {
 	Source, Target string         // complete URLs; Target may be ""
 	Mirror         api.MirrorSpec // tables and options that are meant; its URLs are references
+	State          string         // state directory: a mirror of it may have begun
 }
 
 type planRequest struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/weirstream/weir/cdc/postgres/selection"
@@ -36,17 +37,50 @@ func addable(m api.MirrorSpec, added []string) error {
 	return nil
 }
 
-type literal struct{ text, schema, name string }
+// covers tells whether the tables of m take all that globs are about, whatever m.Except leaves out of it.
+func covers(m api.MirrorSpec, globs string) bool {
+	named, err := selection.New(api.MirrorSpec{Tables: m.Tables})
+	if err != nil {
+		return false
+	}
+	// A star takes whatever text there is, other wildcards too. The rest that a pattern may hold takes one letter of a name,
+	// or what would be a wildcard without its quotes.
+	plain := slices.DeleteFunc(split(m.Tables), func(glob string) bool { return strings.ContainsAny(glob, `?["`) })
+	wide, err := selection.New(api.MirrorSpec{Tables: plain})
+	if err != nil {
+		return false
+	}
+	read := parts(globs)
+	if len(read) != len(split([]string{globs})) {
+		return false // a lone star
+	}
+	for _, g := range read {
+		if g.wild && (len(plain) == 0 && len(m.Tables) > 0 || !wide.Includes(g.schema, g.name)) || !g.wild && !named.Includes(g.schema, g.name) {
+			return false
+		}
+	}
+	return true
+}
+
+type literal struct {
+	text, schema, name string
+	wild               bool
+}
 
 // literals are those of comma-separated globs that name one table, without wildcards outside quotes.
 func literals(globs string) []literal {
+	return slices.DeleteFunc(parts(globs), func(l literal) bool { return l.wild })
+}
+
+// parts reads comma-separated globs of a schema and a name. Both are without their quotes.
+func parts(globs string) []literal {
 	var out []literal
 	var parts []string
 	var part, text strings.Builder
 	quoted, wild := false, false
 	end := func() {
-		if parts = append(parts, part.String()); len(parts) == 2 && !wild {
-			out = append(out, literal{strings.TrimSpace(text.String()), parts[0], parts[1]})
+		if parts = append(parts, part.String()); len(parts) == 2 {
+			out = append(out, literal{strings.TrimSpace(text.String()), parts[0], parts[1], wild})
 		}
 		parts, wild = nil, false
 		part.Reset()

@@ -934,6 +934,61 @@ func TestAddable(t *testing.T) {
 	}
 }
 
+// TestCatchUpTellsItsWait: a mirror that looks as if nothing were missing is not waited for without a word.
+func TestCatchUpTellsItsWait(t *testing.T) {
+	now := testNow
+	var told []string
+	w := newCatchUp(func() time.Time { return now }, func(format string, args ...any) { told = append(told, fmt.Sprintf(format, args...)) })
+	for name, set := range map[string]map[string]string{"slow": {"discovery.interval": "24h"}, "usual": nil} {
+		told = nil
+		v := coordinator.PipelineView{Pipeline: api.Pipeline{Name: name, Mirror: api.MirrorSpec{Name: name, Options: set}},
+			Status: api.PipelineStatus{Phase: api.PhaseCatchUp, UpdatedAt: now, CatalogAt: now.Add(-time.Hour)}}
+		for i := range 20 {
+			if i == 3 {
+				v.Status.Phase = api.PhaseLive
+			}
+			if done, err := w.done(t.Context(), nil, []coordinator.PipelineView{v}); done || err != nil {
+				t.Fatalf("it ends: %v", err)
+			}
+			if i < 8 && len(told) > 0 {
+				t.Fatalf("told after %d s: %s", i, told)
+			}
+			now = now.Add(time.Second)
+		}
+		every := map[string]string{"slow": "24h", "usual": "2s"}[name]
+		if len(told) != 1 || !strings.Contains(told[0], "discovery.interval is "+every) {
+			t.Errorf("told %q, want one note with %s", told, every)
+		}
+	}
+}
+
+func TestCovers(t *testing.T) {
+	for _, c := range []struct {
+		tables []string
+		globs  string
+		want   bool
+	}{
+		{[]string{"*.*"}, "public.y", true},
+		{[]string{"*"}, "public.y", true},
+		{nil, "public.y", true},
+		{nil, "public.y*", true},
+		{[]string{"public.*"}, "public.y, public.z*", true},
+		{[]string{"public.*"}, "public.y, sales.z", false},
+		{[]string{"public.*"}, "*.y", false},
+		{[]string{"public.y*"}, "public.y?z[ab]*", true},
+		{[]string{"public.y?"}, "public.y*", false},
+		{[]string{"public.y?"}, "public.yy", true},
+		{[]string{"public.y[*]"}, "public.y*", false},
+		{[]string{`public."y*"`}, "public.y*", false},
+		{[]string{`public."y*"`}, `public."y*"`, true},
+		{[]string{"public.*"}, "*", false},
+	} {
+		if got := covers(api.MirrorSpec{Tables: c.tables, Except: []string{"public.y"}}, c.globs); got != c.want {
+			t.Errorf("%v cover %s: %v", c.tables, c.globs, got)
+		}
+	}
+}
+
 func TestDebugRaft(t *testing.T) {
 	f := newFixture(t)
 	e := env.Real(nil)

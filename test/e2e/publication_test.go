@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/weirstream/weir/internal/pg"
+	testenv "github.com/weirstream/weir/test/env"
 )
 
 // TestPublicationOfTheUser: weir uses a publication that is given by name as it is. So it has to be as the mirror wants it,
@@ -278,6 +280,48 @@ func TestDoctorWithoutSource(t *testing.T) {
 	out, errOut, code := m.cli("doctor", strings.Replace(src.url, "/"+src.name, "/nowhere", 1), dst.url)
 	if code != 3 || !strings.Contains(out, "the name of the database in the URL") || !strings.Contains(out, "tgt.connect: connected to") || strings.Contains(out, "tgt.empty") {
 		t.Errorf("exit code %d\n%s%s", code, out, errOut)
+	}
+}
+
+// TestDoctorOfMirror: the doctor looks at the slot of a mirror of the state directory, under its own name and under another.
+func TestDoctorOfMirror(t *testing.T) {
+	slot := regexp.MustCompile(`(?m)^ +(.) pg\.slot(.*)$`)
+	for _, named := range []bool{false, true} {
+		for _, shared := range []string{"true", "false"} {
+			server := testenv.Postgres(t, 15, testenv.FsyncOff(), testenv.WithSetting("max_slot_wal_keep_size", "1MB"), testenv.WithSetting("min_wal_size", "32MB"), testenv.WithSetting("max_wal_size", "48MB"))
+			src, dst := newDB(t, server, "src"), newDB(t, target(t, 15), "dst")
+			src.exec(t, `CREATE TABLE a(id int PRIMARY KEY)`)
+			m := newMirror(t, src, dst, "public.*", "--set", "slot.shared="+shared)
+			args := []string{"doctor", src.url, dst.url, "--tables", "public.*"}
+			if named {
+				args = append(args, "--name", m.name)
+			} else {
+				m.name = "mirror_" + src.name
+			}
+			says := func(want string) {
+				t.Helper()
+				out, errOut, _ := m.cli(args...)
+				got := strings.Join(slot.FindStringSubmatch(out), "|")
+				if matched, _ := regexp.MatchString(want, got); !matched {
+					t.Errorf("named %v, shared %s: %s, want %s\n%s%s", named, shared, got, want, out, errOut)
+				}
+			}
+			says("✓.*is created at the start")
+			m.start()
+			m.caughtUp()
+			says("✓.*can be read from")
+			m.stop()
+			says("✓.*can be read from")
+			if out, _, _ := newMirror(t, src, dst, "public.*").cli(args...); !strings.Contains(out, "the slot is created at the start") {
+				t.Errorf("another state directory: %s", out)
+			}
+			eventually(t, waitLimit, "the slot is lost", func() (bool, string) {
+				src.exec(t, `INSERT INTO a SELECT coalesce(max(id), 0) + 1 FROM a`, `SELECT pg_switch_wal()`, `CHECKPOINT`)
+				s := src.one(t, `SELECT wal_status FROM pg_replication_slots`)
+				return s == "lost", s
+			})
+			says("✗.*W1003.*is lost")
+		}
 	}
 }
 

@@ -304,7 +304,11 @@ func (r *Runner) remove(ctx context.Context, p api.Pipeline) error {
 
 // CommandLater implements coordinator.LaterCommander.
 func (r *Runner) CommandLater(ctx context.Context, p api.Pipeline, c api.Command, resting func() error) error {
-	if c.Verb != "refresh" {
+	switch c.Verb {
+	case "refresh":
+	case "remove-tables":
+		return r.forgetLater(ctx, p, c.Tables, resting)
+	default:
 		return errs.New(errs.PipelineState, "pipeline %s does not run", p.Name)
 	}
 	target, err := r.config(p.Mirror.Target)
