@@ -392,7 +392,7 @@ func (s *Source) listAnew(columns []listedColumn) error {
 		}
 		s.env.Log.Info("new columns are published, and the table is copied again", "table", t.String())
 		s.specs[t.OID], s.copies[t.OID] = t, c
-		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
+		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.sent, p.Rows, p.Bytes = true, false, false, 0, 0 })
 	}
 	s.copying.Store(true)
 	return nil

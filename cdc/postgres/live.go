@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -218,7 +219,7 @@ func (s *Source) copyAgain(oids []uint32) (noted []uint32, err error) {
 	for _, t := range specs {
 		s.specs[t.OID] = t
 		s.copies[t.OID] = s.anotherCopy(t.OID)
-		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
+		s.tableProgress(t.OID, func(p *TableProgress) { p.Copying, p.Done, p.sent, p.Rows, p.Bytes = true, false, false, 0, 0 })
 	}
 	s.copying.Store(true)
 	return oidsOf(specs), nil
@@ -453,9 +454,24 @@ func (s *Source) sendChunk(conn *pgx.Conn, t *pg.Table, shape *tableShape, c *li
 		p.Schema, p.Name = shape.Schema, shape.Name  // it may have got another name since it was seen first
 		p.EstRows, p.EstBytes = t.RelTuples, t.Bytes // measured under the chunk's lock, which a look before cannot wait for
 		p.Rows, p.Bytes = p.Rows+rows, p.Bytes+bytes
-		p.Done, p.Copying = c.Done, !c.Done
+		p.Copying, p.Done, p.sent = true, false, c.Done
 	})
 	return s.send(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: state})
+}
+
+// copyStored is told what the target has made durable. A copy is complete for whoever looks on when its last chunk is there,
+// not when it is on its way.
+func (s *Source) copyStored(c dataflow.StateChange) {
+	if !strings.HasPrefix(c.Key, liveCopyKey) || c.Value != nil && !bytes.Contains(c.Value, []byte(`"done":true`)) {
+		return
+	}
+	if oid, ok := StateTable(c.Key); ok {
+		s.tableProgress(oid, func(p *TableProgress) {
+			if p.sent {
+				p.Copying, p.Done, p.sent = false, true, false
+			}
+		})
+	}
 }
 
 // beginAnew begins a copy again from the start, because the key that bounded its chunks is gone, and with it the means to
@@ -470,7 +486,7 @@ func (s *Source) beginAnew(oid uint32) ([]dataflow.StateChange, error) {
 	c := &liveCopy{First: true, Floor: floor}
 	s.copies[oid] = c
 	s.copying.Store(true)
-	s.tableProgress(oid, func(p *TableProgress) { p.Copying, p.Done, p.Rows, p.Bytes = true, false, 0, 0 })
+	s.tableProgress(oid, func(p *TableProgress) { p.Copying, p.Done, p.sent, p.Rows, p.Bytes = true, false, false, 0, 0 })
 	return append(s.forgetRanges(oid), liveCopyState(oid, c)), s.armLive(oid)
 }
 

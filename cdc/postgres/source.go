@@ -167,6 +167,8 @@ type TableProgress struct {
 	EstRows, EstBytes int64
 	Rows, Bytes       int64
 	Copying, Done     bool
+
+	sent bool // all chunks of the copy were sent; it is done when the target has stored that
 }
 
 // New returns a Source that Open connects.
@@ -581,6 +583,7 @@ func (s *Source) Confirm(state []dataflow.StateChange) {
 	}
 	for _, c := range state {
 		s.notes.durable(c)
+		s.copyStored(c)
 		if c.Key != positionKey {
 			continue
 		}
