@@ -46,7 +46,7 @@ func (s *Source) learnPublished(ctx context.Context) error {
 	if err != nil {
 		return s.lost(err)
 	}
-	s.conditions, s.lists = map[uint32]string{}, map[uint32][]int16{}
+	s.lists = map[uint32][]int16{} // conditions stay: a table that somebody took out comes back with its own
 	var oid int64
 	var where string
 	var list []int16

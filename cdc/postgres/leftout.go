@@ -32,7 +32,8 @@ func leftState(oid uint32, nums []int16) dataflow.StateChange {
 	return dataflow.StateChange{Key: key, Value: v}
 }
 
-func restoreLeft(state dataflow.State) (map[uint32][]int16, error) {
+// LeftOut reads from a stored state the numbers of the columns that are left out, by the OID of their table.
+func LeftOut(state dataflow.State) (map[uint32][]int16, error) {
 	left := map[uint32][]int16{}
 	for key, value := range state {
 		if !strings.HasPrefix(key, leftKey) {
@@ -47,9 +48,6 @@ func restoreLeft(state dataflow.State) (map[uint32][]int16, error) {
 	}
 	return left, nil
 }
-
-// LeftOut reads from a stored state which columns are left out, by the OID of their table.
-func LeftOut(state dataflow.State) (map[uint32][]int16, error) { return restoreLeft(state) }
 
 // leftOut tells whether a column is left out. One that is not known yet is judged by its name.
 func (s *Source) leftOut(oid uint32, schema, table, column string, num int16) bool {

@@ -259,6 +259,7 @@ func (s *Source) forgetTable(oid uint32) {
 	delete(s.filters, oid)
 	delete(s.unlisted, oid)
 	delete(s.left, oid)
+	delete(s.conditions, oid)
 	if rel := s.reader.rels[oid]; rel != nil {
 		s.reader.rels[oid] = &relation{msg: rel.msg}
 		s.reader.last = nil

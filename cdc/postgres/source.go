@@ -193,7 +193,7 @@ func New(e *env.Env, opts Options) *Source {
 	}
 	s := &Source{
 		env: e.With("part", "source", "slot", opts.Slot), opts: opts,
-		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, sent: map[uint32][]string{}, left: map[uint32][]int16{}, unlisted: map[uint32]bool{}, copies: map[uint32]*liveCopy{}, waiting: map[uint32]bool{},
+		types: map[uint32][2]string{}, tables: map[uint32]*tableShape{}, specs: map[uint32]*pg.Table{}, filters: map[uint32]*tableFilter{}, sent: map[uint32][]string{}, left: map[uint32][]int16{}, conditions: map[uint32]string{}, unlisted: map[uint32]bool{}, copies: map[uint32]*liveCopy{}, waiting: map[uint32]bool{},
 		commands: make(chan command, 16), out: make(chan dataflow.Message, 8), failed: make(chan error, 1),
 	}
 	s.progress.tables = map[uint32]*TableProgress{}
@@ -245,7 +245,7 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 	if s.tables, err = loadShapes(state); err != nil {
 		return err
 	}
-	if s.left, err = restoreLeft(state); err != nil {
+	if s.left, err = LeftOut(state); err != nil {
 		return err
 	}
 	if s.parts, err = restorePartitions(state); err != nil {

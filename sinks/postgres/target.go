@@ -31,7 +31,7 @@ type Options struct {
 	Sinks []string
 	// Route names the target's table for a source table; false: the table is not mirrored.
 	Route func(schema, name string) (targetSchema, targetName string, ok bool)
-	// Excluded tells which columns of a source table are left out.
+	// Excluded tells which generated columns of a source table are left out. Of the others their relation tells.
 	Excluded func(schema, table, column string) bool
 	// SyncCommit is the sessions' synchronous_commit. Default "off": a commit is acknowledged as durable, and the
 	// source told, only after the target has flushed it, as Postgres's own subscriptions do.

@@ -2,13 +2,11 @@ package mirror
 
 import (
 	"context"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	cdc "github.com/weirstream/weir/cdc/postgres"
 	"github.com/weirstream/weir/cdc/postgres/selection"
-	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/pg"
@@ -17,17 +15,8 @@ import (
 // LeftOut gives patterns for the columns that a mirror leaves out by the names that they have now. The mirror's own patterns
 // are about the names that they had. Tables have the names given, else those of the source.
 func LeftOut(ctx context.Context, source, target pg.Querier, pipeline string, names map[uint32]pg.TargetName) ([]string, error) {
-	rows, err := target.Query(ctx, `SELECT key, value FROM "_weir"."state" WHERE pipeline = $1 AND starts_with(key, 'left/')`, pipeline)
+	state, err := stored(ctx, target, pipeline, "left/")
 	if err != nil {
-		return nil, errs.New(errs.TargetUnreachable, "read the columns that are left out: %w", err)
-	}
-	state := dataflow.State{}
-	var key string
-	var value []byte
-	if _, err := pgx.ForEachRow(rows, []any{&key, &value}, func() error {
-		state[key] = slices.Clone(value)
-		return nil
-	}); err != nil {
 		return nil, errs.New(errs.TargetUnreachable, "read the columns that are left out: %w", err)
 	}
 	left, err := cdc.LeftOut(state)
@@ -41,7 +30,7 @@ func LeftOut(ctx context.Context, source, target pg.Querier, pipeline string, na
 			tables, columns = append(tables, int64(oid)), append(columns, int32(n))
 		}
 	}
-	rows, err = source.Query(ctx, `SELECT c.oid::int8, n.nspname::text, c.relname::text, a.attname::text
+	rows, err := source.Query(ctx, `SELECT c.oid::int8, n.nspname::text, c.relname::text, a.attname::text
 		FROM unnest($1::int8[], $2::int4[]) AS l(oid, num) JOIN pg_attribute a ON a.attrelid = l.oid::oid AND a.attnum = l.num AND NOT a.attisdropped
 		JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, a.attnum`, tables, columns)
 	if err != nil {

@@ -418,20 +418,27 @@ func (r *running) changed(ctx context.Context, conn *pgx.Conn, p *plan.Plan, sin
 
 // knownTables reads the mirror's tables from the ledger.
 func (r *running) knownTables(ctx context.Context, conn *pgx.Conn) (map[uint32]cdc.KnownTable, error) {
-	rows, err := conn.Query(ctx, `SELECT key, value FROM "_weir"."state" WHERE pipeline = $1 AND starts_with(key, 'table/')`, r.pipeline.ID)
+	state, err := stored(ctx, conn, r.pipeline.ID, "table/")
 	if err != nil {
 		return nil, fmt.Errorf("read the mirror's tables: %w", err)
+	}
+	return cdc.KnownTables(state)
+}
+
+// stored reads a pipeline's state from the ledger, as far as its keys begin with prefix.
+func stored(ctx context.Context, target pg.Querier, pipeline, prefix string) (dataflow.State, error) {
+	rows, err := target.Query(ctx, `SELECT key, value FROM "_weir"."state" WHERE pipeline = $1 AND starts_with(key, $2)`, pipeline, prefix)
+	if err != nil {
+		return nil, err
 	}
 	state := dataflow.State{}
 	var key string
 	var value []byte
-	if _, err := pgx.ForEachRow(rows, []any{&key, &value}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error {
 		state[key] = slices.Clone(value)
 		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("read the mirror's tables: %w", err)
-	}
-	return cdc.KnownTables(state)
+	})
+	return state, err
 }
 
 func (r *running) onTarget(ctx context.Context, fn func(context.Context, *pgx.Conn) error) error {
