@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/engine/changelog"
+	"github.com/weirstream/weir/engine/row"
 )
 
 // Generation is minted by the catalog at each start, recovery or placement of a pipeline. Everything a worker does
@@ -45,6 +46,7 @@ const (
 	KindOpenAbort                  // the open transaction Tx, or its subtransaction Sub, was rolled back
 	KindOpenCommit                 // the open transaction Tx committed here
 	KindEnd                        // the source has no more to give
+	KindBatch                      // Batch: typed changes of table number Table
 )
 
 // Message is what flows from a source to a target. Passing it on passes ownership of Rows.
@@ -55,6 +57,11 @@ type Message struct {
 	Truncate *changelog.Truncate
 	Chunk    *Chunk
 	Tx, Sub  uint32
+
+	// Batch is lent until the next Read. Its columns are those that the source was asked for, of the table that Table
+	// counts in the order in which the source was given its tables.
+	Batch *row.Batch
+	Table int
 
 	// Boundary: no source transaction is open behind this message, so a cut may follow it.
 	Boundary bool
