@@ -1,0 +1,354 @@
+package state
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/weirstream/weir/engine/row"
+)
+
+// Bag holds, for each key, rows with weights: what a join keeps of a side. Its keys are the entries of a Map (Keys),
+// found there by the batch; the rows of a key are a list in the order of arrival.
+//
+// A bag that takes retractions finds the row that one belongs to by a second hash table over all of its rows; one that
+// only ever grows has none and keeps each arrival as it is.
+//
+// Below memory a key's changes of each checkpoint are one value, and the rows are their sum: adding to a key of a
+// million rows writes what was added. When the values of a key have become many and long beside what is left of it,
+// they are written anew as one.
+type Bag struct {
+	m        *Map
+	store    *Store
+	retract  bool
+	header   int     // length of a row's header
+	index    []table // rows by the hash of key and row
+	rows     int64
+	rowBytes int64
+	touched  []Ref // keys changed since the last checkpoint
+	loading  bool
+}
+
+// The value of a bag's key.
+const (
+	bagHead     = 0  // u32 Ref of the first row
+	bagTail     = 4  // u32
+	bagRows     = 8  // u32
+	bagSegments = 12 // u32 how many values lie below memory, the open one included
+	bagSince    = 16 // u32 how many changes they hold
+	bagGrave    = 20 // u32 the checkpoint that left the key without rows, if it is among the graves
+	bagWeight   = 24 // i64 sum of the rows' weights
+	bagValueLen = 32
+)
+
+// A row is next u32 | length u32 | weight i32, where rows can be taken out also prev u32 | key's entry u32, and the bytes.
+const (
+	nodeNext    = 0
+	nodeLen     = 4
+	nodeWeight  = 8
+	nodeGrowing = 12 // length of the header of a bag that only grows
+	nodePrev    = 12
+	nodeKey     = 16
+	nodeRetract = 20 // length of the header otherwise
+)
+
+// rewriteSegments is from how many values on a key's are written anew, if they hold twice what is left.
+const rewriteSegments = 16
+
+// Bag opens the state of that name. Without retract no weight below 1 may be added.
+func (s *Store) Bag(name string, codec *row.KeyCodec, retract bool) (*Bag, error) {
+	m, err := s.Map(name, codec, bagValueLen, nil)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bag{m: m, store: s, retract: retract, header: nodeGrowing}
+	m.bag = b
+	if retract {
+		b.header = nodeRetract
+		b.index = make([]table, s.groups)
+	}
+	s.bags = append(s.bags, b)
+	return b, nil
+}
+
+// Keys are the bag's keys: Find and FindOrAdd there. Their values are the bag's own.
+func (b *Bag) Keys() *Map { return b.m }
+
+// First is the first row of a key, 0 if it has none, and Next the one behind a row.
+func (b *Bag) First(key Ref) Ref {
+	if key == 0 {
+		return 0
+	}
+	return Ref(b.store.arena.u32(key, entryValue+bagHead))
+}
+
+// Next is the row behind one, 0 behind the last.
+func (b *Bag) Next(r Ref) Ref { return Ref(b.store.arena.u32(r, nodeNext)) }
+
+// Row is the bytes of a row, valid until it is taken out.
+func (b *Bag) Row(r Ref) []byte {
+	return b.store.arena.bytes(r, b.header, int(b.store.arena.u32(r, nodeLen)))
+}
+
+// Weight of a row.
+func (b *Bag) Weight(r Ref) int64 { return int64(int32(b.store.arena.u32(r, nodeWeight))) }
+
+// Sum is the sum of the weights of a key's rows.
+func (b *Bag) Sum(key Ref) int64 {
+	if key == 0 {
+		return 0
+	}
+	return int64(binary.LittleEndian.Uint64(b.store.arena.bytes(key, entryValue+bagWeight, 8)))
+}
+
+// Count is how many different rows a key has, or how many arrivals in a bag that only grows.
+func (b *Bag) Count(key Ref) int {
+	if key == 0 {
+		return 0
+	}
+	return int(b.store.arena.u32(key, entryValue+bagRows))
+}
+
+// Add changes the weight of a row under a key by w. hash is the key's.
+func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
+	if w < math.MinInt32 || w > math.MaxInt32 {
+		return fmt.Errorf("state %s: a row of weight %d", b.m.name, w)
+	}
+	a := b.store.arena
+	e := a.bytes(key, 0, entryValue+bagValueLen)
+	if !b.loading {
+		b.log(key, hash, r, int32(w))
+		if binary.LittleEndian.Uint32(e[entryDirty:]) != b.store.interval {
+			binary.LittleEndian.PutUint32(e[entryDirty:], b.store.interval)
+			b.touched = append(b.touched, key)
+			addU32(e, entryValue+bagSegments, 1)
+		}
+	}
+	addU32(e, entryValue+bagSince, 1)
+	sum := e[entryValue+bagWeight:]
+	binary.LittleEndian.PutUint64(sum, binary.LittleEndian.Uint64(sum)+uint64(w))
+	if !b.retract {
+		if w < 1 {
+			return fmt.Errorf("state %s only grows and got a row of weight %d", b.m.name, w)
+		}
+		b.append(key, e, r, int32(w))
+		return nil
+	}
+	h := rowHash(hash, r)
+	t := &b.index[b.store.group(hash)]
+	if n := b.lookup(t, h, key, r); n != 0 {
+		old := int64(int32(a.u32(n, nodeWeight)))
+		if old+w > math.MaxInt32 || old+w < math.MinInt32 {
+			return fmt.Errorf("state %s: a row of weight %d", b.m.name, old+w)
+		}
+		if old+w == 0 {
+			unlinkSlot(b.store.arena, t, uint32(h), n)
+			b.remove(e, n)
+			return nil
+		}
+		a.setU32(n, nodeWeight, uint32(int32(old+w)))
+		return nil
+	}
+	n := b.append(key, e, r, int32(w))
+	b.rowBytes += linkSlot(a, t, uint32(h), n)
+	return nil
+}
+
+func addU32(b []byte, off int, v uint32) {
+	binary.LittleEndian.PutUint32(b[off:], binary.LittleEndian.Uint32(b[off:])+v)
+}
+
+// rowHash spreads the rows of a key; its tag must not depend on the key alone.
+func rowHash(key uint64, r []byte) uint64 { return row.HashBytes(r) ^ key*0x9E3779B97F4A7C15 }
+
+// log notes an add for the next delta.
+func (b *Bag) log(key Ref, hash uint64, r []byte, w int32) {
+	s := b.store
+	if !s.keepAdds {
+		return
+	}
+	at := len(s.adds)
+	s.adds = append(s.adds, make([]byte, addHeader)...)
+	s.adds = recordKey(s.adds, hash, b.m.id)
+	s.adds = b.appendKey(s.adds, key)
+	binary.LittleEndian.PutUint32(s.adds[at:], uint32(len(s.adds)-at-addHeader))
+	binary.LittleEndian.PutUint32(s.adds[at+4:], uint32(len(r)))
+	binary.LittleEndian.PutUint32(s.adds[at+8:], uint32(w))
+	s.adds = append(s.adds, r...)
+}
+
+func (b *Bag) appendKey(dst []byte, key Ref) []byte {
+	if b.m.intKey {
+		return b.m.Key(dst, key)
+	}
+	return append(dst, b.m.Key(nil, key)...)
+}
+
+// append puts a row at the end of its key's list. e is the key's entry.
+func (b *Bag) append(key Ref, e, r []byte, w int32) Ref {
+	a := b.store.arena
+	n := a.alloc(b.header + len(r))
+	node := a.bytes(n, 0, b.header+len(r))
+	tail := binary.LittleEndian.Uint32(e[entryValue+bagTail:])
+	binary.LittleEndian.PutUint32(node[nodeNext:], 0)
+	if b.retract {
+		binary.LittleEndian.PutUint32(node[nodePrev:], tail)
+		binary.LittleEndian.PutUint32(node[nodeKey:], uint32(key))
+	}
+	binary.LittleEndian.PutUint32(node[nodeLen:], uint32(len(r)))
+	binary.LittleEndian.PutUint32(node[nodeWeight:], uint32(w))
+	copy(node[b.header:], r)
+	if tail == 0 {
+		binary.LittleEndian.PutUint32(e[entryValue+bagHead:], uint32(n))
+	} else {
+		a.setU32(Ref(tail), nodeNext, uint32(n))
+	}
+	binary.LittleEndian.PutUint32(e[entryValue+bagTail:], uint32(n))
+	addU32(e, entryValue+bagRows, 1)
+	b.rows++
+	b.rowBytes += int64(len(node))
+	return n
+}
+
+func (b *Bag) remove(e []byte, n Ref) {
+	a := b.store.arena
+	next, prev, size := a.u32(n, nodeNext), a.u32(n, nodePrev), b.header+int(a.u32(n, nodeLen))
+	if prev == 0 {
+		binary.LittleEndian.PutUint32(e[entryValue+bagHead:], next)
+	} else {
+		a.setU32(Ref(prev), nodeNext, next)
+	}
+	if next == 0 {
+		binary.LittleEndian.PutUint32(e[entryValue+bagTail:], prev)
+	} else {
+		a.setU32(Ref(next), nodePrev, prev)
+	}
+	addU32(e, entryValue+bagRows, math.MaxUint32)
+	b.rows--
+	b.rowBytes -= int64(size)
+	a.release(n, size)
+}
+
+// lookup finds a row of a key by its bytes; rows of other keys may have the same.
+func (b *Bag) lookup(t *table, h uint64, key Ref, r []byte) Ref {
+	if t.mask == 0 {
+		return 0
+	}
+	slots := b.store.arena.words(t.slots, int(t.mask)+1)
+	tag := uint32(h)
+	for at := tag & t.mask; ; at = (at + 1) & t.mask {
+		s := slots[at]
+		if uint32(s) == 0 {
+			return 0
+		}
+		if uint32(s>>32) == tag && Ref(b.store.arena.u32(Ref(s), nodeKey)) == key && bytes.Equal(b.Row(Ref(s)), r) {
+			return Ref(s)
+		}
+	}
+}
+
+// takeDelta makes records for the keys that have no rows any more and for those whose values are written anew. The adds
+// themselves are in the store's log.
+func (b *Bag) takeDelta(d *Delta, checkpoint uint64) {
+	a := b.store.arena
+	for _, key := range b.touched {
+		e := a.bytes(key, 0, entryValue+bagValueLen)
+		rows := binary.LittleEndian.Uint32(e[entryValue+bagRows:])
+		switch {
+		case rows == 0:
+			d.below(b, key, checkpoint+1)
+			if h := b.m.hash(key); b.m.groups[b.store.group(h)].partial {
+				a.setU32(key, entryValue+bagGrave, uint32(checkpoint))
+				b.m.graves = append(b.m.graves, grave{key, checkpoint})
+			} else {
+				b.m.unlink(h, key)
+				b.m.entries--
+				b.m.releaseEntry(key)
+			}
+		case binary.LittleEndian.Uint32(e[entryValue+bagSegments:]) >= rewriteSegments && binary.LittleEndian.Uint32(e[entryValue+bagSince:]) >= 2*rows:
+			d.below(b, key, checkpoint)
+			d.rewrite(b, key, checkpoint)
+			binary.LittleEndian.PutUint32(e[entryValue+bagSegments:], 1)
+			binary.LittleEndian.PutUint32(e[entryValue+bagSince:], rows)
+		}
+	}
+	b.touched = b.touched[:0]
+}
+
+func (d *Delta) bagKey(b *Bag, key Ref, checkpoint uint64) span {
+	at := len(d.heap)
+	d.heap = recordKey(d.heap, b.m.hash(key), b.m.id)
+	d.heap = b.appendKey(d.heap, key)
+	d.heap = binary.BigEndian.AppendUint64(d.heap, checkpoint)
+	return span{uint32(at), uint32(len(d.heap) - at)}
+}
+
+func (d *Delta) below(b *Bag, key Ref, checkpoint uint64) {
+	d.records = append(d.records, record{op: DeleteBelow, key: d.bagKey(b, key, checkpoint)})
+}
+
+func (d *Delta) rewrite(b *Bag, key Ref, checkpoint uint64) {
+	k := d.bagKey(b, key, checkpoint)
+	at := len(d.heap)
+	for n := b.First(key); n != 0; n = b.Next(n) {
+		r := b.Row(n)
+		d.heap = binary.LittleEndian.AppendUint32(d.heap, uint32(int32(b.Weight(n))))
+		d.heap = binary.LittleEndian.AppendUint32(d.heap, uint32(len(r)))
+		d.heap = append(d.heap, r...)
+	}
+	d.records = append(d.records, record{op: rewrite, key: k, value: span{uint32(at), uint32(len(d.heap) - at)}})
+}
+
+// unbury is Map.unbury for keys that are there without a row.
+func (b *Bag) unbury(absorbed uint64) {
+	m, a := b.m, b.store.arena
+	kept := m.graves[:0]
+	for _, g := range m.graves {
+		switch {
+		case g.checkpoint > absorbed:
+			kept = append(kept, g)
+		case a.u32(g.entry, entryValue+bagGrave) != uint32(g.checkpoint) || a.u32(g.entry, entryValue+bagRows) != 0:
+			// It has rows again, or was emptied again since.
+		case a.u32(g.entry, entryDirty) == b.store.interval:
+			// Changed since the last delta: the next one decides, and counts it anew.
+		default:
+			m.unlink(m.hash(g.entry), g.entry)
+			m.entries--
+			m.releaseEntry(g.entry)
+		}
+	}
+	m.graves = kept
+}
+
+// load brings the rows of a key into memory; prefix is the key's records'. It returns 0 if there is none.
+func (b *Bag) load(t *table, h uint64, keys *row.Keys, i int, prefix []byte) (Ref, error) {
+	var key Ref
+	segments := uint32(0)
+	err := b.store.backing.Scan(prefix, func(k, v []byte) error {
+		if len(k) != len(prefix)+8 {
+			return fmt.Errorf("state %s: key %x in the place of %x and a checkpoint", b.m.name, k, prefix)
+		}
+		if key == 0 {
+			key = b.m.add(t, h, keys, i)
+		}
+		segments++
+		var err error
+		b.loading = true
+		ok := bagValue(v, func(w int32, r []byte) {
+			if err == nil {
+				err = b.Add(key, h, r, int64(w))
+			}
+		})
+		b.loading = false
+		if err == nil && !ok {
+			err = fmt.Errorf("state %s: the value of key %x is not a list of rows", b.m.name, k)
+		}
+		return err
+	})
+	if err != nil || key == 0 {
+		return 0, err
+	}
+	b.store.arena.setU32(key, entryValue+bagSegments, segments)
+	return key, nil
+}
