@@ -112,8 +112,14 @@ func (b *Bag) Count(key Ref) int {
 
 // Add changes the weight of a row under a key by w. hash is the key's.
 func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
+	_, err := b.Put(key, hash, r, w)
+	return err
+}
+
+// Put is Add that returns the row, 0 if it is gone by it.
+func (b *Bag) Put(key Ref, hash uint64, r []byte, w int64) (Ref, error) {
 	if w < math.MinInt32 || w > math.MaxInt32 {
-		return fmt.Errorf("state %s: a row of weight %d", b.m.name, w)
+		return 0, fmt.Errorf("state %s: a row of weight %d", b.m.name, w)
 	}
 	a := b.store.arena
 	e := a.bytes(key, 0, entryValue+bagValueLen)
@@ -130,29 +136,28 @@ func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
 	binary.LittleEndian.PutUint64(sum, binary.LittleEndian.Uint64(sum)+uint64(w))
 	if !b.retract {
 		if w < 1 {
-			return fmt.Errorf("state %s only grows and got a row of weight %d", b.m.name, w)
+			return 0, fmt.Errorf("state %s only grows and got a row of weight %d", b.m.name, w)
 		}
-		b.append(key, e, r, int32(w))
-		return nil
+		return b.append(key, e, r, int32(w)), nil
 	}
 	h := rowHash(hash, r)
 	t := &b.index[b.store.group(hash)]
 	if n := b.lookup(t, h, key, r); n != 0 {
 		old := int64(int32(a.u32(n, nodeWeight)))
 		if old+w > math.MaxInt32 || old+w < math.MinInt32 {
-			return fmt.Errorf("state %s: a row of weight %d", b.m.name, old+w)
+			return 0, fmt.Errorf("state %s: a row of weight %d", b.m.name, old+w)
 		}
 		if old+w == 0 {
 			unlinkSlot(b.store.arena, t, uint32(h), n)
 			b.remove(e, n)
-			return nil
+			return 0, nil
 		}
 		a.setU32(n, nodeWeight, uint32(int32(old+w)))
-		return nil
+		return n, nil
 	}
 	n := b.append(key, e, r, int32(w))
 	b.rowBytes += linkSlot(a, t, uint32(h), n)
-	return nil
+	return n, nil
 }
 
 func addU32(b []byte, off int, v uint32) {

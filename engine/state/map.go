@@ -29,8 +29,9 @@ type Map struct {
 	entries   int64
 	bytes     int64
 	missing   []int32
-	gone      int64   // entries that are linked and not there
-	graves    []grave // buried ones
+	single    row.Keys // of FindEntry
+	gone      int64    // entries that are linked and not there
+	graves    []grave  // buried ones
 }
 
 // grave is an entry that checkpoint took away.
@@ -207,7 +208,7 @@ func (m *Map) one(h uint64, refs []Ref, i int, add bool, keys *row.Keys) {
 
 // present is r, or 0 if the entry is gone; with add it comes back, with a zero value.
 func (m *Map) present(r Ref, add bool) Ref {
-	if m.gone == 0 {
+	if m.gone == 0 || r == 0 {
 		return r
 	}
 	a := m.store.arena
@@ -415,4 +416,21 @@ func (m *Map) setValue(r Ref, kept []byte) error {
 	}
 	copy(m.Value(r), kept)
 	return nil
+}
+
+// FindEntry is the entry that has the same key as entry r of another map with the same codec, 0 if there is none.
+func (m *Map) FindEntry(from *Map, r Ref) (Ref, error) {
+	h := from.hash(r)
+	k := &m.single
+	if m.intKey {
+		k.Int = append(k.Int[:0], from.IntKey(r))
+	} else {
+		k.Heap = append(k.Heap[:0], from.Key(nil, r)...)
+		k.Spans = append(k.Spans[:0], row.Span{Len: uint32(len(k.Heap))})
+	}
+	t := &m.groups[m.store.group(h)]
+	if e := m.lookup(t, h, k, 0); e != 0 || !t.partial {
+		return m.present(e, false), nil
+	}
+	return m.load(t, h, k, 0)
 }

@@ -1,89 +1,16 @@
-package state
+package state_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sort"
-	"strings"
 	"testing"
 
 	"github.com/weirstream/weir/engine/row"
+	"github.com/weirstream/weir/engine/state"
+	"github.com/weirstream/weir/engine/state/statetest"
 )
-
-// fake is a Backing in a sorted map: what Pebble and the log are together.
-type fake struct {
-	kv  map[string][]byte
-	ids map[string]uint32
-}
-
-func newFake() *fake { return &fake{kv: map[string][]byte{}, ids: map[string]uint32{}} }
-
-func (f *fake) Empty(id uint32) bool {
-	for k := range f.kv {
-		if binary.BigEndian.Uint32([]byte(k)[2:]) == id {
-			return false
-		}
-	}
-	return true
-}
-func (f *fake) Get(dst, key []byte) ([]byte, bool, error) {
-	v, ok := f.kv[string(key)]
-	return append(dst, v...), ok, nil
-}
-func (f *fake) Scan(prefix []byte, fn func(k, v []byte) error) error {
-	var keys []string
-	for k := range f.kv {
-		if strings.HasPrefix(k, string(prefix)) {
-			keys = append(keys, k)
-		}
-	}
-	sort.Strings(keys)
-	for _, k := range keys {
-		if err := fn([]byte(k), f.kv[k]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-func (f *fake) ID(name string) (uint32, error) {
-	if f.ids[name] == 0 {
-		f.ids[name] = uint32(len(f.ids) + 1)
-	}
-	return f.ids[name], nil
-}
-
-func (f *fake) apply(t *testing.T, d *Delta) {
-	t.Helper()
-	d.Sort()
-	var last []byte
-	for range 2 { // records are absolute: applying them again changes nothing
-		last = nil
-		if err := d.Records(func(r Record) error {
-			if bytes.Compare(last, r.Key) > 0 {
-				t.Fatalf("record %x behind %x", r.Key, last)
-			}
-			last = bytes.Clone(r.Key)
-			switch r.Op {
-			case Set:
-				f.kv[string(r.Key)] = bytes.Clone(r.Value)
-			case Delete:
-				delete(f.kv, string(r.Key))
-			case DeleteBelow:
-				for k := range f.kv {
-					if len(k) == len(r.Key) && k[:len(k)-8] == string(r.Key[:len(k)-8]) && k < string(r.Key) {
-						delete(f.kv, k)
-					}
-				}
-			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // TestAgainstModel drives a map and two bags with random keys, rows, checkpoints and restarts, and compares them with Go
 // maps; from the last checkpoint after each restart.
@@ -96,7 +23,7 @@ func TestAgainstModel(t *testing.T) {
 		}
 		codec := row.GroupKey(types)
 		groups := []int{1, 4, 256}[seed%3]
-		backing := newFake()
+		backing := statetest.New()
 		type model struct {
 			values map[string]int64
 			bag    map[string]map[string]int64
@@ -120,12 +47,12 @@ func TestAgainstModel(t *testing.T) {
 		}
 		now := clone(model{})
 		saved := clone(now)
-		var s *Store
-		var m *Map
-		var bag, grow *Bag
+		var s *state.Store
+		var m *state.Map
+		var bag, grow *state.Bag
 		open := func() {
 			var err error
-			if s, err = New(Options{Groups: groups, Backing: backing}); err != nil {
+			if s, err = state.New(state.Options{Groups: groups, Backing: backing}); err != nil {
 				t.Fatal(err)
 			}
 			m, err = s.Map("m", codec, 8, nil)
@@ -140,11 +67,11 @@ func TestAgainstModel(t *testing.T) {
 			}
 		}
 		open()
-		var pending []*Delta // taken and not yet in the backing, as in life
+		var pending []*state.Delta // taken and not yet in the backing, as in life
 		checkpoint, absorbed := uint64(0), uint64(0)
 		absorb := func(n int) {
 			for range n {
-				backing.apply(t, pending[0])
+				backing.Apply(t, pending[0])
 				pending = pending[1:]
 				absorbed++
 			}
@@ -172,7 +99,7 @@ func TestAgainstModel(t *testing.T) {
 			cols := []int{0, 1}[:len(types)]
 			codec.Hash(&keys, batch, cols)
 			name := func(i int) string { return string(codec.Append(nil, batch, cols, i)) }
-			refs := make([]Ref, batch.Len)
+			refs := make([]state.Ref, batch.Len)
 			switch r.IntN(5) {
 			case 0: // the map
 				must(t, m.FindOrAdd(&keys, batch, refs))
@@ -216,7 +143,7 @@ func TestAgainstModel(t *testing.T) {
 			switch r.IntN(8) {
 			case 0, 1:
 				checkpoint++
-				d := &Delta{}
+				d := &state.Delta{}
 				s.TakeDelta(d, checkpoint)
 				pending = append(pending, d)
 				saved = clone(now)
@@ -280,24 +207,9 @@ func intKeys(n int, of func(i int) int64) (*row.Batch, *row.KeyCodec) {
 	return b.Seal(), row.GroupKey(types)
 }
 
-// TestSizesFit: no class is smaller than what it was asked for or wastes more than an eighth.
-func TestSizesFit(t *testing.T) {
-	last := -1
-	for n := 1; n < 1<<22; n += 1 + n/97 {
-		c, size := class(n)
-		if size < n || size > n+n/8+2*unit || c < last || c >= numClasses {
-			t.Fatalf("%d bytes: class %d of %d bytes, after class %d", n, c, size, last)
-		}
-		if _, again := class(size); again != size {
-			t.Fatalf("class of %d bytes has %d", size, again)
-		}
-		last = c
-	}
-}
-
 // TestNoAllocations: what exists is found and changed without an allocation.
 func TestNoAllocations(t *testing.T) {
-	s, err := New(Options{})
+	s, err := state.New(state.Options{})
 	must(t, err)
 	defer s.Close()
 	b, codec := intKeys(1000, func(i int) int64 { return int64(i * 7919) })
@@ -306,8 +218,8 @@ func TestNoAllocations(t *testing.T) {
 	bag, err := s.Bag("b", codec, true)
 	must(t, err)
 	var keys row.Keys
-	refs := make([]Ref, b.Len)
-	var d Delta
+	refs := make([]state.Ref, b.Len)
+	var d state.Delta
 	text := []byte("some row")
 	work := func() {
 		codec.Hash(&keys, b, []int{0})
@@ -334,12 +246,12 @@ func TestNoAllocations(t *testing.T) {
 func BenchmarkMapInt(b *testing.B) {
 	for _, n := range []int64{1e5, 1e6, 1e7} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			s, _ := New(Options{Volatile: true})
+			s, _ := state.New(state.Options{Volatile: true})
 			defer s.Close()
 			r := rand.New(rand.NewPCG(1, 1))
 			batch, codec := intKeys(1024, func(int) int64 { return 0 })
 			m, _ := s.Map("m", codec, 16, nil)
-			refs := make([]Ref, 1024)
+			refs := make([]state.Ref, 1024)
 			var keys row.Keys
 			fill := func(of func(i int) int64) {
 				for i := range batch.Len {

@@ -1,0 +1,227 @@
+package operator
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/weirstream/weir/engine/row"
+	"github.com/weirstream/weir/engine/state"
+)
+
+// values are the values of Min, Max and Single by group, as key bytes, so that they compare as bytes. Where the input
+// retracts the bag has all of them; where it only grows, none but the best.
+//
+// The accumulator remembers which row of the bag is the result. It is forgotten when that value is retracted, and at a
+// restart; then the group's values are looked through once.
+type values struct {
+	bag     *state.Bag
+	codec   *row.KeyCodec
+	max     bool
+	single  bool
+	retract bool
+	key     []byte
+	out     [1]*row.Vector
+	one     [1][]byte
+	cols    [1]int
+}
+
+func newValues(s *state.Store, name string, group *row.KeyCodec, a *accumulator, retract bool) (*values, error) {
+	bag, err := s.Bag(name, group, true)
+	if err != nil {
+		return nil, err
+	}
+	return &values{bag: bag, codec: row.GroupKey([]row.Type{a.in.Required()}), max: a.call.Func == Max, single: a.call.Func == Single,
+		retract: retract, cols: [1]int{a.call.Arg}}, nil
+}
+
+// add takes a value of the group in; refs are the groups' entries in the bag.
+func (v *values) add(acc []byte, group state.Ref, hash uint64, b *row.Batch, i int, w int64) error {
+	v.key = v.codec.Append(v.key[:0], b, v.cols[:], i)
+	best := state.Ref(binary.LittleEndian.Uint32(acc[accValue:]))
+	if best == 0 {
+		best = v.best(group)
+	}
+	if !v.retract && best != 0 {
+		old := v.bag.Row(best)
+		if !v.better(v.key, old) {
+			return nil
+		}
+		v.one[0] = append(v.one[0][:0], old...)
+		if err := v.bag.Add(group, hash, v.one[0], -v.bag.Weight(best)); err != nil {
+			return err
+		}
+		best = 0
+	}
+	if best != 0 && w < 0 && bytes.Equal(v.bag.Row(best), v.key) {
+		best = 0 // looked for again when it is asked for
+	}
+	n, err := v.bag.Put(group, hash, v.key, w)
+	if err != nil {
+		return err
+	}
+	if n != 0 && v.bag.Weight(n) > 0 && best != 0 && v.better(v.key, v.bag.Row(best)) {
+		best = n
+	}
+	binary.LittleEndian.PutUint32(acc[accValue:], uint32(best))
+	return nil
+}
+
+func (v *values) better(a, b []byte) bool {
+	c := bytes.Compare(a, b)
+	return v.max && c > 0 || !v.max && c < 0
+}
+
+// best looks through the values of a group.
+func (v *values) best(group state.Ref) state.Ref {
+	var best state.Ref
+	for n := v.bag.First(group); n != 0; n = v.bag.Next(n) {
+		if v.bag.Weight(n) > 0 && (best == 0 || v.better(v.bag.Row(n), v.bag.Row(best))) {
+			best = n
+		}
+	}
+	return best
+}
+
+// result appends the group's best value; group is its entry in the bag.
+func (v *values) result(out *row.Vector, a *accumulator, acc []byte, group state.Ref) {
+	best := state.Ref(binary.LittleEndian.Uint32(acc[accValue:]))
+	if best == 0 {
+		if best = v.best(group); best == 0 {
+			out.AppendNull(a.call.Type.Layout())
+			return
+		}
+		binary.LittleEndian.PutUint32(acc[accValue:], uint32(best))
+	}
+	v.out[0] = out
+	v.one[0] = append(v.one[0][:0], v.bag.Row(best)...)
+	have := vectorLen(out, a.call.Type.Layout())
+	if err := v.codec.Decode(v.out[:], have, v.one[:]); err != nil {
+		panic("state of an aggregate: " + err.Error())
+	}
+}
+
+func vectorLen(v *row.Vector, l row.Layout) int {
+	switch l {
+	case row.LayoutInt64:
+		return len(v.Int64)
+	case row.LayoutFloat64:
+		return len(v.Float64)
+	case row.LayoutDecimal:
+		return len(v.Decimal)
+	}
+	return len(v.Spans)
+}
+
+// distinct counts, for each group and value, the rows of each of the calls that share an argument: a call is told when
+// its value appears or goes.
+type distinct struct {
+	arg     int
+	filters []int // a counter for each
+	counts  *state.Map
+	codec   *row.KeyCodec
+	cols    []int
+	keys    row.Keys
+	refs    []state.Ref
+	batch   row.Batch // the rows whose argument is not NULL
+	sel     []int32
+	deltas  [][]int64 // for each filter and row: how the number of its values changes, -1, 0 or 1
+}
+
+// slotOf is the counter of a filter, made at the first call for it.
+func (d *distinct) slotOf(filter int) int {
+	for i, f := range d.filters {
+		if f == filter {
+			return i
+		}
+	}
+	d.filters, d.deltas = append(d.filters, filter), append(d.deltas, nil)
+	return len(d.filters) - 1
+}
+
+// count takes a batch's values in.
+func (d *distinct) count(b *row.Batch) error {
+	d.batch = *b
+	if v := b.Cols[d.arg]; len(v.Nulls) != 0 {
+		d.sel = d.sel[:0]
+		for k := range b.Rows() {
+			if i := b.At(k); !v.Nulls.Is(i) {
+				d.sel = append(d.sel, int32(i))
+			}
+		}
+		d.batch.Sel = d.sel
+	}
+	d.codec.Hash(&d.keys, &d.batch, d.cols)
+	d.refs = grow(d.refs, b.Len)
+	if err := d.counts.FindOrAdd(&d.keys, &d.batch, d.refs); err != nil {
+		return err
+	}
+	for slot, f := range d.filters {
+		d.deltas[slot] = grow(d.deltas[slot], b.Len)
+		deltas := d.deltas[slot]
+		clear(deltas)
+		var filter *row.Vector
+		if f >= 0 {
+			filter = b.Cols[f]
+		}
+		for k := range d.batch.Rows() {
+			i := d.batch.At(k)
+			if filter == nil || filter.Int64[i] != 0 && !filter.Nulls.Is(i) {
+				deltas[i] = d.change(i, slot, b.Weight(i))
+			}
+		}
+	}
+	if b.Weights != nil {
+		d.sweep()
+	}
+	return nil
+}
+
+// change adds w to a value's counter and says by how much the number of values that are there changes: -1, 0 or 1.
+func (d *distinct) change(i, slot int, w int64) int64 {
+	d.counts.Touch(d.refs[i])
+	c := d.counts.Value(d.refs[i])[slot*8:]
+	old := getInt64(c)
+	putInt64(c, old+w)
+	switch {
+	case old <= 0 && old+w > 0:
+		return 1
+	case old > 0 && old+w <= 0:
+		return -1
+	}
+	return 0
+}
+
+// sweep removes the values of the batch whose counters are all zero.
+func (d *distinct) sweep() {
+	for k := range d.batch.Rows() {
+		i := d.batch.At(k)
+		r := d.refs[i]
+		if r == 0 {
+			continue
+		}
+		zero := true
+		for _, c := range d.counts.Value(r) {
+			if c != 0 {
+				zero = false
+				break
+			}
+		}
+		if !zero {
+			continue
+		}
+		d.counts.Remove(r)
+		for j := k; j < d.batch.Rows(); j++ {
+			if d.refs[d.batch.At(j)] == r {
+				d.refs[d.batch.At(j)] = 0
+			}
+		}
+	}
+}
+
+// grow makes s of length n. What it holds is undefined.
+func grow[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n, 2*n)
+	}
+	return s[:n]
+}

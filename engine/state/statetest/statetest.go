@@ -1,0 +1,93 @@
+// Package statetest has the durable half of state as a Go map, for the tests of what keeps state.
+package statetest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/weirstream/weir/engine/state"
+)
+
+// Backing is a state.Backing in a sorted map: what Pebble and the log are together.
+type Backing struct {
+	kv  map[string][]byte
+	ids map[string]uint32
+}
+
+// New returns an empty Backing.
+func New() *Backing { return &Backing{kv: map[string][]byte{}, ids: map[string]uint32{}} }
+
+// Empty is part of state.Backing.
+func (f *Backing) Empty(id uint32) bool {
+	for k := range f.kv {
+		if binary.BigEndian.Uint32([]byte(k)[2:]) == id {
+			return false
+		}
+	}
+	return true
+}
+
+// Get is part of state.Backing.
+func (f *Backing) Get(dst, key []byte) ([]byte, bool, error) {
+	v, ok := f.kv[string(key)]
+	return append(dst, v...), ok, nil
+}
+
+// Scan is part of state.Backing.
+func (f *Backing) Scan(prefix []byte, fn func(k, v []byte) error) error {
+	var keys []string
+	for k := range f.kv {
+		if strings.HasPrefix(k, string(prefix)) {
+			keys = append(keys, k)
+		}
+	}
+	sort.Strings(keys)
+	for _, k := range keys {
+		if err := fn([]byte(k), f.kv[k]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ID is part of state.Backing.
+func (f *Backing) ID(name string) (uint32, error) {
+	if f.ids[name] == 0 {
+		f.ids[name] = uint32(len(f.ids) + 1)
+	}
+	return f.ids[name], nil
+}
+
+// Apply takes a delta in, twice, and checks that its records are in order.
+func (f *Backing) Apply(t testing.TB, d *state.Delta) {
+	t.Helper()
+	d.Sort()
+	var last []byte
+	for range 2 { // records are absolute: applying them again changes nothing
+		last = nil
+		if err := d.Records(func(r state.Record) error {
+			if bytes.Compare(last, r.Key) > 0 {
+				t.Fatalf("record %x behind %x", r.Key, last)
+			}
+			last = bytes.Clone(r.Key)
+			switch r.Op {
+			case state.Set:
+				f.kv[string(r.Key)] = bytes.Clone(r.Value)
+			case state.Delete:
+				delete(f.kv, string(r.Key))
+			case state.DeleteBelow:
+				for k := range f.kv {
+					if len(k) == len(r.Key) && k[:len(k)-8] == string(r.Key[:len(k)-8]) && k < string(r.Key) {
+						delete(f.kv, k)
+					}
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
