@@ -100,6 +100,11 @@ type Source interface {
 	Close(ctx context.Context) error
 }
 
+// Lasting is a Source whose batches are never used again: they need not be copied to be kept.
+type Lasting interface {
+	Lasting()
+}
+
 // Preparer is what a Source may have besides: the part of Open that needs no state, which the caller may let run while
 // it finds the state out. Close follows it also when Open does not.
 type Preparer interface {

@@ -54,9 +54,10 @@ type Routing uint8
 // The ways.
 const (
 	Forward   Routing = iota // rows stay in their task
-	ByKey                    // to the owner of the key's hash; rows with NULL in a codec without NULLs go to the first task
+	ByKey                    // to the owner of the key's hash
 	Broadcast                // to every task
 	ToOne                    // to the first task
+	Probe                    // no rows: the node finds the one at From in its task (Task.Peer)
 )
 
 // SourceTable is a table of a source: which source of the pipeline, which of its tables.

@@ -1,0 +1,210 @@
+package keyed
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/exchange"
+	"github.com/weirstream/weir/engine/row"
+	"github.com/weirstream/weir/engine/state"
+	"github.com/weirstream/weir/internal/errs"
+)
+
+// task is one of a fragment's, with its instances of the nodes and its range of key groups. Its goroutine alone uses
+// what is in it, but for the inbox.
+type task struct {
+	p         *Pipeline
+	fragment  *fragment
+	index     int
+	inbox     *exchange.Inbox
+	store     *state.Store
+	operators []dataflow.Operator // by node; nil for those of other fragments
+	emitters  []*fan              // by node
+	senders   []*exchange.Sender
+	sinks     []*sinkNode
+	discards  []*discardNode
+	faults    []dataflow.Fault
+	// Of the last checkpoint: the driver has them until it is done, before which there is no other.
+	delta  state.Delta
+	outbox []byte
+}
+
+// fan passes a node's rows on to the nodes that read it.
+type fan struct {
+	to   []port
+	rows int64
+}
+
+type port struct {
+	process func(port int, b *row.Batch) error
+	port    int
+}
+
+// Emit is part of dataflow.Emitter.
+func (f *fan) Emit(b *row.Batch) error {
+	f.rows += int64(b.Rows())
+	for _, p := range f.to {
+		if err := p.process(p.port, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Index is part of dataflow.Task.
+func (t *task) Index() int { return t.index }
+
+// Count is part of dataflow.Task.
+func (t *task) Count() int { return t.fragment.tasks }
+
+// State is part of dataflow.Task.
+func (t *task) State() *state.Store { return t.store }
+
+// Peer is part of dataflow.Task.
+func (t *task) Peer(n int) dataflow.Operator { return t.operators[n] }
+
+// Fault is part of dataflow.Task.
+func (t *task) Fault(f dataflow.Fault) { t.faults = append(t.faults, f) }
+
+// through passes rows on unchanged: a union, or the place where a source's table enters.
+type through struct{ out dataflow.Emitter }
+
+func (t through) Process(_ int, b *row.Batch) error { return t.out.Emit(b) }
+func (t through) Barrier(dataflow.Epoch) error      { return nil }
+
+// build makes the task's instances, in the order of the nodes, so that each finds its peers.
+func (t *task) build() error {
+	g := t.p.opts.Graph
+	t.operators, t.emitters = make([]dataflow.Operator, len(g.Nodes)), make([]*fan, len(g.Nodes))
+	for _, n := range t.fragment.nodes {
+		node := &g.Nodes[n]
+		t.emitters[n] = &fan{}
+		switch {
+		case node.Sink != nil:
+			if d, ok := t.p.opts.Sinks[node.Sink.Sink].Sink.(dataflow.Discarder); ok {
+				dn := &discardNode{to: d, task: t.index, table: node.Sink.Table}
+				t.discards = append(t.discards, dn)
+				t.operators[n] = dn
+				break
+			}
+			s := newSinkNode(node)
+			t.sinks = append(t.sinks, s)
+			t.operators[n] = s
+		case node.Make == nil:
+			t.operators[n] = through{t.emitters[n]}
+		default:
+			op, err := node.Make(t, t.emitters[n])
+			if err != nil {
+				return fmt.Errorf("%s %s: %w", node.Kind, node.Detail, err)
+			}
+			t.operators[n] = op
+		}
+	}
+	return nil
+}
+
+// connect joins the nodes of the fragment, after every task was built.
+func (t *task) connect(ctx context.Context) {
+	g := t.p.opts.Graph
+	for n := range g.Nodes {
+		for portNumber, e := range g.Nodes[n].Inputs {
+			if e.How == dataflow.Probe || t.p.of[e.From] != t.fragment {
+				continue
+			}
+			from := t.emitters[e.From]
+			if t.p.of[n] == t.fragment {
+				from.to = append(from.to, port{t.operators[n].Process, portNumber})
+				continue
+			}
+			s := exchange.NewSender(ctx, e, g.Nodes[e.From].Schema.Types(), t.p.targets(t, e, n, portNumber))
+			t.senders = append(t.senders, s)
+			from.to = append(from.to, port{func(_ int, b *row.Batch) error { return s.Emit(b) }, 0})
+		}
+	}
+}
+
+// run works until ctx ends or something fails.
+func (t *task) run(ctx context.Context) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = errs.New(errs.EngineInternal, "a task of the pipeline failed: %v", r).WithDetail("%s", debug.Stack())
+		}
+	}()
+	for {
+		it, _, ok := t.inbox.Take()
+		if !ok {
+			for _, s := range t.senders {
+				if err := s.Flush(); err != nil {
+					return err
+				}
+			}
+			select {
+			case <-t.inbox.Filled():
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			continue
+		}
+		switch it.Kind {
+		case exchange.Rows:
+			if err := t.operators[it.Node].Process(it.Port, it.Batch); err != nil {
+				return t.failed(it.Node, err)
+			}
+			if it.Release != nil {
+				it.Release()
+			}
+		case exchange.Barrier:
+			if aligned, _ := t.inbox.Aligned(); aligned {
+				if err := t.barrier(ctx, it.Epoch); err != nil {
+					return err
+				}
+				t.inbox.Resume()
+			}
+		}
+	}
+}
+
+func (t *task) failed(n int, err error) error {
+	node := &t.p.opts.Graph.Nodes[n]
+	return fmt.Errorf("%s %s: %w", node.Kind, node.Detail, err)
+}
+
+// barrier ends the epoch in this task and tells the driver.
+func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
+	began := t.p.env.Clock.Now()
+	for _, n := range t.fragment.nodes {
+		if err := t.operators[n].Barrier(e); err != nil {
+			return t.failed(n, err)
+		}
+	}
+	for _, s := range t.senders {
+		if err := s.Barrier(exchange.Item{Kind: exchange.Barrier, Epoch: e}); err != nil {
+			return err
+		}
+	}
+	t.store.NextEpoch()
+	p := passed{task: t, epoch: e.N, faults: t.faults}
+	t.faults = nil
+	if e.Checkpoint {
+		if t.p.opts.Durable != nil {
+			t.store.Absorbed(t.p.opts.Durable.Absorbed())
+			t.store.TakeDelta(&t.delta, e.N)
+			p.delta = &t.delta
+		}
+		t.outbox = t.outbox[:0]
+		for _, s := range t.sinks {
+			t.outbox = s.take(t.outbox)
+		}
+		p.outbox = t.outbox
+	}
+	p.memory = t.store.MemoryBytes()
+	p.cost = t.p.env.Clock.Now().Sub(began)
+	select {
+	case t.p.passed <- p:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
