@@ -1,0 +1,116 @@
+// Package plan turns SQL into graphs: it resolves names and types, decides how each query is kept up to date, and says
+// all of that in EXPLAIN.
+package plan
+
+import (
+	"time"
+
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/row"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/sql/parser"
+)
+
+// Program is what a file of SQL comes to: one graph with the sources that it reads, the sinks that it writes and the
+// views that are served.
+type Program struct {
+	Graph   *dataflow.Graph
+	Sources []Source
+	Sinks   []Sink
+	Views   []View
+	// Settings are the SET statements, in order.
+	Settings []*parser.Set
+	// Warnings are about what works and may not be meant: state that grows without bound.
+	Warnings []*errs.Error
+	// Bounded: every source ends by itself.
+	Bounded bool
+}
+
+// Source is a source that the graph reads: a database with several tables, a folder, a generator.
+type Source struct {
+	// Name tells the source's state from that of others over restarts.
+	Name      string
+	Connector string
+	// Options are those of the tables' WITH that name the source; of all its tables they are the same.
+	Options map[string]string
+	Tables  []SourceTable
+	Pos     parser.Pos // of the first table
+}
+
+// SourceTable is a table of a source. Several uses of one table in the graph are one.
+type SourceTable struct {
+	Name    string
+	Options map[string]string // all of WITH
+	// Schema are the table's physical and metadata columns; Columns are those that the graph needs, in the order in which
+	// it gets them.
+	Schema   row.Schema
+	Metadata map[int]string // column: its metadata key
+	Columns  []int
+	Key      []int // PRIMARY KEY
+	Pos      parser.Pos
+}
+
+// Types are the columns that the graph gets.
+func (t *SourceTable) Types() []row.Type {
+	types := make([]row.Type, len(t.Columns))
+	for i, c := range t.Columns {
+		types[i] = t.Schema[c].Type
+	}
+	return types
+}
+
+// Sink is a place that the graph writes to.
+type Sink struct {
+	Name      string
+	Connector string
+	Options   map[string]string
+	Tables    []SinkTable
+	Pos       parser.Pos
+}
+
+// SinkTable is a table of a sink.
+type SinkTable struct {
+	Name    string
+	Options map[string]string
+	Schema  row.Schema
+	Key     []int
+	// Append: it gets inserts only.
+	Append      bool
+	PartitionBy []int
+	Pos         parser.Pos
+}
+
+// View is a materialized view that is served: its rows are those of the node, kept by the operator there.
+type View struct {
+	Name   string
+	Node   int // an operator.Materialize
+	Schema row.Schema
+	Key    []int // nil: rows may be equal
+}
+
+// Kind is what a connector lets a table be.
+type Kind struct {
+	Source, Sink bool
+	// Changelog: as a source it gives updates and deletes, too; Upsert: without the old row, so that the table's key makes
+	// a changelog of it.
+	Changelog, Upsert bool
+	// SinkChangelog: as a sink it takes retractions; with a key, or also without one.
+	SinkChangelog, SinkKeyless bool
+	// Bounded tells, from a table's options, whether the source ends by itself.
+	Bounded func(options map[string]string) bool
+	// Group names the source or sink that a table belongs to: tables of one group are read or written through one reader
+	// or writer. nil: each table is its own.
+	Group func(options map[string]string) string
+	// Check refuses options that the connector does not know or take; nil: none are checked.
+	Check func(options map[string]string) *errs.Error
+}
+
+// Environment is what a file is planned against.
+type Environment struct {
+	// Connectors by name.
+	Connectors map[string]Kind
+	// Zone is the session's time zone; default UTC.
+	Zone *time.Location
+	// Parallelism decides nothing but which edges are worth cutting; default 1.
+	Parallelism int
+}
