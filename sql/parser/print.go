@@ -9,13 +9,24 @@ import (
 func Print(s *Script) string {
 	p := &printer{}
 	for _, st := range s.Statements {
-		st.print(p)
+		p.statement(st)
 		p.WriteString(";\n")
 	}
 	return p.String()
 }
 
 type printer struct{ strings.Builder }
+
+func (p *printer) statement(s Statement) {
+	switch s := s.(type) {
+	case *Set:
+		s.print(p)
+	case *CreateConnection:
+		s.print(p)
+	case *CreateMirror:
+		s.print(p)
+	}
+}
 
 func (s *Set) print(p *printer) {
 	p.WriteString("SET " + quoteString(s.Key.Text) + " = " + quoteString(s.Value.Text))
