@@ -106,8 +106,8 @@ type Use struct {
 // Show is SHOW what.
 type Show struct {
 	Pos
-	What string // in capitals: TABLES, CURRENT CATALOG, CREATE TABLE, COLUMNS; or a setting's name as it was written
-	Name Name   // of SHOW CREATE TABLE, SHOW COLUMNS FROM, SHOW PARTITIONS
+	What string // in capitals: TABLES, CURRENT CATALOG, CREATE TABLE, COLUMNS; or "" for the setting that Name is
+	Name Name   // of a setting, SHOW CREATE TABLE, SHOW COLUMNS FROM, SHOW PARTITIONS
 	In   Name   // FROM or IN a catalog or database
 	Not  bool   // of the pattern
 	Like *Literal

@@ -74,3 +74,41 @@ func equal(a, b reflect.Value) bool {
 	}
 	return a.Equal(b)
 }
+
+// Options calls visit for every option of a statement, whether it stands in WITH, in SET or in a hint. What visit puts in
+// the place of a value is kept.
+func Options(n Node, visit func(key string, value *string)) {
+	options(reflect.ValueOf(n), visit)
+}
+
+func options(v reflect.Value, visit func(key string, value *string)) {
+	switch v.Kind() {
+	case reflect.Interface, reflect.Pointer:
+		if !v.IsNil() {
+			options(v.Elem(), visit)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			options(v.Index(i), visit)
+		}
+	case reflect.Struct:
+		if v.CanAddr() {
+			switch x := v.Addr().Interface().(type) {
+			case *Property:
+				visit(x.Key.Text, &x.Value.Text)
+				return
+			case *Set:
+				visit(x.Key.Text, &x.Value.Text)
+				return
+			case *HintArg:
+				if x.Value != nil {
+					visit(x.Key.Text, &x.Value.Text)
+				}
+				return
+			}
+		}
+		for i := range v.NumField() {
+			options(v.Field(i), visit)
+		}
+	}
+}
