@@ -16,12 +16,12 @@ func (p *parser) expected(what string, keywords ...string) *errs.Error {
 	if p.i > 0 {
 		before = p.tokens[p.i-1]
 	}
-	if t.kind == word {
+	if t.kind == word && !reserved(t.text) {
 		if near := nearest.Of(t.text, keywords); near != "" && !strings.EqualFold(near, t.text) {
 			return e.WithHint("did you mean %s?", near)
 		}
 	}
-	if p.alias == p.i && before.kind == word {
+	if p.alias == p.i && before.kind == word && !oneOf(before.text, firstWords()) {
 		if near := nearest.Of(before.text, clauseWords()); near != "" && len(before.text) > 2 {
 			return e.WithHint("did you mean %s instead of %s?", near, clip(before.text))
 		}
@@ -60,10 +60,18 @@ func (p *parser) noName(what string) *errs.Error {
 
 // notEnded is the error behind a statement.
 func (p *parser) notEnded() *errs.Error {
-	e := p.expected("; at the end of the statement", clauseWords()...)
 	t := p.peek()
-	if t.kind == word && oneOf(t.text, firstWords()) && !t.isWord("WITH") {
-		return e.WithHint("statements are separated by semicolons: put one before %s", strings.ToUpper(t.text))
+	// The first word of the next statement may have been taken for an alias.
+	if before := p.tokens[max(p.i-1, 0)]; p.alias == p.i && before.kind == word && oneOf(before.text, firstWords()) && t.kind == word {
+		t = before
+		p.i--
+	}
+	e := p.expected("; at the end of the statement", clauseWords()...)
+	switch {
+	case t.kind == word && oneOf(t.text, firstWords()) && !t.isWord("WITH"):
+		e.Hint = "statements are separated by semicolons: put one before " + strings.ToUpper(t.text)
+	case e.Hint == "" && p.alias == p.i && (t.kind == word && !reserved(t.text) || t.kind == quoted || t.kind == number || t.kind == str):
+		e.Hint = "a comma may be missing before " + describe(t)
 	}
 	return e
 }

@@ -182,8 +182,12 @@ func (p *parser) tablePrimary() (TableRef, error) {
 
 // tableCall reads the call inside TABLE( ).
 func (p *parser) tableCall() (*Call, error) {
-	n, err := p.name("a function's name")
-	if err != nil {
+	var n Name
+	var err error
+	if t := p.peek(); t.kind == word && p.ahead(1).isSymbol("(") { // any word can be a function's name here
+		p.i++
+		n = Name{{t.text, t.pos}}
+	} else if n, err = p.name("a function's name"); err != nil {
 		return nil, err
 	}
 	if !p.isSymbol("(") {

@@ -399,6 +399,12 @@ func (p *printer) call(c *Call) {
 		return false
 	}
 	plain := !c.Distinct && !c.Star && c.OrderBy == nil
+	for _, a := range c.Args {
+		switch a.(type) {
+		case *NamedArg, *TableArg:
+			plain = false
+		}
+	}
 	switch {
 	case fn == "POSITION" && len(c.Args) == 2 && plain && c.OnNull == OnNullUnstated:
 		p.s(c.Name[0].Text, "(")
@@ -408,7 +414,12 @@ func (p *printer) call(c *Call) {
 		p.s(")")
 	case (fn == "CEIL" || fn == "CEILING" || fn == "FLOOR") && len(c.Args) == 2 && unit(1):
 		p.s(c.Name[0].Text, "(")
-		p.expr(c.Args[0], levelOr)
+		// Behind an interval without parentheses, TO would be read as the interval's.
+		if _, ok := c.Args[0].(*IntervalLit); ok {
+			p.expr(c.Args[0], levelPrimary+1)
+		} else {
+			p.expr(c.Args[0], levelPrimary)
+		}
 		p.s(" TO ")
 		p.expr(c.Args[1], levelOr)
 		p.s(")")

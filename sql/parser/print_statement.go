@@ -1,5 +1,7 @@
 package parser
 
+import "github.com/weirstream/weir/internal/nearest"
+
 func (p *printer) statement(s Statement) {
 	switch s := s.(type) {
 	case *CreateConnection:
@@ -45,7 +47,7 @@ func (p *printer) statement(s Statement) {
 		p.s("DESCRIBE ")
 		p.opt(s.Object != ObjectTable, string(s.Object)+" ")
 		p.opt(s.Extended, "EXTENDED ")
-		p.s(objectName(s.Name))
+		p.s(s.Name.String())
 	case *Begin:
 		p.s("BEGIN")
 		p.opt(s.Isolation != "", " ISOLATION LEVEL "+s.Isolation)
@@ -131,7 +133,7 @@ func (p *printer) show(s *Show) {
 	p.s("SHOW ", s.What)
 	switch {
 	case s.What == "":
-		p.s(objectName(s.Name))
+		p.s(settingName(s.Name))
 	case s.What == "COLUMNS":
 		p.s(" FROM ", s.Name.String())
 	case s.Name != nil:
@@ -151,8 +153,11 @@ func (p *printer) show(s *Show) {
 	}
 }
 
-// objectName writes a name where words that are reserved nowhere else would be keywords.
-func objectName(n Name) string {
+// settingName writes a setting's name, quoted if it might be read as something to list.
+func settingName(n Name) string {
+	if n[0].Text == "" || nearest.Of(n[0].Text, shown()) == "" && !oneOf(n[0].Text, []string{"CREATE", "CURRENT"}) {
+		return n.String()
+	}
 	if len(n) == 1 {
 		return backticks(n[0].Text)
 	}
