@@ -146,7 +146,7 @@ func AppendDecimal(dst []byte, d Int128, scale int) []byte {
 		hi, lo, r = divideWord(hi, lo, 1e19)
 		at = putDigits(&buf, at, r, 19)
 		if hi != 0 {
-			hi, lo, r = divideWord(hi, lo, 1e19)
+			_, lo, r = divideWord(hi, lo, 1e19)
 			at = putDigits(&buf, at, r, 19)
 		}
 	}
