@@ -29,6 +29,9 @@ const (
 
 	SQLTypeMismatch    Code = "W2020"
 	SQLUnknownFunction Code = "W2021"
+	SQLGrouping        Code = "W2022"
+	SQLConnector       Code = "W2023"
+	SQLUpdates         Code = "W2024"
 
 	EngineInternal   Code = "W3001"
 	PipelineNotFound Code = "W3002"

@@ -17,6 +17,7 @@ type binder struct {
 	text    string
 	catalog *catalog
 	depth   int
+	width   int // of the output of the SELECT that was bound last, without what only ORDER BY needs
 }
 
 func (b *binder) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {
@@ -48,6 +49,7 @@ type scopeColumn struct {
 	name   string
 	typ    row.Type
 	hidden bool // not among *
+	merged bool // by USING with a column of the same name, which is meant where no table is named
 }
 
 type ctes struct {
@@ -72,13 +74,13 @@ func scopeOf(table string, s row.Schema) *scope {
 // column has it.
 func (s *scope) lookup(table, name string) (found []int) {
 	for i, c := range s.cols {
-		if c.name == name && (table == "" || c.table == table) {
+		if c.name == name && (table == "" && !c.merged || c.table == table && table != "") {
 			found = append(found, i)
 		}
 	}
 	if found == nil {
 		for i, c := range s.cols {
-			if strings.EqualFold(c.name, name) && (table == "" || strings.EqualFold(c.table, table)) {
+			if strings.EqualFold(c.name, name) && (table == "" && !c.merged || table != "" && strings.EqualFold(c.table, table)) {
 				found = append(found, i)
 			}
 		}

@@ -11,7 +11,13 @@ import (
 	"github.com/weirstream/weir/sql/parser"
 )
 
-// place is where expressions are bound: a relation with its names. A scalar subquery adds a column to the relation.
+// boundColumn is a column that * stands for. The expression is there for its place alone.
+type boundColumn struct {
+	parser.Expr
+	index int
+}
+
+// exprPlace is where expressions are bound: a relation with its names. A scalar subquery adds a column to the relation.
 type exprPlace struct {
 	scope *scope
 	in    *rel
@@ -250,6 +256,11 @@ func (b *binder) bare(p *exprPlace, x parser.Expr) (expr.Expr, error) {
 		return b.scalar(p, x)
 	case *parser.Star:
 		return nil, b.fail(errs.SQLSyntax, x.Pos, "* stands for columns and is no value").WithHint("write COUNT(*), or the names of the columns")
+	case *boundColumn:
+		if p.grouped != nil {
+			return nil, b.fail(errs.SQLGrouping, x.Position(), "* among groups").WithHint("name the columns that are grouped by")
+		}
+		return &expr.Column{Index: x.index, T: p.scope.cols[x.index].typ}, nil
 	case *parser.Param:
 		return nil, b.fail(errs.NotBuiltYet, x.Pos, "parameters are not built yet")
 	}
@@ -496,11 +507,11 @@ func (b *binder) aggregateCall(g *grouping, x *parser.Call, name string) (expr.E
 		text := e.String()
 		for i, a := range g.args {
 			if a.String() == text {
-				return len(g.keys) + i
+				return i
 			}
 		}
 		g.args = append(g.args, e)
-		return len(g.keys) + len(g.args) - 1
+		return len(g.args) - 1
 	}
 	switch {
 	case x.Star && call.Func == operator.Count && !x.Distinct:
@@ -533,9 +544,9 @@ func (b *binder) aggregateCall(g *grouping, x *parser.Call, name string) (expr.E
 	}
 	for i, c := range g.calls {
 		if c.Func == call.Func && c.Arg == call.Arg && c.Distinct == call.Distinct && c.Filter == call.Filter {
-			return &expr.Column{Index: -1 << 20 + i, T: call.Type}, nil
+			return &expr.Column{Index: callColumn + i, T: call.Type}, nil
 		}
 	}
 	g.calls = append(g.calls, call)
-	return &expr.Column{Index: -1 << 20 + len(g.calls) - 1, T: call.Type}, nil
+	return &expr.Column{Index: callColumn + len(g.calls) - 1, T: call.Type}, nil
 }
