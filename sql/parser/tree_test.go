@@ -255,3 +255,44 @@ func TestKeywords(t *testing.T) {
 		t.Errorf("only %d kinds of statements have stories: %v", len(seen), seen)
 	}
 }
+
+// TestBrokenStories: with any one word taken out, doubled or put in the place of the next one, a story gives an error at a
+// place, or something that comes back from its printed form.
+func TestBrokenStories(t *testing.T) {
+	failed, parsed := 0, 0
+	try := func(text string) {
+		script, err := Parse("x.sql", text)
+		if err != nil {
+			failed++
+			if e, ok := errs.As(err); !ok || e.Pos == nil || e.Pos.Line < 1 || e.Pos.Column < 1 || e.Message == "" {
+				t.Errorf("%v\n%s", err, text)
+			}
+			return
+		}
+		parsed++
+		printed := Print(script)
+		if again, err := Parse("x.sql", printed); err != nil || !same(script, again) {
+			t.Errorf("%v\n%s\nis printed\n%s", err, text, printed)
+		}
+	}
+	for _, text := range storyTexts(t) {
+		tokens, err := (&lexer{file: "x.sql", text: text}).tokens()
+		if err != nil {
+			continue
+		}
+		for i := range len(tokens) - 1 {
+			from, to := tokens[i].pos.Offset, tokens[i+1].pos.Offset
+			one := text[from:to] + " "
+			try(text[:from] + " " + text[to:])
+			try(text[:from] + one + one + text[to:])
+			try(text[:from])
+			if i+2 < len(tokens) {
+				next := tokens[i+2].pos.Offset
+				try(text[:from] + text[to:next] + " " + one + text[next:])
+			}
+		}
+	}
+	if failed < 5000 || parsed < 500 {
+		t.Errorf("%d failed, %d parsed", failed, parsed)
+	}
+}
