@@ -268,7 +268,7 @@ func TestBankThroughCrashes(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				e := env.Real(slog.New(slog.DiscardHandler))
 				p := New(e, Options{Graph: g, Parallelism: 1 + r.IntN(3), Groups: 16, CheckpointInterval: time.Duration(r.IntN(3)) * time.Millisecond,
-					Sources: []Source{{Name: "bank", Source: &bank{count: 3000, seed: seed}, Tables: [][]row.Type{transferTypes}}},
+					Sources: []Source{{Name: "bank", Source: &bank{count: 20_000, seed: seed}, Tables: [][]row.Type{transferTypes}}},
 					Sinks:   []Sink{{Name: "ledger", Sink: l, Tables: [][]row.Type{g.Nodes[3].Schema.Types(), g.Nodes[4].Schema.Types()}}},
 					Durable: m})
 				m.failAt, l.failAt = r.IntN(12), r.IntN(12)
@@ -285,7 +285,7 @@ func TestBankThroughCrashes(t *testing.T) {
 			want := map[int64]int64{}
 			rows := map[int64]int64{}
 			s := &bank{seed: seed}
-			for n := range int64(3000) {
+			for n := range int64(20_000) {
 				from, to, amount, w := s.transfer(n)
 				want[from] -= amount * w
 				want[to] += amount * w
