@@ -110,6 +110,20 @@ func (b *Bag) Count(key Ref) int {
 	return int(b.store.arena.u32(key, entryValue+bagRows))
 }
 
+// Mark is a number that the bag's owner has set for a key in this process, 0 or any other at first. It is not kept.
+func (b *Bag) Mark(key Ref) uint32 { return b.store.arena.u32(key, entryTouched) }
+
+// SetMark sets the key's mark.
+func (b *Bag) SetMark(key Ref, mark uint32) { b.store.arena.setU32(key, entryTouched, mark) }
+
+// Find is the row of a key with these bytes, 0 if it has none; only of a bag that takes retractions. hash is the key's.
+func (b *Bag) Find(key Ref, hash uint64, r []byte) Ref {
+	if key == 0 {
+		return 0
+	}
+	return b.lookup(&b.index[b.store.group(hash)], rowHash(hash, r), key, r)
+}
+
 // Add changes the weight of a row under a key by w. hash is the key's.
 func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
 	if w < math.MinInt32 || w > math.MaxInt32 {
