@@ -192,7 +192,9 @@ func (x *Index) split(b *row.Batch) error {
 	if len(x.keyless) == 0 {
 		return nil
 	}
-	d.Sel = x.keyed
+	if d.Sel = x.keyed; len(x.keyed) == 0 {
+		d.Batch = row.Batch{}
+	}
 	without := *b
 	without.Sel = x.keyless
 	for _, ports := range [2][]port{x.before, x.after} {
