@@ -129,7 +129,6 @@ rows:
 			}
 		}
 		j.cursors[input] = cursor{fixed: d.Weight(at)}
-		t.at = t.at[:len(t.weights)]
 		if err := j.product(int32(at)); err != nil {
 			return err
 		}

@@ -157,29 +157,27 @@ func (t *tuples) fill(c *columns, first int) *row.Batch {
 }
 
 // nulls are vectors of NULLs, as long as the batch that they are to stand in.
+// Fresh memory is zero, as values under NULL bits are to be, and nobody writes to it.
 type nulls [row.LayoutBytes + 1]row.Vector
 
 func (v *nulls) of(l row.Layout, n int) *row.Vector {
 	o := &v[l]
-	if have := len(o.Nulls) << 6; have < n {
-		o.Reset(l, n)
-		clear(o.Int64)
-		clear(o.Float64)
-		clear(o.Decimal)
-		clear(o.Spans)
-		for len(o.Nulls) < (n+63)>>6 {
-			o.Nulls = append(o.Nulls, ^uint64(0))
-		}
-	}
 	switch l {
 	case row.LayoutInt64:
-		o.Int64 = o.Int64[:n]
+		o.Int64 = grow(o.Int64, n)
 	case row.LayoutFloat64:
-		o.Float64 = o.Float64[:n]
+		o.Float64 = grow(o.Float64, n)
 	case row.LayoutDecimal:
-		o.Decimal = o.Decimal[:n]
+		o.Decimal = grow(o.Decimal, n)
 	case row.LayoutBytes:
-		o.Spans = o.Spans[:n]
+		o.Spans = grow(o.Spans, n)
+	}
+	o.Nulls = grow(o.Nulls, (n+63)>>6)
+	for k := range o.Nulls {
+		o.Nulls[k] = ^uint64(0)
+	}
+	if n&63 != 0 {
+		o.Nulls[len(o.Nulls)-1] = 1<<(n&63) - 1
 	}
 	return o
 }
