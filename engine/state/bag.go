@@ -124,8 +124,70 @@ func (b *Bag) Find(key Ref, hash uint64, r []byte) Ref {
 	return b.lookup(&b.index[b.store.group(hash)], rowHash(hash, r), key, r)
 }
 
+// Near brings the first rows of keys into the cache, so that the waits for memory overlap: of the rows of b that count,
+// whose keys' entries are refs.
+func (b *Bag) Near(batch *row.Batch, refs []Ref) {
+	var sum byte
+	for k := range batch.Rows() {
+		if r := b.First(refs[batch.At(k)]); r != 0 {
+			sum += b.store.arena.bytes(r, nodeWeight, 1)[0]
+		}
+	}
+	b.store.sink(sum)
+}
+
+// AddAll is Add of every row of batch that counts, with its weight: its key's entry and hash are in refs and keys, its
+// bytes are a span of heap.
+func (b *Bag) AddAll(batch *row.Batch, keys *row.Keys, refs []Ref, spans []row.Span, heap []byte) error {
+	var hashes [probeWidth]uint64
+	var first [probeWidth]Ref
+	var sum byte
+	a, n := b.store.arena, batch.Rows()
+	for from := 0; from < n; from += probeWidth {
+		to := min(from+probeWidth, n)
+		for k := from; k < to; k++ {
+			i := batch.At(k)
+			first[k-from] = Ref(a.u32(refs[i], entryValue+bagTail))
+			if !b.retract {
+				continue
+			}
+			s := spans[i]
+			h := rowHash(keys.Hash[i], heap[s.Off:s.Off+s.Len])
+			hashes[k-from] = h
+			if t := &b.index[b.store.group(keys.Hash[i])]; t.mask != 0 {
+				if slot := a.words(t.slots, int(t.mask)+1)[uint32(h)&t.mask]; uint32(slot) != 0 && uint32(slot>>32) == uint32(h) {
+					first[k-from] = Ref(slot)
+				}
+			}
+		}
+		for k := from; k < to; k++ {
+			if r := first[k-from]; r != 0 {
+				sum += a.bytes(r, nodeNext, 1)[0]
+			}
+		}
+		for k := from; k < to; k++ {
+			i := batch.At(k)
+			s := spans[i]
+			if err := b.add(refs[i], keys.Hash[i], hashes[k-from], heap[s.Off:s.Off+s.Len], batch.Weight(i)); err != nil {
+				return err
+			}
+		}
+	}
+	b.store.sink(sum)
+	return nil
+}
+
 // Add changes the weight of a row under a key by w. hash is the key's.
 func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
+	h := uint64(0)
+	if b.retract {
+		h = rowHash(hash, r)
+	}
+	return b.add(key, hash, h, r, w)
+}
+
+// add is Add of a row whose hash is h.
+func (b *Bag) add(key Ref, hash, h uint64, r []byte, w int64) error {
 	if w < math.MinInt32 || w > math.MaxInt32 {
 		return fmt.Errorf("state %s: a row of weight %d", b.m.name, w)
 	}
@@ -149,7 +211,6 @@ func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
 		b.append(key, e, r, int32(w))
 		return nil
 	}
-	h := rowHash(hash, r)
 	t := &b.index[b.store.group(hash)]
 	if n := b.lookup(t, h, key, r); n != 0 {
 		old := int64(int32(a.u32(n, nodeWeight)))
