@@ -32,6 +32,7 @@ const (
 	SQLGrouping        Code = "W2022"
 	SQLConnector       Code = "W2023"
 	SQLUpdates         Code = "W2024"
+	SQLUnbounded       Code = "W2025"
 
 	EngineInternal   Code = "W3001"
 	PipelineNotFound Code = "W3002"

@@ -12,12 +12,13 @@ import (
 
 // binder resolves the names of one file.
 type binder struct {
-	env     Environment
-	file    string
-	text    string
-	catalog *catalog
-	depth   int
-	width   int // of the output of the SELECT that was bound last, without what only ORDER BY needs
+	env      Environment
+	file     string
+	text     string
+	catalog  *catalog
+	depth    int
+	warnings []*errs.Error
+	width    int // of the output of the SELECT that was bound last, without what only ORDER BY needs
 }
 
 func (b *binder) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {

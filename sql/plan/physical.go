@@ -11,7 +11,6 @@ import (
 	"github.com/weirstream/weir/engine/expr"
 	"github.com/weirstream/weir/engine/operator"
 	"github.com/weirstream/weir/engine/row"
-	"github.com/weirstream/weir/joins"
 )
 
 // physical turns relations into the nodes of a graph. Equal nodes are one: what two views have in common is computed
@@ -604,5 +603,3 @@ func (p *physical) lowerTop(r *top, need []bool) (stream, error) {
 	}, fmt.Sprint(spec.Retract))
 	return out, nil
 }
-
-var _ = joins.Inner
