@@ -181,11 +181,11 @@ func rangeOf(t row.Type) (low, high int64) {
 	return row.IntegerRange(t.Kind)
 }
 
-func bindArithmetic(c *Call, _ *Settings) (kernel, error) {
+func bindArithmetic(c *Call, s *Settings) (kernel, error) {
 	op := c.Fn.name
 	ta, tb := c.Args[0].Type(), c.Args[1].Type()
 	if temporal(ta) || interval(ta) {
-		return bindTimes(c)
+		return bindTimes(c, s)
 	}
 	switch c.T.Kind {
 	case row.Float, row.Double:
