@@ -125,7 +125,7 @@ func resolveTimes(f *Function, a, b Expr) Expr {
 		fallthrough
 	case "/":
 		if interval(ta) && tb.Kind.Integer() {
-			return f.typed([]Expr{a, castNode(b, kind(row.BigInt), false)}, ta)
+			return f.typed([]Expr{a, b}, ta)
 		}
 	}
 	return nil

@@ -289,4 +289,3 @@ func containsKernel(f *frame, part []byte) {
 		out[i] = bit(bytes.Contains(v.Bytes(int(i)), part))
 	}
 }
-

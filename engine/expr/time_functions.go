@@ -10,8 +10,11 @@ import (
 
 func timeFunctions() []*Function {
 	ltz3 := row.Type{Kind: row.TimestampLTZ, Precision: 3}
+	millis := func(clock int64, _ *time.Location) int64 { return clock - floorMod(clock, 1000) }
 	fs := []*Function{
-		clockFn("CURRENT_TIMESTAMP|NOW|PROCTIME|CURRENT_ROW_TIMESTAMP", ltz3, func(clock int64, _ *time.Location) int64 { return clock - floorMod(clock, 1000) }),
+		clockFn("CURRENT_TIMESTAMP|NOW", ltz3, millis),
+		clockFn("PROCTIME", ltz3, millis),
+		clockFn("CURRENT_ROW_TIMESTAMP", ltz3, millis),
 		clockFn("LOCALTIMESTAMP", timestampType(3), func(clock int64, z *time.Location) int64 {
 			return row.ToLocal(clock-floorMod(clock, 1000), 3, z)
 		}),
@@ -94,7 +97,12 @@ func timeFunctions() []*Function {
 
 // clockFn is a function of the clock alone.
 func clockFn(name string, t row.Type, of func(clock int64, zone *time.Location) int64) *Function {
-	return &Function{name: name, result: returns(t), notNull: true, volatile: clockFunction, cost: 1, bind: func(_ *Call, s *Settings) (kernel, error) {
+	return &Function{name: name, result: returns(t), notNull: true, volatile: clockFunction, cost: 1, print: func(c *Call) string {
+		if strings.HasPrefix(c.Fn.name, "PROC") || strings.HasPrefix(c.Fn.name, "CURRENT_ROW") {
+			return c.Fn.name + "()"
+		}
+		return c.Fn.name
+	}, bind: func(_ *Call, s *Settings) (kernel, error) {
 		return func(f *frame) {
 			x := of(f.clock, s.Zone)
 			for i := range f.out.Int64 {
@@ -369,7 +377,7 @@ func (z zoneCache) find(f *frame, arg, i int) (*time.Location, bool) {
 	}
 	l, err := ZoneNamed(string(name))
 	if err != nil {
-		f.fail(i, errs.EvalArgument, err.Error())
+		f.fail(i, errs.EvalArgument, err.(*errs.Error).Message)
 		return nil, false
 	}
 	z[string(name)] = l
