@@ -2,6 +2,7 @@ package expr
 
 import (
 	"bytes"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/weirstream/weir/internal/errs"
@@ -32,8 +33,9 @@ func printLike(c *Call) string {
 type likePattern struct {
 	parts [][]byte
 	// any marks, for each part, the bytes that stand for any character; nil if there are none.
-	any  [][]bool
-	fold bool
+	any     [][]bool
+	fold    bool
+	needles []*needle
 }
 
 // parseLike takes a pattern apart. escape is 0 if there is none.
@@ -87,6 +89,12 @@ func parseLike(pattern []byte, escape rune, fold bool) (*likePattern, error) {
 			p.parts[k] = appendLower(nil, p.parts[k])
 		}
 	}
+	for k, part := range p.parts {
+		if i := slices.Index(p.any[k], true); i >= 0 {
+			part = part[:i]
+		}
+		p.needles = append(p.needles, newNeedle(part))
+	}
 	return p, nil
 }
 
@@ -120,9 +128,17 @@ func (p *likePattern) matchAt(k int, b []byte) int {
 // find is where part k first matches in b, and how many bytes it takes.
 func (p *likePattern) find(k int, b []byte) (at, n int) {
 	if p.any[k] == nil {
-		return bytes.Index(b, p.parts[k]), len(p.parts[k])
+		return p.needles[k].index(b), len(p.parts[k])
 	}
+	head := p.needles[k]
 	for at := 0; at <= len(b); {
+		if len(head.text) > 0 { // what stands before the first _
+			next := head.index(b[at:])
+			if next < 0 {
+				return -1, 0
+			}
+			at += next
+		}
 		if n := p.matchAt(k, b[at:]); n >= 0 {
 			return at, n
 		}
@@ -256,7 +272,8 @@ func likeKernel(p *likePattern) kernel {
 	case n == 2 && empty(0):
 		test, part = bytes.HasSuffix, p.parts[1]
 	case n == 3 && empty(0) && empty(2):
-		return func(f *frame) { containsKernel(f, p.parts[1]) }
+		part := newNeedle(p.parts[1])
+		return func(f *frame) { containsKernel(f, part) }
 	}
 	if test != nil {
 		return func(f *frame) {
@@ -277,15 +294,71 @@ func likeKernel(p *likePattern) kernel {
 	}
 }
 
-func containsKernel(f *frame, part []byte) {
+func containsKernel(f *frame, part *needle) {
 	v, out := f.in[0], f.out.Int64
 	if f.sel == nil {
 		for i := range out {
-			out[i] = bit(bytes.Contains(v.Bytes(i), part))
+			out[i] = bit(part.index(v.Bytes(i)) >= 0)
 		}
 		return
 	}
 	for _, i := range f.sel {
-		out[i] = bit(bytes.Contains(v.Bytes(int(i)), part))
+		out[i] = bit(part.index(v.Bytes(int(i))) >= 0)
 	}
+}
+
+// needle is a text to be found in many others. It looks for its rarest byte, for which there is an instruction, and
+// compares only there: bytes.Index looks for the first one, which in URLs and words is nearly everywhere.
+type needle struct {
+	text []byte
+	at   int // where in text the byte is that is looked for
+}
+
+func newNeedle(text []byte) *needle {
+	n := &needle{text: text}
+	rank := func(c byte) int {
+		switch {
+		case c == ' ' || bytes.IndexByte([]byte("etaoinshrdlc"), c) >= 0:
+			return 4
+		case c >= 'a' && c <= 'z' || bytes.IndexByte([]byte("/.-_:,01"), c) >= 0:
+			return 3
+		case c >= '2' && c <= '9' || c >= utf8.RuneSelf:
+			return 2
+		case c >= 'A' && c <= 'Z':
+			return 1
+		}
+		return 0
+	}
+	for i, c := range text {
+		if rank(c) < rank(text[n.at]) {
+			n.at = i
+		}
+	}
+	return n
+}
+
+// index is bytes.Index.
+func (n *needle) index(b []byte) int {
+	size := len(n.text)
+	if size == 0 {
+		return 0
+	}
+	for from, tries := 0, 0; len(b)-from >= size; tries++ {
+		if tries == 8 { // the byte is not rare here
+			if k := bytes.Index(b[from:], n.text); k >= 0 {
+				return from + k
+			}
+			return -1
+		}
+		k := bytes.IndexByte(b[from+n.at:len(b)-size+n.at+1], n.text[n.at])
+		if k < 0 {
+			return -1
+		}
+		from += k
+		if string(b[from:from+size]) == string(n.text) {
+			return from
+		}
+		from++
+	}
+	return -1
 }

@@ -209,6 +209,7 @@ func bindRegexpExtract(c *Call, _ *Settings) (kernel, error) {
 type runUntil struct {
 	// heads are the fixed texts; atBegin tells that there the text has to begin, with nothing before.
 	heads   [][]byte
+	needles []*needle
 	atBegin []bool
 	stop    [256]bool
 	group   int // the group that is asked for
@@ -316,6 +317,7 @@ func parseRunUntil(pattern string, group int) *runUntil {
 		if len(h) == 0 {
 			return nil
 		}
+		p.needles = append(p.needles, newNeedle(h))
 	}
 	p.heads, p.atBegin = heads, begins
 	return p
@@ -330,7 +332,7 @@ func (p *runUntil) find(b []byte) (begin, end int) {
 				at = 0
 			}
 		} else {
-			at = bytes.Index(b, head)
+			at = p.needles[k].index(b)
 		}
 		if at >= 0 && (best < 0 || at < best) { // of matches at one place the earlier alternative counts
 			best, length = at, len(head)

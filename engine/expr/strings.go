@@ -2,6 +2,7 @@ package expr
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
 	"unicode"
 	"unicode/utf8"
@@ -176,6 +177,10 @@ func appendReverse(dst, b []byte) []byte {
 // runeOffset is where character n of b begins, or len(b) if there are fewer.
 func runeOffset(b []byte, n int64) int {
 	at := 0
+	for n >= 8 && at+8 <= len(b) && binary.LittleEndian.Uint64(b[at:])&0x8080808080808080 == 0 {
+		at += 8
+		n -= 8
+	}
 	for ; n > 0 && at < len(b); n-- {
 		if b[at] < utf8.RuneSelf {
 			at++

@@ -53,6 +53,9 @@ func parsePattern(s string) (*pattern, error) {
 			for i+n < len(s) && s[i+n] == c {
 				n++
 			}
+			if n > 18 {
+				return nil, errs.New(errs.SQLTypeMismatch, "date pattern %q: the letter %c stands more than 18 times in a row", s, c)
+			}
 			if strings.IndexByte(patternLetters, c) < 0 {
 				return nil, errs.New(errs.SQLTypeMismatch, "date pattern %q: the letter %c is not supported", s, c).
 					WithHint("letters are those of Java's DateTimeFormatter: y M d E a H h k K m s S; other text stands between single quotes")
