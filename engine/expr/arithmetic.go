@@ -15,7 +15,7 @@ func operators() []*Function {
 		fs = append(fs, &Function{name: op, hidden: true, resolve: resolveArithmetic, bind: bindArithmetic, print: printInfix, faults: true, cost: 2})
 	}
 	return append(fs,
-		&Function{name: "||", hidden: true, sig: "ss|yy", result: concatType, bind: bindConcat, print: printInfix, cost: 15},
+		&Function{name: "||", hidden: true, sig: "ss*|yy*", resolve: resolveJoin, bind: bindConcat, print: printInfix, cost: 15},
 		negateFunction)
 }
 
@@ -27,6 +27,23 @@ func interval(t row.Type) bool { return t.Kind == row.IntervalMonths || t.Kind =
 
 func temporal(t row.Type) bool {
 	return t.Kind == row.Date || t.Kind == row.Time || t.Kind == row.Timestamp || t.Kind == row.TimestampLTZ
+}
+
+// resolveJoin makes one step of a || b || c.
+func resolveJoin(f *Function, args []Expr) (Expr, error) {
+	var flat []Expr
+	for _, a := range args {
+		if c, ok := a.(*Call); ok && c.Fn == f {
+			flat = append(flat, c.Args...)
+		} else {
+			flat = append(flat, a)
+		}
+	}
+	out, ok := f.match(flat)
+	if !ok || len(args) < 2 {
+		return nil, f.mismatch(args)
+	}
+	return f.typed(out, concatType(out)), nil
 }
 
 func resolveArithmetic(f *Function, args []Expr) (Expr, error) {
@@ -125,7 +142,7 @@ func resolveTimes(f *Function, a, b Expr) Expr {
 		fallthrough
 	case "/":
 		if interval(ta) && tb.Kind.Integer() {
-			return f.typed([]Expr{a, castNode(b, kind(row.BigInt), false)}, ta)
+			return f.typed([]Expr{a, b}, ta)
 		}
 	}
 	return nil
@@ -181,11 +198,11 @@ func rangeOf(t row.Type) (low, high int64) {
 	return row.IntegerRange(t.Kind)
 }
 
-func bindArithmetic(c *Call, _ *Settings) (kernel, error) {
+func bindArithmetic(c *Call, s *Settings) (kernel, error) {
 	op := c.Fn.name
 	ta, tb := c.Args[0].Type(), c.Args[1].Type()
 	if temporal(ta) || interval(ta) {
-		return bindTimes(c)
+		return bindTimes(c, s)
 	}
 	switch c.T.Kind {
 	case row.Float, row.Double:

@@ -29,8 +29,29 @@ func sameValues(a, b row.Type) bool {
 		return a.Precision <= b.Precision && (a.Precision > 6) == (b.Precision > 6)
 	case a.Kind == row.Time && b.Kind == row.Time:
 		return a.Precision <= b.Precision
+	case a.Kind == b.Kind && (a.Kind == row.Array || a.Kind == row.Map || a.Kind == row.Multiset):
+		return sameForm(*a.Elem, *b.Elem) && (a.Key == nil || sameForm(*a.Key, *b.Key))
+	case a.Kind == row.Struct && b.Kind == row.Struct:
+		for i := range a.Fields {
+			if !sameForm(a.Fields[i].Type, b.Fields[i].Type) {
+				return false
+			}
+		}
+		return true
 	}
 	return false
+}
+
+// sameForm tells types whose values lie alike inside of lists and rows, where a narrow number takes fewer bytes.
+func sameForm(a, b row.Type) bool {
+	if a.Kind != b.Kind || a.Precision != b.Precision || a.Scale != b.Scale || a.Fixed != b.Fixed {
+		return false
+	}
+	switch a.Kind {
+	case row.Array, row.Map, row.Multiset, row.Struct:
+		return sameValues(a, b)
+	}
+	return true
 }
 
 // reject tells that a value cannot be cast.

@@ -419,6 +419,22 @@ func inKernel(e *In) kernel {
 		for _, c := range e.List {
 			set[c.Text()] = struct{}{}
 		}
+		if len(e.List) <= 8 {
+			var few []string
+			for _, c := range e.List {
+				few = append(few, c.Text())
+			}
+			has = func(v *row.Vector, i int) bool {
+				b := v.Bytes(i)
+				for _, s := range few {
+					if s == string(b) {
+						return true
+					}
+				}
+				return false
+			}
+			break
+		}
 		has = func(v *row.Vector, i int) bool { _, ok := set[string(v.Bytes(i))]; return ok }
 	}
 	return func(f *frame) {

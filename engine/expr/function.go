@@ -87,7 +87,10 @@ func makeBuiltins() map[string]*Function {
 			if f.cost == 0 {
 				f.cost = 10
 			}
-			names := strings.Split(f.name, "|")
+			names := []string{f.name}
+			if f.name != "||" {
+				names = strings.Split(f.name, "|")
+			}
 			f.name = names[0]
 			for _, n := range names {
 				all[n] = f
@@ -146,6 +149,13 @@ func Resolve(name string, args []Expr) (Expr, error) {
 		}
 		return Resolve("NOT", []Expr{e})
 	}
+	if what, ok := strings.CutPrefix(upper, "IS NOT "); ok && builtins()[upper] == nil && builtins()["IS "+what] != nil {
+		e, err := Resolve("IS "+what, args)
+		if err != nil {
+			return nil, err
+		}
+		return Resolve("NOT", []Expr{e})
+	}
 	fn := builtins()[upper]
 	if fn == nil {
 		err := errs.New(errs.SQLUnknownFunction, "there is no function %s", name)
@@ -158,15 +168,6 @@ func Resolve(name string, args []Expr) (Expr, error) {
 		return fn.resolve(fn, args)
 	}
 	return fn.call(args)
-}
-
-// mustResolve is for trees that we make ourselves.
-func mustResolve(name string, args ...Expr) Expr {
-	e, err := Resolve(name, args)
-	if err != nil {
-		panic(err)
-	}
-	return e
 }
 
 // call checks args by the signature.
@@ -196,7 +197,7 @@ func (f *Function) mismatch(args []Expr) error {
 	return errs.New(errs.SQLTypeMismatch, "%s does not take (%s)", f.name, strings.Join(given, ", ")).WithHint("it takes %s", f.takes())
 }
 
-// A signature is a letter for each argument: b BOOLEAN, s text, y BYTES, i integer (cast to BIGINT), n any number, d
+// A signature is a letter for each argument: b BOOLEAN, s text, y BYTES, i integer, n any number, d
 // number cast to DOUBLE, D DATE, T DATE or timestamp, t TIME or T, a ARRAY, m MAP, c comparable with the others, x
 // anything, k a constant word. ? makes the arguments from there on optional, * repeats the last one. | parts forms.
 func (f *Function) match(args []Expr) ([]Expr, bool) {
@@ -264,7 +265,10 @@ func matchArg(c byte, e Expr) (Expr, bool) {
 		}
 		return as(kind(row.Bytes), false)
 	case 'i':
-		return as(kind(row.BigInt), t.Kind.Integer())
+		if t.Kind.Integer() {
+			return e, true
+		}
+		return as(kind(row.BigInt), false)
 	case 'd':
 		return as(kind(row.Double), t.Kind.Number())
 	case 'n':

@@ -128,7 +128,6 @@ func (p *Program) nullFaults() {
 type Filter struct {
 	machine
 	stages []stage
-	next   []int32
 }
 
 // stage is one condition, computed for the rows that the earlier ones left.

@@ -17,21 +17,29 @@ type Settings struct {
 // Children are the direct parts of an expression, not to be changed.
 func Children(e Expr) []Expr { return e.children() }
 
-// Rewrite applies f to every node, leaves first. Nodes whose parts did not change stay the same.
-func Rewrite(e Expr, f func(Expr) Expr) Expr {
-	cs := e.children()
-	if len(cs) > 0 {
+// Rewrite applies f to every node, leaves first. Nodes whose parts did not change stay the same, and a part that is
+// shared stays shared: RAND() BETWEEN 1 AND 2 has one RAND().
+func Rewrite(e Expr, f func(Expr) Expr) Expr { return rewrite(e, f, map[Expr]Expr{}) }
+
+func rewrite(e Expr, f func(Expr) Expr, done map[Expr]Expr) Expr {
+	if n, ok := done[e]; ok {
+		return n
+	}
+	n := e
+	if cs := e.children(); len(cs) > 0 {
 		fresh := make([]Expr, len(cs))
 		changed := false
 		for i, c := range cs {
-			fresh[i] = Rewrite(c, f)
+			fresh[i] = rewrite(c, f, done)
 			changed = changed || fresh[i] != c
 		}
 		if changed {
-			e = e.with(fresh)
+			n = e.with(fresh)
 		}
 	}
-	return f(e)
+	n = f(n)
+	done[e] = n
+	return n
 }
 
 // Walk calls f for every node, roots first, and leaves out what is below a node for which f is false.

@@ -326,8 +326,13 @@ func castNode(e Expr, t row.Type, try bool) Expr {
 	if from.Same(t) {
 		return e
 	}
-	if c, ok := e.(*Const); ok && c.IsNull() {
-		return NullOf(t)
+	if c, ok := e.(*Const); ok {
+		switch {
+		case c.IsNull():
+			return NullOf(t)
+		case from.Kind.Integer() && t.Kind.Integer() && from.Kind < t.Kind:
+			return Int(t, c.Int64())
+		}
 	}
 	return &Cast{Arg: e, T: t, Try: try}
 }
