@@ -32,7 +32,7 @@ type Options struct {
 
 // ParseOptions reads the WITH clause of a table that is read.
 func ParseOptions(schema row.Schema, columns []int, partitions []string, c *with.Clause) (Options, error) {
-	o := Options{Path: LocalPath(c.Required("path"), c), Schema: schema, Columns: columns, Partitions: partitions}
+	o := Options{Path: localPath(c.Required("path"), c), Schema: schema, Columns: columns, Partitions: partitions}
 	if columns == nil {
 		for i := range schema {
 			o.Columns = append(o.Columns, i)
@@ -76,8 +76,8 @@ func inFiles(schema row.Schema, columns []int, partitions []string) (inFile row.
 	return inFile, read
 }
 
-// LocalPath is a path without the scheme of local files; another scheme is an error in c.
-func LocalPath(path string, c *with.Clause) string {
+// localPath is a path without the scheme of local files; another scheme is an error in c.
+func localPath(path string, c *with.Clause) string {
 	scheme, rest, ok := strings.Cut(path, ":/")
 	if !ok || strings.Contains(scheme, "/") {
 		return path
