@@ -122,6 +122,11 @@ func node(t row.Type) parquet.Node {
 	default:
 		n = parquet.String()
 	}
+	if n.Type().Kind() == parquet.ByteArray {
+		// The library's choice, lengths apart from the bytes, is what several readers do not know or read wrongly (Flink's
+		// and DuckDB's JSON); all know this one.
+		n = parquet.Encoded(n, &parquet.Plain)
+	}
 	if !t.NotNull {
 		n = parquet.Optional(n)
 	}
