@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +17,9 @@ import (
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/format"
 	"github.com/weirstream/weir/internal/format/formattest"
+	"github.com/weirstream/weir/internal/format/parquet"
 	"github.com/weirstream/weir/internal/with"
 	"github.com/weirstream/weir/sinks/files"
 	"github.com/weirstream/weir/test/conform"
@@ -155,6 +158,51 @@ func TestConform(t *testing.T) {
 				Apart: c.tables > 1,
 			})
 		})
+	}
+}
+
+// A format that keeps rows until its file ends is published in the same way.
+func TestParquet(t *testing.T) {
+	e := env.Real(nil)
+	e.FS = vfs.NewMem()
+	schema := formattest.Schema("id INT, day STRING")
+	o, err := parse(t, schema, []string{"day"}, map[string]string{"path": "/out", "format": "parquet"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := files.New(e, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(context.Background(), 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	changes := &conform.Batches{Tables: []int{0, 0}, Rows: []*row.Batch{batch(t, schema, "1 1 a\n1 2 b\n"), batch(t, schema, "2 3 a\n")}}
+	if err := s.Publish(context.Background(), 1, changes); err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.New(schema[:1], nil, parquet.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for path, text := range tree(t, e.FS, "/out", false) {
+		r, err := f.NewReader(format.File{ReaderAt: strings.NewReader(text), Size: int64(len(text))}, format.Position{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := row.NewBuilder(schema[:1].Types())
+		if err := r.Read(b, 10); err != nil {
+			t.Fatal(err)
+		}
+		got[path] = strings.Join(formattest.Lines(schema[:1], b.Seal()), " ")
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	want := map[string]string{"/out/day=a/part-00000000000000000001-0.parquet": "1 3 3", "/out/day=b/part-00000000000000000001-1.parquet": "2"}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
