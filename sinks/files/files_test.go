@@ -161,6 +161,48 @@ func TestConform(t *testing.T) {
 	}
 }
 
+// More directories than files may be open at once.
+func TestManyPartitions(t *testing.T) {
+	e := env.Real(nil)
+	e.FS = vfs.NewMem()
+	schema := formattest.Schema("id INT, part INT")
+	o, err := parse(t, schema, []string{"part"}, map[string]string{"path": "/out", "format": "csv"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := files.New(e, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(context.Background(), 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	changes := &conform.Batches{}
+	want := map[string]int{}
+	for n := range 3 {
+		b := row.NewBuilder(schema.Types())
+		for i := range 700 {
+			b.Cols[0].Int64 = append(b.Cols[0].Int64, int64(n*1000+i))
+			b.Cols[1].Int64 = append(b.Cols[1].Int64, int64(i%350))
+			b.EndRow(1)
+			want[fmt.Sprintf("/out/part=%d/ %d", i%350, n*1000+i)]++
+		}
+		changes.Tables, changes.Rows = append(changes.Tables, 0), append(changes.Rows, b.Seal())
+	}
+	if err := s.Publish(context.Background(), 1, changes); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for path, text := range tree(t, e.FS, "/out", false) {
+		for line := range strings.Lines(text) {
+			got[path[:strings.LastIndexByte(path, '/')+1]+" "+strings.TrimSpace(line)]++
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%d rows are there, want %d", len(got), len(want))
+	}
+}
+
 // A format that keeps rows until its file ends is published in the same way.
 func TestParquet(t *testing.T) {
 	e := env.Real(nil)

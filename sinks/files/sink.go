@@ -60,13 +60,18 @@ type writer struct {
 	size int64
 }
 
+// Write is the format's way to the file.
 func (w *writer) Write(p []byte) (int, error) {
 	n, err := w.file.Write(p)
 	w.size += int64(n)
 	return n, err
 }
 
-const defaultFileSize = 128 << 20
+const (
+	defaultFileSize = 128 << 20
+	// mostOpen bounds the open files of a table. A checkpoint with more directories gets more files in some of them.
+	mostOpen = 100
+)
 
 // New returns a sink of the tables.
 func New(e *env.Env, tables ...Options) (*Sink, error) {
@@ -284,6 +289,11 @@ func (t *table) append(c dataflow.Checkpoint, dir string) error {
 }
 
 func (t *table) create(c dataflow.Checkpoint, dir string) (*writer, error) {
+	if len(t.writers) == mostOpen {
+		if err := t.finishAll(); err != nil {
+			return nil, err
+		}
+	}
 	name := fmt.Sprintf("part-%020d-%d.%s", c, t.next, t.Format.Extension())
 	t.next++
 	w := &writer{rel: name}
@@ -326,12 +336,20 @@ func (t *table) finish(dir string) error {
 	return nil
 }
 
-// commit makes the checkpoint's files visible.
-func (t *table) commit(gen dataflow.Generation, c dataflow.Checkpoint) error {
+func (t *table) finishAll() error {
 	for _, dir := range t.order {
 		if err := t.finish(dir); err != nil {
 			return err
 		}
+	}
+	t.order = t.order[:0]
+	return nil
+}
+
+// commit makes the checkpoint's files visible.
+func (t *table) commit(gen dataflow.Generation, c dataflow.Checkpoint) error {
+	if err := t.finishAll(); err != nil {
+		return err
 	}
 	dirs := map[string]bool{}
 	for _, rel := range t.files {
@@ -357,7 +375,7 @@ func (t *table) commit(gen dataflow.Generation, c dataflow.Checkpoint) error {
 		return err
 	}
 	t.led = l
-	t.files, t.order, t.next = nil, t.order[:0], 0
+	t.files, t.next = nil, 0
 	return nil
 }
 
