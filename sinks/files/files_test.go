@@ -20,6 +20,7 @@ import (
 	"github.com/weirstream/weir/internal/format"
 	"github.com/weirstream/weir/internal/format/formattest"
 	"github.com/weirstream/weir/internal/format/parquet"
+	"github.com/weirstream/weir/internal/format/record"
 	"github.com/weirstream/weir/internal/with"
 	"github.com/weirstream/weir/sinks/files"
 	"github.com/weirstream/weir/test/conform"
@@ -312,6 +313,10 @@ func TestStories(t *testing.T) {
 				slices.Sort(paths)
 				for _, p := range paths {
 					fmt.Fprintf(&out, "%s\n", p)
+					if strings.HasSuffix(p, ".weir-ledger") {
+						fmt.Fprintf(&out, "  %s, %s\n", all[p][:4], all[p][record.HeaderSize:])
+						continue
+					}
 					for line := range strings.Lines(all[p]) {
 						fmt.Fprintf(&out, "  %s", line)
 					}
