@@ -261,6 +261,27 @@ func (b *bed) barrier() {
 	b.store.NextEpoch()
 }
 
+// verify compares what each join has emitted with the answer. It holds behind a barrier.
+func (b *bed) verify() {
+	b.t.Helper()
+	for _, n := range b.nodes {
+		if n.inputs == nil {
+			continue
+		}
+		if got, want := strings.Join(n.rows.lines(""), "\n"), strings.Join(n.answer().lines(""), "\n"); got != want {
+			b.t.Fatalf("epoch %d, join %s (%s): has emitted\n%s\nwant\n%s", b.epoch, n.name, n.about(), got, want)
+		}
+	}
+}
+
+func (n *node) about() string {
+	s := fmt.Sprintf("kind %d, condition %v, left %v, output %v", n.kind, n.condition, n.left, n.output)
+	for _, x := range n.inputs {
+		s += fmt.Sprintf(", %s by %v retract %v", x.input.name, x.index.Key, x.index.Retract)
+	}
+	return s
+}
+
 // save makes a checkpoint, restore goes back to it.
 func (b *bed) save() {
 	b.checkpoint++

@@ -25,6 +25,9 @@ type changes struct {
 
 	rows []changedRow
 	heap []byte
+
+	part      row.Keys
+	partBatch row.Batch
 }
 
 // changedRow is a change of a row's weight. Changes of a row are not added up.
@@ -121,13 +124,14 @@ func (c *changes) row(n int32) []byte {
 	return c.heap[r.off : r.off+r.len : r.off+r.len]
 }
 
-// slice are the keys from one number to another, for Find, with a batch that fits.
-func (c *changes) slice(from, to int) (row.Keys, row.Batch) {
-	k := row.Keys{Hash: c.keys.Hash[from:to], Heap: c.keys.Heap}
+// slice are the keys from one number to another, for Find, with a batch that fits. They are lent until the next call.
+func (c *changes) slice(from, to int) (*row.Keys, *row.Batch) {
+	c.part = row.Keys{Hash: c.keys.Hash[from:to], Heap: c.keys.Heap}
 	if c.intKey {
-		k.Int = c.keys.Int[from:to]
+		c.part.Int = c.keys.Int[from:to]
 	} else {
-		k.Spans = c.keys.Spans[from:to]
+		c.part.Spans = c.keys.Spans[from:to]
 	}
-	return k, row.Batch{Len: to - from}
+	c.partBatch.Len = to - from
+	return &c.part, &c.partBatch
 }

@@ -226,16 +226,13 @@ func (x *Index) apply() error {
 	d := &x.delta
 	if x.changes != nil {
 		x.changes.begin()
+		for k := range d.Rows() {
+			i := d.At(k)
+			x.changes.note(d, i, d.bytes(int32(i)), d.Weight(i))
+		}
 	}
-	for k := range d.Rows() {
-		i := d.At(k)
-		r, w := d.bytes(int32(i)), d.Weight(i)
-		if x.changes != nil {
-			x.changes.note(d, i, r, w)
-		}
-		if err := x.bag.Add(d.refs[i], d.keys.Hash[i], r, w); err != nil {
-			return fmt.Errorf("index %s: %w", x.o.Name, err)
-		}
+	if err := x.bag.AddAll(&d.Batch, &d.keys, d.refs, d.spans, d.heap); err != nil {
+		return fmt.Errorf("index %s: %w", x.o.Name, err)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package joins
 import (
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 
 	"github.com/weirstream/weir/engine/row"
@@ -36,13 +35,7 @@ func againstNestedLoop(t *testing.T, seed uint64) {
 		}
 		g.settle()
 		b.barrier()
-		for _, n := range b.nodes {
-			if n.inputs != nil {
-				if got, want := n.rows.lines(""), n.answer().lines(""); strings.Join(got, "\n") != strings.Join(want, "\n") {
-					t.Fatalf("epoch %d, join %s (%s): has put out\n%s\nwant\n%s", b.epoch, n.name, g.about(n), strings.Join(got, "\n"), strings.Join(want, "\n"))
-				}
-			}
-		}
+		b.verify()
 		switch r.IntN(4) {
 		case 0:
 			b.save()
@@ -137,14 +130,6 @@ func newRandomGraph(b *bed, r *rand.Rand) *randomGraph {
 		}
 	}
 	return g
-}
-
-func (g *randomGraph) about(n *node) string {
-	s := fmt.Sprintf("kind %d condition %v left %v output %v", n.kind, n.condition, n.left, n.output)
-	for _, x := range n.inputs {
-		s += fmt.Sprintf(", %s by %v retract %v", x.input.name, x.index.Key, x.index.Retract)
-	}
-	return s
 }
 
 // change sends a batch of one source.

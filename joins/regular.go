@@ -181,6 +181,7 @@ func (j *Regular) matched(side int, d *delta) error {
 			j.numbers[i] = int32(n)
 		}
 	}
+	bag.Near(&d.Batch, j.refs)
 	t.begin(side, d)
 	for k := range d.Rows() {
 		i := d.At(k)
@@ -322,7 +323,7 @@ func (j *Regular) eachKey(c *changes, x *Index, f func(n int, ref state.Ref) err
 		to := min(from+row.MaxBatch, len(c.refs))
 		keys, batch := c.slice(from, to)
 		j.refs = grow(j.refs, to-from)
-		if err := x.bag.Keys().Find(&keys, &batch, j.refs); err != nil {
+		if err := x.bag.Keys().Find(keys, batch, j.refs); err != nil {
 			return fmt.Errorf("probe index %s: %w", x.o.Name, err)
 		}
 		for n := from; n < to; n++ {

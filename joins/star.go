@@ -202,7 +202,7 @@ func (j *Star) barrier(input int, epoch uint64) error {
 		keys, batch := c.slice(from, to)
 		for i, x := range j.o.Inputs {
 			j.refs[i] = grow(j.refs[i], to-from)
-			if err := x.bag.Keys().Find(&keys, &batch, j.refs[i]); err != nil {
+			if err := x.bag.Keys().Find(keys, batch, j.refs[i]); err != nil {
 				return fmt.Errorf("star join: probe index %s: %w", x.o.Name, err)
 			}
 		}
