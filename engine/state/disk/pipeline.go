@@ -88,8 +88,11 @@ func (p *Pipeline) Prepare(ctx context.Context, checkpoint uint64, deltas []*sta
 	if err := d.await(ctx, func() bool { return d.mu.unabsorbedBytes <= d.opts.LogBytes }); err != nil {
 		return Frame{}, err
 	}
-	if len(meta) > maxMeta {
-		return Frame{}, fmt.Errorf("checkpoint %d of pipeline %q: %d bytes beside the state, the limit is %d", checkpoint, p.name, len(meta), maxMeta)
+	d.mu.Lock()
+	ready, last := p.recovered, p.last
+	d.mu.Unlock()
+	if !ready || checkpoint <= last {
+		return Frame{}, fmt.Errorf("pipeline %q is asked to prepare checkpoint %d after %d; it is recovered: %v", p.name, checkpoint, last, ready)
 	}
 	e := &p.encoder
 	e.reset()
@@ -100,20 +103,17 @@ func (p *Pipeline) Prepare(ctx context.Context, checkpoint uint64, deltas []*sta
 		e.delta(delta)
 	}
 	e.finish()
+	if len(meta) > maxMeta {
+		e.err = fmt.Errorf("%d bytes beside the state, the limit is %d", len(meta), maxMeta)
+	}
 	if e.err != nil {
-		p.forgetNames(checkpoint)
+		p.Abort(checkpoint)
 		return Frame{}, fmt.Errorf("checkpoint %d of pipeline %q: %w", checkpoint, p.name, e.err)
 	}
 	f := &frame{head: e.h}
 	f.space, f.name, f.checkpoint, f.metaBytes, f.outboxBytes = uint32(p.space), p.name, checkpoint, uint64(len(meta)), uint64(len(outbox))
 
 	d.mu.Lock()
-	if !p.recovered || checkpoint <= p.last {
-		last := p.last
-		d.mu.Unlock()
-		p.forgetNames(checkpoint)
-		return Frame{}, fmt.Errorf("pipeline %q is asked to prepare checkpoint %d after %d; recovered is %v", p.name, checkpoint, last, p.recovered)
-	}
 	f.previous, f.published = p.last, p.published
 	if p.lastOutbox > p.published {
 		f.outbox = p.lastOutbox
@@ -180,21 +180,18 @@ func (p *Pipeline) Commit(checkpoint uint64) {
 	wake(d.absorber)
 }
 
-// Abort: no manifest will ever name the checkpoint, nor those that build on it. The tasks have to be recovered: what they
-// changed in it is in no later delta.
+// Abort: no manifest will ever name the checkpoint, nor those that build on it. The pipeline has to be recovered before it
+// prepares another: what the tasks changed in this one is in no later delta.
 func (p *Pipeline) Abort(checkpoint uint64) {
 	d := p.d
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	p.recovered = false
 	n, _ := slices.BinarySearchFunc(p.pending, checkpoint, func(f *frame, c uint64) int { return cmp.Compare(f.checkpoint, c) })
-	if n < len(p.pending) {
-		p.last, p.lastOutbox = p.pending[n].previous, p.pending[n].outbox
-	}
 	for _, f := range p.pending[n:] {
 		delete(p.frames, f.checkpoint)
 	}
 	p.pending = slices.Delete(p.pending, n, len(p.pending))
-	d.mu.Unlock()
-	p.forgetNames(checkpoint)
 }
 
 // Outbox is what the sinks prepared in a committed checkpoint that is not published yet; empty if that was nothing.
@@ -286,17 +283,6 @@ func (p *Pipeline) newNames(checkpoint uint64) []nameID {
 	}
 	slices.SortFunc(out, func(x, y nameID) int { return cmp.Compare(x.id, y.id) })
 	return out
-}
-
-// forgetNames: the frames from checkpoint on say nothing.
-func (p *Pipeline) forgetNames(checkpoint uint64) {
-	p.ids.Lock()
-	defer p.ids.Unlock()
-	for _, s := range p.ids.byName {
-		if s.since >= checkpoint {
-			s.since = 0
-		}
-	}
 }
 
 // loadNames forgets what no committed frame says.
