@@ -104,6 +104,8 @@ func (b *bed) State() *state.Store { return b.store }
 func (b *bed) Peer(n int) dataflow.Operator {
 	return b.nodes[n].op
 }
+func (b *bed) Clock() int64 { return 0 }
+
 func (b *bed) Fault(dataflow.Fault) {}
 
 func newBed(t testing.TB, groups int) *bed {

@@ -22,6 +22,7 @@ func (b *benchTask) Count() int                 { return 1 }
 func (b *benchTask) State() *state.Store        { return b.store }
 func (b *benchTask) Peer(int) dataflow.Operator { return nil }
 func (b *benchTask) Fault(dataflow.Fault)       {}
+func (b *benchTask) Clock() int64               { return 0 }
 func (b *benchTask) Emit(r *row.Batch) error    { b.rows += r.Rows(); return nil }
 
 // benchJoin is orders (key, amount) and customers (key, region), or with text (key, 150 bytes).
