@@ -50,7 +50,10 @@ const (
 	nodeGrowing = 12 // length of the header of a bag that only grows
 	nodePrev    = 12
 	nodeKey     = 16
-	nodeRetract = 20 // length of the header otherwise
+	nodeStamp   = 20 // u32 the interval in which the row's weight changed last, and u32 chunk and place of its add then
+	nodeChunk   = 24
+	nodeOff     = 28
+	nodeRetract = 32 // length of the header otherwise
 )
 
 // rewriteSegments is from how many values on a key's are written anew, if they hold twice what is left.
@@ -200,7 +203,6 @@ func (b *Bag) put(key Ref, hash, h uint64, r []byte, w int64) (Ref, error) {
 	a := b.store.arena
 	e := a.bytes(key, 0, entryValue+bagValueLen)
 	if !b.loading {
-		b.log(key, hash, r, int32(w))
 		if binary.LittleEndian.Uint32(e[entryDirty:]) != b.store.interval {
 			binary.LittleEndian.PutUint32(e[entryDirty:], b.store.interval)
 			b.touched = append(b.touched, key)
@@ -214,6 +216,9 @@ func (b *Bag) put(key Ref, hash, h uint64, r []byte, w int64) (Ref, error) {
 		if w < 1 {
 			return 0, fmt.Errorf("state %s only grows and got a row of weight %d", b.m.name, w)
 		}
+		if !b.loading && b.store.keepAdds {
+			b.log(key, hash, r, int32(w))
+		}
 		return b.append(key, e, r, int32(w)), nil
 	}
 	t := &b.index[b.store.group(hash)]
@@ -222,6 +227,7 @@ func (b *Bag) put(key Ref, hash, h uint64, r []byte, w int64) (Ref, error) {
 		if old+w > math.MaxInt32 || old+w < math.MinInt32 {
 			return 0, fmt.Errorf("state %s: a row of weight %d", b.m.name, old+w)
 		}
+		b.logRow(key, hash, n, r, int32(w))
 		if old+w == 0 {
 			unlinkSlot(b.store.arena, t, uint32(h), n)
 			b.remove(e, n)
@@ -232,6 +238,7 @@ func (b *Bag) put(key Ref, hash, h uint64, r []byte, w int64) (Ref, error) {
 	}
 	n := b.append(key, e, r, int32(w))
 	b.rowBytes += linkSlot(a, t, uint32(h), n)
+	b.logRow(key, hash, n, r, int32(w))
 	return n, nil
 }
 
@@ -243,19 +250,32 @@ func addU32(b []byte, off int, v uint32) {
 func rowHash(key uint64, r []byte) uint64 { return row.HashBytes(r) ^ key*0x9E3779B97F4A7C15 }
 
 // log notes an add for the next delta.
-func (b *Bag) log(key Ref, hash uint64, r []byte, w int32) {
+func (b *Bag) log(key Ref, hash uint64, r []byte, w int32) addPlace {
 	s := b.store
-	if !s.keepAdds {
+	var prefix [recordPrefix]byte
+	binary.BigEndian.PutUint16(prefix[:], uint16(hash>>48))
+	binary.BigEndian.PutUint32(prefix[2:], b.m.id)
+	if b.m.intKey {
+		s.scratch = b.m.Key(s.scratch[:0], key)
+		return s.log.append(prefix, s.scratch, r, w)
+	}
+	return s.log.append(prefix, b.m.Key(nil, key), r, w)
+}
+
+// logRow is log of a row that can be taken out: within a checkpoint it has one add, whose weight changes.
+func (b *Bag) logRow(key Ref, hash uint64, n Ref, r []byte, w int32) {
+	if b.loading || !b.store.keepAdds {
 		return
 	}
-	at := len(s.adds)
-	s.adds = append(s.adds, make([]byte, addHeader)...)
-	s.adds = recordKey(s.adds, hash, b.m.id)
-	s.adds = b.appendKey(s.adds, key)
-	binary.LittleEndian.PutUint32(s.adds[at:], uint32(len(s.adds)-at-addHeader))
-	binary.LittleEndian.PutUint32(s.adds[at+4:], uint32(len(r)))
-	binary.LittleEndian.PutUint32(s.adds[at+8:], uint32(w))
-	s.adds = append(s.adds, r...)
+	node := b.store.arena.bytes(n, 0, nodeRetract)
+	if binary.LittleEndian.Uint32(node[nodeStamp:]) == b.store.interval {
+		b.store.log.change(addPlace{binary.LittleEndian.Uint32(node[nodeChunk:]), binary.LittleEndian.Uint32(node[nodeOff:])}, w)
+		return
+	}
+	p := b.log(key, hash, r, w)
+	binary.LittleEndian.PutUint32(node[nodeStamp:], b.store.interval)
+	binary.LittleEndian.PutUint32(node[nodeChunk:], p.chunk)
+	binary.LittleEndian.PutUint32(node[nodeOff:], p.off)
 }
 
 func (b *Bag) appendKey(dst []byte, key Ref) []byte {
@@ -275,6 +295,7 @@ func (b *Bag) append(key Ref, e, r []byte, w int32) Ref {
 	if b.retract {
 		binary.LittleEndian.PutUint32(node[nodePrev:], tail)
 		binary.LittleEndian.PutUint32(node[nodeKey:], uint32(key))
+		binary.LittleEndian.PutUint32(node[nodeStamp:], 0)
 	}
 	binary.LittleEndian.PutUint32(node[nodeLen:], uint32(len(r)))
 	binary.LittleEndian.PutUint32(node[nodeWeight:], uint32(w))
