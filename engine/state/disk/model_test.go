@@ -423,7 +423,9 @@ func TestAgainstModel(t *testing.T) {
 			}
 			c := w.crash
 			w.mu.Unlock()
+			w.d.mu.Lock()
 			cuts += int(w.d.mu.nextSegment) - 1 - len(w.d.mu.segments)
+			w.d.mu.Unlock()
 			ingests += w.d.tables.Load()
 			_ = w.d.Close()
 			w.open(c)
