@@ -157,7 +157,7 @@ func (c *compiler) identity(e Expr) string {
 		case *Logic:
 			t += fmt.Sprint(e.Or)
 		case *Cast:
-			t += fmt.Sprint(e.Try)
+			t += fmt.Sprint(e.Try, e.Keep)
 		}
 		for _, child := range e.children() {
 			t += " " + c.identity(child)
@@ -204,7 +204,7 @@ func (c *compiler) emit(e Expr, ctx int) (operand, error) {
 		}
 		return c.emitKernel(e, e.Args, ctx, k, !e.Fn.nulls)
 	case *Cast:
-		if sameValues(e.Arg.Type(), e.T) {
+		if e.Keep || sameValues(e.Arg.Type(), e.T) {
 			return c.compile(e.Arg, ctx)
 		}
 		k, err := castKernel(e, &c.s)
@@ -298,6 +298,7 @@ func (c *compiler) emitConst(e *Const) operand {
 }
 
 // Fold computes the parts that are constant. A part that fails stays an expression: it fails for the rows that need it.
+// An expression's text names it only once it is folded: CAST(1 AS DECIMAL(3, 1)) and 1.0 are one then.
 func Fold(e Expr, s Settings) (Expr, error) {
 	var failed error
 	out := Rewrite(e, func(n Expr) Expr {
@@ -343,10 +344,18 @@ func constantParts(e Expr) bool {
 
 // foldForm shortens conditional forms that a constant decides.
 func foldForm(e Expr) (Expr, bool) {
-	c, ok := e.(*Case)
-	if !ok {
-		return nil, false
+	switch e := e.(type) {
+	case *Case:
+		return foldCase(e)
+	case *Logic:
+		return foldLogic(e)
+	case *Coalesce:
+		return foldCoalesce(e)
 	}
+	return nil, false
+}
+
+func foldCase(c *Case) (Expr, bool) {
 	kept := &Case{Else: c.Else, T: c.T}
 	for _, w := range c.Whens {
 		k, constant := w.Cond.(*Const)
@@ -363,6 +372,63 @@ func foldForm(e Expr) (Expr, bool) {
 		return kept.Else, true
 	}
 	if len(kept.Whens) == len(c.Whens) && kept.Else == c.Else {
+		return nil, false
+	}
+	return kept, true
+}
+
+// foldLogic drops constants that decide nothing, and what stands behind one that decides. What stands before it is still
+// computed if it can fail.
+func foldLogic(l *Logic) (Expr, bool) {
+	kept := &Logic{Or: l.Or}
+	mayFail := false
+	for n, a := range l.Args {
+		k, constant := a.(*Const)
+		switch {
+		case !constant || k.IsNull():
+			kept.Args = append(kept.Args, a)
+			mayFail = mayFail || CanFault(a)
+			continue
+		case k.Int64() == 0 == l.Or:
+			continue
+		case !mayFail:
+			return k, true
+		}
+		if n == len(l.Args)-1 && len(kept.Args) == n {
+			return nil, false
+		}
+		kept.Args = append(kept.Args, a)
+		return kept, true
+	}
+	switch len(kept.Args) {
+	case 0:
+		return Bool(!l.Or), true
+	case 1:
+		return kept.Args[0], true
+	case len(l.Args):
+		return nil, false
+	}
+	return kept, true
+}
+
+func foldCoalesce(c *Coalesce) (Expr, bool) {
+	kept := &Coalesce{T: c.T}
+	for _, a := range c.Args {
+		k, constant := a.(*Const)
+		if constant && k.IsNull() {
+			continue
+		}
+		kept.Args = append(kept.Args, a)
+		if constant {
+			break
+		}
+	}
+	switch len(kept.Args) {
+	case 0:
+		return NullOf(c.T), true
+	case 1:
+		return kept.Args[0], true
+	case len(c.Args):
 		return nil, false
 	}
 	return kept, true
