@@ -106,3 +106,39 @@ func mustParse(t *testing.T, s string) Expr {
 	}
 	return e
 }
+
+func TestInterval(t *testing.T) {
+	for _, c := range []struct{ text, from, to, want string }{
+		{"10", "SECOND", "", "+0 00:00:10.000"},
+		{"1.5", "SECOND", "", "+0 00:00:01.500"},
+		{"-3", "DAYS", "", "-3 00:00:00.000"},
+		{"1-6", "YEAR", "MONTH", "+1-06"},
+		{"-1-6", "YEAR", "MONTH", "-1-06"},
+		{"2", "WEEK", "", "+14 00:00:00.000"},
+		{"2", "QUARTER", "", "+0-06"},
+		{"1 10:30:00.25", "DAY", "SECOND", "+1 10:30:00.250"},
+		{"1 10", "DAY", "HOUR", "+1 10:00:00.000"},
+		{"90:30", "MINUTE", "SECOND", "+0 01:30:30.000"},
+		{"500", "MILLISECOND", "", "+0 00:00:00.500"},
+		{"1-12", "YEAR", "MONTH", ""},
+		{"1.5", "DAY", "", ""},
+		{"1 24:00:00", "DAY", "SECOND", ""},
+		{"1", "SECOND", "DAY", ""},
+		{"", "DAY", "", ""},
+		{"1", "FORTNIGHT", "", ""},
+		{"1", "DAY", "MONTH", ""},
+		{"999999999999999999", "DAY", "", ""},
+		{"- 1", "DAY", "", ""},
+	} {
+		got, err := Interval(c.text, c.from, c.to)
+		if err != nil {
+			if c.want != "" {
+				t.Errorf("INTERVAL '%s' %s %s: %v", c.text, c.from, c.to, err)
+			}
+			continue
+		}
+		if text := string(row.AppendText(nil, got.T, got.Vec, 0, nil)); text != c.want {
+			t.Errorf("INTERVAL '%s' %s %s is %s, want %s", c.text, c.from, c.to, text, c.want)
+		}
+	}
+}
