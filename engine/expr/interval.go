@@ -97,7 +97,7 @@ func intervalPart(s string, u unit, inner bool) (int64, bool) {
 		scale = 6
 	}
 	d, err := row.ParseDecimal([]byte(s), 18, scale)
-	if err != nil || d.Sign() < 0 || strings.ContainsAny(s, "eE+") || scale == 0 && strings.Contains(s, ".") {
+	if err != nil || d.Sign() < 0 || strings.ContainsAny(s, "eE+- ") || scale == 0 && strings.Contains(s, ".") {
 		return 0, false
 	}
 	n, ok := d.Int64()
