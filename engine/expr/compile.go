@@ -102,22 +102,20 @@ type compiler struct {
 	steps   []step
 	parent  []int // of each context, -1 for the first
 	known   map[placed]operand
-	texts   map[Expr]string
+	numbers map[Expr]int
+	texts   map[string]int
 	serials int
 }
 
 // placed is an expression in a context: what has been computed there, or in a context around it, is not computed again.
-type placed struct {
-	text string
-	ctx  int
-}
+type placed struct{ number, ctx int }
 
 func newCompiler(m *machine, s Settings) *compiler {
 	m.sel = []rows{{}}
 	if s.Rand != nil {
 		m.random = rand.New(s.Rand)
 	}
-	return &compiler{m: m, s: s, parent: []int{-1}, known: map[placed]operand{}, texts: map[Expr]string{}}
+	return &compiler{m: m, s: s, parent: []int{-1}, known: map[placed]operand{}, numbers: map[Expr]int{}, texts: map[string]int{}}
 }
 
 // narrower is a new context inside ctx.
@@ -132,10 +130,11 @@ func (c *compiler) register() int {
 	return len(c.m.regs) - 1
 }
 
-// identity is a text that two expressions share only if they have the same value.
-func (c *compiler) identity(e Expr) string {
-	if t, ok := c.texts[e]; ok {
-		return t
+// identity is a number that two expressions share only if they have the same value. It is found by a text in which the
+// parts stand with their numbers, so that a tree of shared parts does not become as large as what it stands for.
+func (c *compiler) identity(e Expr) int {
+	if n, ok := c.numbers[e]; ok {
+		return n
 	}
 	var t string
 	switch e := e.(type) {
@@ -150,22 +149,29 @@ func (c *compiler) identity(e Expr) string {
 			t += e.Fn.name
 			if e.Fn.volatile == randomFunction {
 				c.serials++
-				t += fmt.Sprint(" #", c.serials)
+				t += fmt.Sprint(" random ", c.serials)
 			}
 		case *In:
-			t += e.String()
+			t += fmt.Sprint(e.Not, e.Null)
+			for _, k := range e.List {
+				t += fmt.Sprint(" #", c.identity(k))
+			}
 		case *Logic:
 			t += fmt.Sprint(e.Or)
 		case *Cast:
 			t += fmt.Sprint(e.Try, e.Keep)
 		}
 		for _, child := range e.children() {
-			t += " " + c.identity(child)
+			t += fmt.Sprint(" #", c.identity(child))
 		}
-		t += ")"
 	}
-	c.texts[e] = t
-	return t
+	n, ok := c.texts[t]
+	if !ok {
+		n = len(c.texts)
+		c.texts[t] = n
+	}
+	c.numbers[e] = n
+	return n
 }
 
 // compile emits the steps for e in ctx and says where its value is.
@@ -225,7 +231,7 @@ func (c *compiler) emit(e Expr, ctx int) (operand, error) {
 }
 
 func (c *compiler) emitKernel(e Expr, args []Expr, ctx int, k kernel, strict bool) (operand, error) {
-	st := &call{ctx: ctx, layout: e.Type().Layout(), strict: strict, run_: k}
+	st := &call{ctx: ctx, layout: e.Type().Layout(), strict: strict, kernel: k}
 	for _, a := range args {
 		o, err := c.compile(a, ctx)
 		if err != nil {

@@ -36,7 +36,7 @@ type call struct {
 	to     int
 	layout row.Layout
 	strict bool
-	run_   kernel
+	kernel kernel
 	frame  frame
 }
 
@@ -60,7 +60,7 @@ func (c *call) run(m *machine) {
 		f.orNulls()
 	}
 	f.heap, f.shared = r.own[:0], false
-	c.run_(f)
+	c.kernel(f)
 	if c.layout == row.LayoutBytes {
 		r.own = f.heap
 		if !f.shared {

@@ -142,3 +142,23 @@ func TestInterval(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedParts: a view over a view over a view may use each column twice; what stands for 2^60 nodes is 60 steps.
+func TestSharedParts(t *testing.T) {
+	var e Expr = &Column{0, kind(row.BigInt), ""}
+	for range 60 {
+		c, err := Resolve("+", []Expr{e, e})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e = c
+	}
+	p, err := Compile([]Expr{e, e}, Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, faults := p.Run(&row.Batch{Len: 1, Cols: []*row.Vector{{Int64: []int64{1}}}}, 0)
+	if len(p.steps) != 60 || len(faults) != 0 || out[1].Int64[0] != 1<<60 || len(Columns(e)) != 1 || !CanFault(e) {
+		t.Errorf("%d steps, %v, %v", len(p.steps), out[1].Int64, faults)
+	}
+}
