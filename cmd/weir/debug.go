@@ -60,6 +60,8 @@ func hidePasswords(script *parser.Script) {
 			for i := range s.Properties {
 				hide(s.Name.Text, s.Properties[i].Key.Text, &s.Properties[i].Value.Text)
 			}
+		default:
+			parser.Options(s, func(key string, value *string) { hide("statement", key, value) })
 		}
 	}
 }

@@ -17,6 +17,8 @@ const (
 	RowFilterUnsupport Code = "W1012"
 	SourceStream       Code = "W1014"
 	TableUnknown       Code = "W1016"
+	SourceRecord       Code = "W1017"
+	SourceFile         Code = "W1018"
 
 	SQLSyntax      Code = "W2001"
 	SQLNotBuilt    Code = "W2002"
@@ -35,6 +37,8 @@ const (
 	TargetRowMissing  Code = "W4006"
 	TargetConflict    Code = "W4007"
 	TargetTable       Code = "W4008"
+	TargetFile        Code = "W4009"
+	InsertOnly        Code = "W4010"
 
 	StateLocked  Code = "W5001"
 	StateCorrupt Code = "W5002"

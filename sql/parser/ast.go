@@ -1,10 +1,14 @@
-// Package parser reads weir's SQL: Flink's dialect with CREATE CONNECTION and CREATE MIRROR added. It promises that no
-// input makes it fail otherwise than by an error that names line, column and what was expected there, that every node
-// knows where it stood, and that Print gives back a text which parses to the same statements.
+// Package parser reads weir's SQL: Flink's dialect with CREATE CONNECTION, CREATE MIRROR, SUBSCRIBE and Postgres's casts
+// and type names added. It promises that no input makes it fail otherwise than by an error that names line, column and
+// what was expected there, that every node knows where it stood, and that Print gives back a text which parses to the
+// same tree.
 //
-// What this release can run is parsed in full. Of Flink's other statements only the first words are read, so that they
-// are answered as known and not built yet and not as a mistake of the user.
+// The tree says what was written and nothing about what it means: names are not looked up, types are not checked.
+// Spellings that mean the same give the same tree (SUBSTRING(a FROM 2) and SUBSTRING(a, 2), FETCH FIRST and LIMIT), so
+// that what comes after has one case to think of.
 package parser
+
+import "strings"
 
 // Script is a file: statements separated by semicolons.
 type Script struct {
@@ -12,23 +16,79 @@ type Script struct {
 	Statements []Statement
 }
 
-// Statement is one of *CreateConnection, *CreateMirror and *Set.
-type Statement interface {
-	// Position is where the statement's first word stands.
+// Node is anything in the tree that has a place: a pointer to one of this package's structs.
+type Node interface {
+	// Position is where the node's first token stands.
 	Position() Pos
-	print(p *printer)
+	node()
 }
 
-// Ident is a name. Case counts, as in Flink.
+// Position makes a node of every struct that embeds Pos.
+func (p Pos) Position() Pos { return p }
+func (Pos) node()           {}
+
+// Statement is one of the pointers to structs of ast_statement.go, ast_table.go and ast_mirror.go.
+type Statement interface {
+	Node
+	statement()
+}
+
+// Query is one of *Select, *SetOp, *Values, *TableQuery, *Ordered and *With.
+type Query interface {
+	Node
+	query()
+}
+
+// TableRef is one of *Table, *Derived, *TableFunction, *Unnest, *Join and *MatchRecognize.
+type TableRef interface {
+	Node
+	tableRef()
+}
+
+// Expr is one of the pointers to structs of ast_expr.go.
+type Expr interface {
+	Node
+	expr()
+}
+
+// Ident is a name. Case counts, as in Flink. An optional name that was not given has the text "".
 type Ident struct {
 	Text string
-	Pos  Pos
+	Pos
+}
+
+// Name is a name with its qualifiers, outermost first: catalog.database.table. A name that was not given is nil.
+type Name []Ident
+
+// Position is where the first part stands.
+func (n Name) Position() Pos {
+	if len(n) == 0 {
+		return Pos{}
+	}
+	return n[0].Pos
+}
+
+// Last is the innermost part.
+func (n Name) Last() Ident {
+	if len(n) == 0 {
+		return Ident{}
+	}
+	return n[len(n)-1]
+}
+
+// String is the name as SQL.
+func (n Name) String() string {
+	parts := make([]string, len(n))
+	for i, part := range n {
+		parts[i] = quoteIdent(part.Text)
+	}
+	return strings.Join(parts, ".")
 }
 
 // Literal is a string.
 type Literal struct {
 	Text string
-	Pos  Pos
+	Pos
 }
 
 // Property is 'key' = 'value' inside WITH.
@@ -36,62 +96,3 @@ type Property struct {
 	Key   Literal
 	Value Literal
 }
-
-// CreateConnection names a database.
-type CreateConnection struct {
-	Pos        Pos
-	Name       Ident
-	Properties []Property
-}
-
-// Endpoint is a connection's name or its URL; one of the two is set.
-type Endpoint struct {
-	Name Ident
-	URL  Literal
-}
-
-// Pos is where the endpoint stands.
-func (e Endpoint) Pos() Pos {
-	if e.Name.Text != "" {
-		return e.Name.Pos
-	}
-	return e.URL.Pos
-}
-
-// Route renames the tables that From matches.
-type Route struct {
-	From Literal
-	To   Literal
-}
-
-// Filter keeps the rows of the tables that Table matches for which Where is true.
-type Filter struct {
-	Table Literal
-	Where Literal
-}
-
-// CreateMirror copies tables of one database to another and keeps them equal.
-type CreateMirror struct {
-	Pos            Pos
-	Name           Ident
-	From           Endpoint
-	To             Endpoint
-	Tables         []Literal
-	Except         []Literal
-	Routes         []Route
-	ExcludeColumns []Literal
-	Filters        []Filter
-	Properties     []Property
-}
-
-// Set is SET 'key' = 'value'.
-type Set struct {
-	Pos   Pos
-	Key   Literal
-	Value Literal
-}
-
-// Position of each statement.
-func (s *CreateConnection) Position() Pos { return s.Pos }
-func (s *CreateMirror) Position() Pos     { return s.Pos }
-func (s *Set) Position() Pos              { return s.Pos }

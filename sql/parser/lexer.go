@@ -25,9 +25,11 @@ const (
 	end    kind = iota
 	word        // unquoted: a keyword or an identifier
 	quoted      // "x" or `x`, unescaped
-	str         // 'x', unescaped
+	str         // 'x', U&'x' or E'x', unescaped
+	hexed       // X'00', the digits
 	number
-	symbol // one character, or one of the two-character operators
+	param  // $1, the digits
+	symbol // one character, one of the two-character operators, or /*+ and */ around hints
 )
 
 type token struct {
@@ -38,9 +40,10 @@ type token struct {
 
 // lexer cuts the text of one script into tokens.
 type lexer struct {
-	file string
-	text string
-	at   Pos
+	file   string
+	text   string
+	at     Pos
+	inHint *Pos // where the hint that is open begins
 }
 
 func (l *lexer) errorAt(p Pos, format string, args ...any) *errs.Error {
@@ -121,6 +124,9 @@ func (l *lexer) next() (token, error) {
 	text := func() string { return l.text[start.Offset:l.at.Offset] }
 	switch r := l.peek(); {
 	case r == -1:
+		if l.inHint != nil {
+			return token{}, l.errorAt(*l.inHint, "a hint has no end").WithHint("close it with */")
+		}
 		return token{end, "", start}, nil
 	case r == '\'':
 		s, err := l.delimited("string")
@@ -131,6 +137,8 @@ func (l *lexer) next() (token, error) {
 			err = l.errorAt(start, "an identifier is empty")
 		}
 		return token{quoted, s, start}, err
+	case l.prefixed(r):
+		return l.prefixedString(start)
 	case isWordStart(r):
 		for isWordStart(l.peek()) || unicode.IsDigit(l.peek()) || l.peek() == '$' {
 			l.step()
@@ -138,7 +146,31 @@ func (l *lexer) next() (token, error) {
 		return token{word, text(), start}, nil
 	case isDigit(r) || r == '.' && l.at.Offset+1 < len(l.text) && isDigit(rune(l.text[l.at.Offset+1])):
 		l.number()
+		if isWordStart(l.peek()) {
+			for isWordStart(l.peek()) || unicode.IsDigit(l.peek()) {
+				l.step()
+			}
+			return token{}, l.errorAt(start, "%s is neither a number nor a name", clip(text())).
+				WithHint("a name that begins with a digit is written %s", quoteIdent(clip(text())))
+		}
 		return token{number, text(), start}, nil
+	case r == '$' && l.at.Offset+1 < len(l.text) && isDigit(rune(l.text[l.at.Offset+1])):
+		l.step()
+		for isDigit(l.peek()) {
+			l.step()
+		}
+		return token{param, text()[1:], start}, nil
+	case l.inHint == nil && l.has("/*+"):
+		l.inHint = &start
+		l.step()
+		l.step()
+		l.step()
+		return token{symbol, "/*+", start}, nil
+	case l.inHint != nil && l.has("*/"):
+		l.inHint = nil
+		l.step()
+		l.step()
+		return token{symbol, "*/", start}, nil
 	case r == utf8.RuneError || r < ' ' || r == 0x7f:
 		return token{}, l.errorAt(start, "the character U+%04X cannot stand here", r).
 			WithHint("the file must be UTF-8 text")
@@ -167,7 +199,7 @@ func (l *lexer) skip() error {
 			for l.peek() != -1 && l.peek() != '\n' {
 				l.step()
 			}
-		case l.has("/*"):
+		case l.has("/*") && !(l.inHint == nil && l.has("/*+")):
 			start := l.at
 			l.step()
 			l.step()

@@ -14,59 +14,143 @@ import (
 	"github.com/weirstream/weir/internal/errs"
 )
 
-// The stories in testdata: `parse` prints the canonical form, or the error as the user sees it.
+// The stories in testdata: `parse` prints the canonical form of a script, `expr` the tree of an expression before it, and
+// both the error as the user sees it.
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			if d.Cmd != "parse" {
-				return "unknown command " + d.Cmd
-			}
-			script, err := Parse("mirror.sql", d.Input)
-			if err != nil {
-				e, ok := errs.As(err)
-				if !ok {
-					return "not an error record: " + err.Error()
+			switch d.Cmd {
+			case "parse":
+				script, err := Parse("mirror.sql", d.Input)
+				if err != nil {
+					return rendered(err)
 				}
-				return e.Render()
+				var b strings.Builder
+				for _, s := range script.Statements {
+					fmt.Fprintf(&b, "%d:%d %T\n", s.Position().Line, s.Position().Column, s)
+				}
+				return b.String() + Print(script)
+			case "expr":
+				x, err := ParseExpr("x.sql", d.Input)
+				if err != nil {
+					return rendered(err)
+				}
+				return dump(reflect.ValueOf(x)) + "\n" + PrintNode(x) + "\n"
 			}
-			var b strings.Builder
-			for _, s := range script.Statements {
-				fmt.Fprintf(&b, "%d:%d %T\n", s.Position().Line, s.Position().Column, s)
-			}
-			return b.String() + Print(script)
+			return "unknown command " + d.Cmd
 		})
 	})
 }
 
-// strip removes positions, which are the only thing that printing may change.
-func strip(v reflect.Value) {
+func rendered(err error) string {
+	e, ok := errs.As(err)
+	if !ok {
+		return "not an error record: " + err.Error()
+	}
+	return e.Render()
+}
+
+// dump writes a tree with all that is not empty, so that a story shows what was read and not only how it prints.
+func dump(v reflect.Value) string {
 	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
-		if !v.IsNil() {
-			strip(v.Elem())
-		}
+	case reflect.Interface, reflect.Pointer:
+		return dump(v.Elem())
 	case reflect.Slice:
+		if b, ok := v.Interface().([]byte); ok {
+			return fmt.Sprintf("%x", b)
+		}
+		if n, ok := v.Interface().(Name); ok {
+			return n.String()
+		}
+		var parts []string
 		for i := range v.Len() {
-			strip(v.Index(i))
+			parts = append(parts, dump(v.Index(i)))
 		}
+		return "[" + strings.Join(parts, " ") + "]"
 	case reflect.Struct:
-		if v.Type() == reflect.TypeFor[Pos]() {
-			v.SetZero()
-			return
+		switch x := v.Interface().(type) {
+		case Ident:
+			return quoteIdent(x.Text)
+		case Literal:
+			return quoteString(x.Text)
 		}
+		var parts []string
 		for i := range v.NumField() {
-			strip(v.Field(i))
+			f := v.Field(i)
+			if f.Type() != reflect.TypeFor[Pos]() && !f.IsZero() {
+				part := dump(f)
+				if f.Kind() == reflect.Bool {
+					part = v.Type().Field(i).Name
+				}
+				parts = append(parts, part)
+			}
 		}
+		return v.Type().Name() + "(" + strings.Join(parts, " ") + ")"
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// storyTexts are the inputs of all stories; expressions are made queries of.
+func storyTexts(t testing.TB) []string {
+	paths, err := filepath.Glob("testdata/stories/*")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	var out []string
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range strings.Split("\n"+string(b), "\nparse\n")[1:] {
+			input, _, _ := strings.Cut(block, "\n----")
+			out = append(out, input)
+		}
+		for _, block := range strings.Split("\n"+string(b), "\nexpr\n")[1:] {
+			input, _, _ := strings.Cut(block, "\n----")
+			out = append(out, "SELECT "+input)
+		}
+	}
+	return out
+}
+
+// TestStoriesPrintBack: what the stories hold comes back from its printed form.
+func TestStoriesPrintBack(t *testing.T) {
+	n := 0
+	for _, text := range storyTexts(t) {
+		script, err := Parse("x.sql", text)
+		if err != nil {
+			continue
+		}
+		n++
+		printed := Print(script)
+		again, err := Parse("x.sql", printed)
+		if err != nil {
+			t.Errorf("%v\n%s", err, printed)
+		} else if !same(script, again) {
+			t.Errorf("read\n%s\nprinted\n%s\nand read back\n%s", text, printed, Print(again))
+		} else if twice := Print(again); twice != printed {
+			t.Errorf("printed\n%s\nand then\n%s", printed, twice)
+		}
+	}
+	if n < 50 {
+		t.Errorf("only %d stories parse", n)
 	}
 }
 
 func same(a, b *Script) bool {
-	strip(reflect.ValueOf(a))
-	strip(reflect.ValueOf(b))
-	return reflect.DeepEqual(a.Statements, b.Statements)
+	if len(a.Statements) != len(b.Statements) {
+		return false
+	}
+	for i := range a.Statements {
+		if !Equal(a.Statements[i], b.Statements[i]) {
+			return false
+		}
+	}
+	return true
 }
 
-func TestPrintParsesBack(t *testing.T) {
+func TestMirrorPrintParsesBack(t *testing.T) {
 	text := rapid.String().Filter(func(s string) bool { return !strings.ContainsRune(s, 0) })
 	full := text.Filter(func(s string) bool { return s != "" })
 	lit := rapid.Custom(func(t *rapid.T) Literal { return Literal{Text: text.Draw(t, "text")} })
@@ -176,19 +260,8 @@ func TestTooLarge(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	stories, err := filepath.Glob("testdata/stories/*")
-	if err != nil || len(stories) == 0 {
-		f.Fatalf("no stories: %v", err)
-	}
-	for _, path := range stories {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		for _, block := range strings.Split(string(b), "\nparse\n") {
-			input, _, _ := strings.Cut(block, "\n----")
-			f.Add(input)
-		}
+	for _, text := range storyTexts(f) {
+		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		script, err := Parse("x.sql", text)

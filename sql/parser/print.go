@@ -1,6 +1,7 @@
 package parser
 
 import (
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -9,91 +10,136 @@ import (
 func Print(s *Script) string {
 	p := &printer{}
 	for _, st := range s.Statements {
-		st.print(p)
-		p.WriteString(";\n")
+		p.statement(st)
+		p.s(";\n")
 	}
 	return p.String()
 }
 
-type printer struct{ strings.Builder }
-
-func (s *Set) print(p *printer) {
-	p.WriteString("SET " + quoteString(s.Key.Text) + " = " + quoteString(s.Value.Text))
-}
-
-func (s *CreateConnection) print(p *printer) {
-	p.WriteString("CREATE CONNECTION " + quoteIdent(s.Name.Text))
-	p.with(s.Properties)
-}
-
-func (s *CreateMirror) print(p *printer) {
-	p.WriteString("CREATE MIRROR " + quoteIdent(s.Name.Text) + " FROM " + s.From.text() + " TO " + s.To.text())
-	p.list("TABLES", s.Tables)
-	p.list("EXCEPT", s.Except)
-	for i, r := range s.Routes {
-		p.lead(i, "ROUTE")
-		p.WriteString(quoteString(r.From.Text) + " TO " + quoteString(r.To.Text))
+// PrintNode writes a statement, query, table reference, expression, data type, window or pattern in the form of Print.
+func PrintNode(n Node) string {
+	p := &printer{}
+	switch n := n.(type) {
+	case Statement:
+		p.statement(n)
+	case Query:
+		p.query(n)
+	case TableRef:
+		p.tableRef(n)
+	case Expr:
+		p.expr(n, levelOr)
+	case Pattern:
+		p.pattern(n)
+	case *DataType:
+		p.dataType(n)
+	case *Window:
+		p.window(n)
 	}
-	p.list("EXCLUDE COLUMNS", s.ExcludeColumns)
-	for i, f := range s.Filters {
-		p.lead(i, "WHERE")
-		p.WriteString("TABLE " + quoteString(f.Table.Text) + " IS " + quoteString(f.Where.Text))
-	}
-	p.with(s.Properties)
+	return p.String()
 }
 
-func (e Endpoint) text() string {
-	if e.Name.Text != "" {
-		return quoteIdent(e.Name.Text)
-	}
-	return quoteString(e.URL.Text)
+type printer struct {
+	strings.Builder
+	indent int
 }
 
-func (p *printer) lead(i int, clause string) {
-	if i == 0 {
-		p.WriteString("\n  " + clause + " ")
-	} else {
-		p.WriteString(",\n    ")
+// s writes texts one after another.
+func (p *printer) s(texts ...string) {
+	for _, t := range texts {
+		p.WriteString(t)
 	}
 }
 
-func (p *printer) list(clause string, items []Literal) {
-	for i, l := range items {
-		if i == 0 {
-			p.WriteString("\n  " + clause + " ")
-		} else {
-			p.WriteString(", ")
-		}
-		p.WriteString(quoteString(l.Text))
+// line begins a new line.
+func (p *printer) line() {
+	p.WriteByte('\n')
+	for range p.indent {
+		p.WriteString("  ")
 	}
 }
 
-func (p *printer) with(properties []Property) {
-	for i, o := range properties {
-		if i == 0 {
-			p.WriteString("\n  WITH (\n    ")
-		} else {
-			p.WriteString(",\n    ")
-		}
-		p.WriteString(quoteString(o.Key.Text) + " = " + quoteString(o.Value.Text))
+// nested writes something that is indented, between parentheses of their own lines.
+func (p *printer) nested(what func()) {
+	p.s("(")
+	p.indent++
+	p.line()
+	what()
+	p.indent--
+	p.line()
+	p.s(")")
+}
+
+// opt writes the text if given.
+func (p *printer) opt(given bool, text string) {
+	if given {
+		p.s(text)
 	}
-	if len(properties) > 0 {
-		p.WriteString("\n  )")
+}
+
+func join[T any](p *printer, items []T, item func(T)) {
+	for i, it := range items {
+		p.opt(i > 0, ", ")
+		item(it)
 	}
+}
+
+func (p *printer) idents(ids []Ident) {
+	p.s("(")
+	join(p, ids, func(id Ident) { p.s(quoteIdent(id.Text)) })
+	p.s(")")
+}
+
+func (p *printer) comment(l *Literal) {
+	if l != nil {
+		p.s(" COMMENT ", quoteString(l.Text))
+	}
+}
+
+func (p *printer) properties(props []Property) {
+	if len(props) > 0 {
+		p.indent++
+		p.line()
+		p.indent--
+		p.s("WITH ")
+		p.options(props)
+	}
+}
+
+// options writes ('key' = 'value', ..), one option a line.
+func (p *printer) options(props []Property) {
+	p.indent++
+	p.s("(")
+	p.indent++
+	for i, o := range props {
+		p.opt(i > 0, ",")
+		p.line()
+		p.s(quoteString(o.Key.Text), " = ", quoteString(o.Value.Text))
+	}
+	p.indent--
+	p.line()
+	p.s(")")
+	p.indent--
 }
 
 func quoteString(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // quoteIdent leaves plain names as they are. Others take backticks, which both Flink and weir read.
 func quoteIdent(s string) string {
-	plain := s != "" && !isClause(s)
-	for i, r := range s {
-		if !isWordStart(r) && (i == 0 || !unicode.IsDigit(r) && r != '$') {
-			plain = false
-		}
-	}
-	if plain {
+	if plainIdent(s) && !leads(s) {
 		return s
 	}
-	return "`" + strings.ReplaceAll(s, "`", "``") + "`"
+	return backticks(s)
 }
+
+func backticks(s string) string { return "`" + strings.ReplaceAll(s, "`", "``") + "`" }
+
+func plainIdent(s string) bool {
+	for i, r := range s {
+		if !isWordStart(r) && (i == 0 || !unicode.IsDigit(r) && r != '$') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func number10(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,674 @@
+package parser
+
+import (
+	"encoding/hex"
+	"strconv"
+	"strings"
+)
+
+// The levels of expressions, the loosest first. An operand is read at the level above its operator's.
+const (
+	levelOr = iota + 1
+	levelAnd
+	levelNot
+	levelIs
+	levelCompare
+	levelConcat
+	levelAdd
+	levelMul
+	levelSign
+	levelZone
+	levelPostfix
+)
+
+func (p *parser) expr() (Expr, error) { return p.level(levelOr) }
+
+// exprs reads expressions separated by commas.
+func (p *parser) exprs() ([]Expr, error) {
+	var out []Expr
+	err := p.list(func() error {
+		x, err := p.expr()
+		out = append(out, x)
+		return err
+	})
+	return out, err
+}
+
+// level reads an expression whose operators are of this level or tighter.
+func (p *parser) level(least int) (Expr, error) {
+	outer, err := p.enter()
+	if err != nil {
+		return nil, err
+	}
+	at := p.peek().pos
+	var x Expr
+	if least <= levelNot && p.acceptWord("NOT") {
+		x, err = p.level(levelNot)
+		x = &Unary{at, OpNot, x}
+	} else {
+		x, err = p.sign()
+	}
+	for more := true; more && err == nil; {
+		x, more, err = p.operator(at, x, least)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.leave(outer)
+	return x, nil
+}
+
+// binaryOp is the operator that begins at the next token, with the number of its tokens; 0 if there is none.
+func (p *parser) binaryOp() (op Op, level, tokens int) {
+	t := p.peek()
+	switch t.kind {
+	case symbol:
+		switch t.text {
+		case "=":
+			return OpEq, levelCompare, 1
+		case "<>", "!=":
+			return OpNe, levelCompare, 1
+		case "<":
+			return OpLt, levelCompare, 1
+		case "<=":
+			return OpLe, levelCompare, 1
+		case ">":
+			return OpGt, levelCompare, 1
+		case ">=":
+			return OpGe, levelCompare, 1
+		case "||":
+			return OpConcat, levelConcat, 1
+		case "+":
+			return OpAdd, levelAdd, 1
+		case "-":
+			return OpSub, levelAdd, 1
+		case "*":
+			return OpMul, levelMul, 1
+		case "/":
+			return OpDiv, levelMul, 1
+		case "%":
+			return OpMod, levelMul, 1
+		}
+	case word:
+		switch strings.ToUpper(t.text) {
+		case "OR":
+			return OpOr, levelOr, 1
+		case "AND":
+			return OpAnd, levelAnd, 1
+		case "OVERLAPS":
+			return OpOverlaps, levelCompare, 1
+		case "IS":
+			if p.isWords("IS", "DISTINCT", "FROM") {
+				return OpDistinct, levelIs, 3
+			}
+			if p.isWords("IS", "NOT", "DISTINCT", "FROM") {
+				return OpNotDistinct, levelIs, 4
+			}
+		}
+	}
+	return 0, 0, 0
+}
+
+// operator reads one operator behind x with what belongs to it, if its level is at least least.
+func (p *parser) operator(at Pos, x Expr, least int) (Expr, bool, error) {
+	if op, level, tokens := p.binaryOp(); op != 0 {
+		if level < least {
+			return x, false, nil
+		}
+		opAt := p.peek().pos
+		p.i += tokens
+		if level == levelCompare && (p.isWord("ANY") || p.isWord("SOME") || p.isWord("ALL")) && op != OpOverlaps {
+			q, err := p.quantified(at, op, x)
+			return q, true, err
+		}
+		right, err := p.level(level + 1)
+		if err != nil {
+			return nil, false, err
+		}
+		return &Binary{at, op, opAt, x, right}, true, p.chain()
+	}
+	n := 0
+	if p.isWord("NOT") {
+		n = 1
+	}
+	switch t := p.ahead(n); {
+	case t.kind != word:
+		return x, false, nil
+	case n == 0 && t.isWord("IS") && least <= levelIs:
+		is, err := p.is(at, x)
+		return is, true, err
+	case least > levelCompare:
+		return x, false, nil
+	case t.isWord("BETWEEN"):
+		p.i += n + 1
+		b, err := p.between(at, x, n == 1)
+		return b, true, err
+	case t.isWord("IN"):
+		p.i += n + 1
+		in, err := p.in(at, x, n == 1)
+		return in, true, err
+	case t.isWord("LIKE"):
+		p.i += n + 1
+		l, err := p.like(at, x, n == 1, PatternLike)
+		return l, true, err
+	case t.isWord("ILIKE") && p.ahead(n+1).kind != end:
+		p.i += n + 1
+		l, err := p.like(at, x, n == 1, PatternILike)
+		return l, true, err
+	case t.isWord("SIMILAR") && p.ahead(n+1).isWord("TO"):
+		p.i += n + 2
+		l, err := p.like(at, x, n == 1, PatternSimilar)
+		return l, true, err
+	}
+	return x, false, nil
+}
+
+func (p *parser) is(at Pos, x Expr) (Expr, error) {
+	p.i++
+	is := &Is{Pos: at, X: x, Not: p.acceptWord("NOT")}
+	w, err := p.choice("NULL", "TRUE", "FALSE", "UNKNOWN", "JSON", "DISTINCT")
+	if err != nil {
+		return nil, err
+	}
+	switch w {
+	case "NULL":
+		is.Test = IsNull
+	case "TRUE":
+		is.Test = IsTrue
+	case "FALSE":
+		is.Test = IsFalse
+	case "UNKNOWN":
+		is.Test = IsUnknown
+	case "JSON":
+		is.Test = IsJSON
+		switch {
+		case p.acceptWord("VALUE"):
+		case p.acceptWord("OBJECT"):
+			is.Test = IsJSONObject
+		case p.acceptWord("ARRAY"):
+			is.Test = IsJSONArray
+		case p.acceptWord("SCALAR"):
+			is.Test = IsJSONScalar
+		}
+	case "DISTINCT":
+		return nil, p.expected("FROM", "FROM")
+	}
+	return is, p.chain()
+}
+
+func (p *parser) between(at Pos, x Expr, not bool) (Expr, error) {
+	b := &Between{Pos: at, X: x, Not: not}
+	if p.acceptWord("SYMMETRIC") {
+		b.Symmetric = true
+	} else {
+		p.acceptWord("ASYMMETRIC")
+	}
+	var err error
+	if b.Low, err = p.level(levelConcat); err != nil {
+		return nil, err
+	}
+	if err = p.words("AND"); err != nil {
+		return nil, err
+	}
+	if b.High, err = p.level(levelConcat); err != nil {
+		return nil, err
+	}
+	return b, p.chain()
+}
+
+func (p *parser) in(at Pos, x Expr, not bool) (Expr, error) {
+	in := &In{Pos: at, X: x, Not: not}
+	if err := p.symbol("(", "after IN"); err != nil {
+		return nil, err
+	}
+	var err error
+	if in.Query, in.List, err = p.queryOrList(); err != nil {
+		return nil, err
+	}
+	return in, p.chain()
+}
+
+// queryOrList reads a query or expressions up to the closing parenthesis.
+func (p *parser) queryOrList() (Query, []Expr, error) {
+	if p.queryBegins() {
+		q, err := p.query()
+		if err != nil {
+			return nil, nil, err
+		}
+		return q, nil, p.symbol(")", "")
+	}
+	if p.isSymbol(")") {
+		return nil, nil, p.expected("a value")
+	}
+	list, err := p.exprs()
+	if err != nil {
+		return nil, nil, err
+	}
+	if sub, ok := list[0].(*Subquery); ok && len(list) == 1 && p.queryGoesOn() {
+		q, err := p.queryRest(sub.Pos, sub.Query, setLoosest)
+		if err != nil {
+			return nil, nil, err
+		}
+		return q, nil, p.symbol(")", "")
+	}
+	return nil, list, p.closing()
+}
+
+func (p *parser) like(at Pos, x Expr, not bool, kind LikeKind) (Expr, error) {
+	l := &Like{Pos: at, X: x, Not: not, Kind: kind}
+	var err error
+	if l.Pattern, err = p.level(levelConcat); err != nil {
+		return nil, err
+	}
+	if p.acceptWord("ESCAPE") {
+		if l.Escape, err = p.level(levelConcat); err != nil {
+			return nil, err
+		}
+	}
+	return l, p.chain()
+}
+
+func (p *parser) quantified(at Pos, op Op, x Expr) (Expr, error) {
+	q := &Quantified{Pos: at, X: x, Op: op, All: p.take().isWord("ALL")}
+	if err := p.symbol("(", "with a query"); err != nil {
+		return nil, err
+	}
+	query, list, err := p.queryOrList()
+	if err != nil {
+		return nil, err
+	}
+	if q.Query = query; query == nil {
+		if len(list) > 1 {
+			return nil, p.fail(list[1].Position(), "ANY and ALL take a query or one array").WithHint("write x IN (a, b) or x = ANY (ARRAY[a, b])")
+		}
+		q.Array = list[0]
+	}
+	return q, p.chain()
+}
+
+// sign reads an operand with the signs before it.
+func (p *parser) sign() (Expr, error) {
+	t := p.peek()
+	if !t.isSymbol("-") && !t.isSymbol("+") {
+		return p.zone()
+	}
+	outer, err := p.enter()
+	if err != nil {
+		return nil, err
+	}
+	p.i++
+	x, err := p.sign()
+	if err != nil {
+		return nil, err
+	}
+	p.leave(outer)
+	if t.text == "-" {
+		return &Unary{t.pos, OpNeg, x}, nil
+	}
+	return &Unary{t.pos, OpPlus, x}, nil
+}
+
+func (p *parser) zone() (Expr, error) {
+	at := p.peek().pos
+	x, err := p.postfix()
+	for err == nil && p.acceptWords("AT", "TIME", "ZONE") {
+		var zone Expr
+		if zone, err = p.postfix(); err == nil {
+			x, err = &AtTimeZone{at, x, zone}, p.chain()
+		}
+	}
+	return x, err
+}
+
+// postfix reads an operand with its subscripts, fields and casts.
+func (p *parser) postfix() (Expr, error) {
+	at := p.peek().pos
+	x, err := p.primary()
+	for cast := false; err == nil; {
+		switch {
+		case p.isSymbol("[") && !cast:
+			outer := p.height
+			p.i++
+			var index Expr
+			if index, err = p.expr(); err == nil {
+				err = p.symbol("]", "")
+			}
+			p.height = max(outer, p.height)
+			x = &Subscript{at, x, index}
+		case p.isSymbol(".") && !cast:
+			p.i++
+			var name Ident
+			name, err = p.anyIdent("a field's name")
+			x = &Field{at, x, name}
+		case p.accept("::"):
+			cast = true
+			var t *DataType
+			t, err = p.typeOf(false)
+			x = &Cast{Pos: at, X: x, Type: t, Colons: true}
+		default:
+			return x, nil
+		}
+		if err == nil {
+			err = p.chain()
+		}
+	}
+	return nil, err
+}
+
+// primary reads an operand without anything before or behind it.
+func (p *parser) primary() (Expr, error) {
+	switch t := p.peek(); t.kind {
+	case number:
+		p.i++
+		return &NumberLit{t.pos, numberKind(t.text), t.text}, nil
+	case str:
+		p.i++
+		return &StringLit{t.pos, t.text}, nil
+	case hexed:
+		p.i++
+		b, err := hex.DecodeString(t.text)
+		if err != nil {
+			return nil, p.fail(t.pos, "X'..' holds pairs of hexadecimal digits")
+		}
+		return &BinaryLit{t.pos, b}, nil
+	case param:
+		p.i++
+		n, err := strconv.Atoi(t.text)
+		if err != nil || n < 1 || n > 65535 {
+			return nil, p.fail(t.pos, "there is no parameter $%s", clip(t.text)).WithHint("parameters are $1 to $65535")
+		}
+		return p.param(t.pos, n, true)
+	case symbol:
+		switch t.text {
+		case "(":
+			return p.parenthesized()
+		case "?":
+			p.i++
+			return p.param(t.pos, p.params+1, false)
+		case "*":
+			return nil, p.expected("an expression").WithHint("* stands alone among the items of SELECT, as t.*, or in COUNT(*)")
+		}
+	case quoted:
+		return p.nameOrCall()
+	case word:
+		if x, err := p.wordLiteral(t); x != nil || err != nil {
+			return x, err
+		}
+		if !reserved(t.text) || (t.isWord("LEFT") || t.isWord("RIGHT")) && p.ahead(1).isSymbol("(") || bareCall(t.text) {
+			return p.nameOrCall()
+		}
+		e := p.expected("an expression")
+		if e.Hint == "" {
+			e.Hint = strings.ToUpper(t.text) + " is a keyword; as a name it is quoted with backticks: `" + t.text + "`"
+			if t.isWord("NOT") {
+				e.Hint = "put parentheses around NOT and its operand"
+			}
+			if t.isWord("SELECT") || t.isWord("WITH") || t.isWord("VALUES") {
+				e.Hint = "put parentheses around the query"
+			}
+		}
+		return nil, e
+	}
+	return nil, p.expected("an expression")
+}
+
+func (p *parser) param(at Pos, n int, dollar bool) (Expr, error) {
+	if p.params > 0 && p.dollar != dollar {
+		return nil, p.fail(at, "a statement has either ? or $1 as parameters")
+	}
+	p.params, p.dollar = max(p.params, n), dollar
+	return &Param{at, n}, nil
+}
+
+func numberKind(text string) NumberKind {
+	switch {
+	case strings.ContainsAny(text, "eE"):
+		return Float
+	case strings.Contains(text, "."):
+		return Decimal
+	}
+	return Integer
+}
+
+// parenthesized reads (x), (a, b), or a query.
+func (p *parser) parenthesized() (Expr, error) {
+	at := p.take().pos
+	query, list, err := p.queryOrList()
+	switch {
+	case err != nil:
+		return nil, err
+	case query != nil:
+		return &Subquery{at, query}, nil
+	case len(list) > 1:
+		return &Row{at, list}, nil
+	}
+	return list[0], nil
+}
+
+// wordLiteral reads the operands that begin with a keyword; nil if the word is a name or begins a call.
+func (p *parser) wordLiteral(t token) (Expr, error) {
+	next := p.ahead(1)
+	switch strings.ToUpper(t.text) {
+	case "TRUE", "FALSE":
+		p.i++
+		return &BoolLit{t.pos, t.isWord("TRUE")}, nil
+	case "NULL":
+		p.i++
+		return &NullLit{t.pos}, nil
+	case "DEFAULT":
+		p.i++
+		return &Default{t.pos}, nil
+	case "DATE":
+		return p.temporal(TypeDate, next, 1), nil
+	case "TIME":
+		return p.temporal(TypeTime, next, 1), nil
+	case "TIMESTAMP":
+		if p.isWords("TIMESTAMP", "WITH", "LOCAL", "TIME", "ZONE") {
+			return p.temporal(TypeTimestampLTZ, p.ahead(5), 5), nil
+		}
+		return p.temporal(TypeTimestamp, next, 1), nil
+	case "TIMESTAMP_LTZ", "TIMESTAMPTZ":
+		return p.temporal(TypeTimestampLTZ, next, 1), nil
+	case "INTERVAL":
+		return p.interval()
+	case "CASE":
+		return p.caseOf()
+	case "ARRAY":
+		if next.isSymbol("[") {
+			p.i++
+			items, err := p.brackets()
+			return &Array{Pos: t.pos, Items: items}, err
+		}
+		if next.isSymbol("(") {
+			p.i += 2
+			if !p.queryBegins() && !p.isSymbol("(") {
+				return nil, p.expected("a query").WithHint("an array of values is written with brackets: ARRAY[1, 2]")
+			}
+			q, err := p.query()
+			if err != nil {
+				return nil, err
+			}
+			return &Array{Pos: t.pos, Query: q}, p.symbol(")", "")
+		}
+	case "MAP":
+		if next.isSymbol("[") {
+			p.i++
+			return p.mapOf(t.pos)
+		}
+	case "ROW":
+		if next.isSymbol("(") {
+			p.i++
+			r := &Row{Pos: t.pos}
+			if p.ahead(1).isSymbol(")") {
+				p.i += 2
+				return r, nil
+			}
+			err := p.parens("", func() error {
+				x, err := p.expr()
+				r.Items = append(r.Items, x)
+				return err
+			})
+			return r, err
+		}
+	case "EXISTS":
+		if next.isSymbol("(") {
+			p.i += 2
+			q, err := p.query()
+			if err != nil {
+				return nil, err
+			}
+			return &Exists{t.pos, q}, p.symbol(")", "")
+		}
+	}
+	return nil, nil
+}
+
+// temporal makes a literal of the string that stands after so many tokens; nil if it is none.
+func (p *parser) temporal(kind TypeKind, text token, tokens int) Expr {
+	if text.kind != str {
+		return nil
+	}
+	at := p.peek().pos
+	p.i += tokens + 1
+	return &TemporalLit{at, kind, Literal{text.text, text.pos}}
+}
+
+// interval reads INTERVAL '..' unit; nil if the word is a name.
+func (p *parser) interval() (Expr, error) {
+	at, n := p.peek().pos, 1
+	x := &IntervalLit{Pos: at}
+	if s := p.ahead(1); s.isSymbol("-") || s.isSymbol("+") {
+		x.Negative = s.isSymbol("-")
+		n = 2
+	}
+	text := p.ahead(n)
+	if text.kind != str {
+		if text.kind == number && n == 1 {
+			p.i++
+			return nil, p.expected("the interval's length in single quotes").WithHint("write INTERVAL '%s'", clip(text.text))
+		}
+		return nil, nil
+	}
+	x.Text = Literal{text.text, text.pos}
+	p.i += n + 1
+	var err error
+	if t := p.peek(); t.kind == word && intervalUnit(t.text) != "" {
+		x.Unit, err = p.intervalQualifier()
+	}
+	return x, err
+}
+
+func (p *parser) intervalQualifier() (*IntervalQualifier, error) {
+	t := p.peek()
+	q := &IntervalQualifier{Pos: t.pos, From: intervalUnit(t.text)}
+	if t.kind != word || q.From == "" {
+		return nil, p.expected("a unit of time", timeUnits()[:8]...)
+	}
+	p.i++
+	var err error
+	if p.accept("(") {
+		if q.Precision, err = p.digits("the number of digits"); err != nil {
+			return nil, err
+		}
+		if q.From == "SECOND" && p.accept(",") {
+			if q.Fraction, err = p.digits("the number of digits"); err != nil {
+				return nil, err
+			}
+		}
+		if err = p.symbol(")", ""); err != nil {
+			return nil, err
+		}
+	}
+	if u := p.ahead(1); p.isWord("TO") && u.kind == word && intervalUnit(u.text) != "" {
+		p.i += 2
+		if q.To = intervalUnit(u.text); q.To == "SECOND" && p.accept("(") {
+			if q.Fraction, err = p.digits("the number of digits"); err != nil {
+				return nil, err
+			}
+			err = p.symbol(")", "")
+		}
+	}
+	return q, err
+}
+
+// digits reads a whole number.
+func (p *parser) digits(what string) (*int, error) {
+	t := p.peek()
+	n, err := strconv.Atoi(t.text)
+	if t.kind != number || err != nil {
+		return nil, p.expected(what)
+	}
+	p.i++
+	return &n, nil
+}
+
+func (p *parser) caseOf() (Expr, error) {
+	c := &Case{Pos: p.take().pos}
+	var err error
+	if !p.isWord("WHEN") {
+		if c.Operand, err = p.expr(); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.words("WHEN"); err != nil {
+		return nil, err
+	}
+	for {
+		var w When
+		if w.If, err = p.expr(); err != nil {
+			return nil, err
+		}
+		if err = p.words("THEN"); err != nil {
+			return nil, err
+		}
+		if w.Then, err = p.expr(); err != nil {
+			return nil, err
+		}
+		c.Whens = append(c.Whens, w)
+		if !p.acceptWord("WHEN") {
+			break
+		}
+	}
+	if p.acceptWord("ELSE") {
+		if c.Else, err = p.expr(); err != nil {
+			return nil, err
+		}
+	}
+	if !p.acceptWord("END") {
+		return nil, p.expected("WHEN, ELSE or END", "WHEN", "ELSE", "END")
+	}
+	return c, nil
+}
+
+// brackets reads expressions in brackets.
+func (p *parser) brackets() ([]Expr, error) {
+	if err := p.symbol("[", ""); err != nil {
+		return nil, err
+	}
+	if p.accept("]") {
+		return nil, nil
+	}
+	items, err := p.exprs()
+	if err != nil {
+		return nil, err
+	}
+	if !p.accept("]") {
+		return nil, p.expected(", or ]")
+	}
+	return items, nil
+}
+
+func (p *parser) mapOf(at Pos) (Expr, error) {
+	m := &Map{Pos: at}
+	items, err := p.brackets()
+	if err != nil {
+		return nil, err
+	}
+	if len(items)%2 != 0 {
+		return nil, p.fail(items[len(items)-1].Position(), "a key of MAP has no value").WithHint("write MAP[key, value, key, value]")
+	}
+	for i := 0; i < len(items); i += 2 {
+		m.Entries = append(m.Entries, MapEntry{items[i], items[i+1]})
+	}
+	return m, nil
+}
