@@ -213,6 +213,9 @@ func Catalog() []Entry {
 		{DiskFailed, "DiskFailed", "the disk failed",
 			"Reading, writing or syncing a file of the state directory failed. After a failed sync nothing about that file can be trusted, so the process ends rather than go on.",
 			"Check free space, quotas and the disk's health, then start weir again: it recovers from the last checkpoint."},
+		{StateLogDamaged, "StateLogDamaged", "the state log is damaged",
+			"Joins and aggregates keep their state on disk in two places: tables, and a log of what each checkpoint changed, which reaches further. A part of the log that the last checkpoint needs is missing or fails its checksum, or tables and log do not belong to the checkpoint that the catalog names, for example because only one of them was restored from a backup. The message names the file and the place in it. weir does not go on with a state that may be wrong.",
+			"Check the disk. Restore the whole state directory from a copy that was made while weir was stopped. If there is none, delete the pipeline and create it again: it then reads its sources from the beginning. `weir debug delta FILE` shows what can be read of the log."},
 
 		{BadFlag, "BadFlag", "the command line cannot be used as given",
 			"An unknown command or flag, a missing argument, or a value that the flag does not take.",

@@ -46,6 +46,8 @@ const (
 	RaftFailed   Code = "W5004"
 	DiskFailed   Code = "W5005"
 
+	StateLogDamaged Code = "W5010"
+
 	BadFlag       Code = "W6001"
 	BadURL        Code = "W6002"
 	SecretMissing Code = "W6003"

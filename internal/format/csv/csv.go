@@ -2,7 +2,7 @@
 //
 // A field without quotes is NULL if it is the null literal, or if it is empty and of a type whose values are never empty:
 // every one but strings and bytes. So what the encoder writes reads back the same, NULL strings included where a null
-// literal is set.
+// literal is set. Within arrays and rows there are no quotes: an array of one empty string reads back as one without any.
 package csv
 
 import (

@@ -368,7 +368,7 @@ func (d *Decoder) appendNested(v *row.Vector, col *column, c cell, suspect bool)
 		col.elems[i].v.Truncate()
 	}
 	text, n := c.text, 0
-	for more := len(text) > 0; more; n++ {
+	for more := len(text) > 0 || col.codec != nil; more; n++ {
 		var part []byte
 		part, text, more = bytes.Cut(text, []byte{d.opts.ArrayDelimiter})
 		e := &col.elems[0]

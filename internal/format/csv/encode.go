@@ -34,7 +34,7 @@ func (e *Encoder) AppendHeader(dst []byte) []byte {
 			dst = append(dst, e.opts.Delimiter)
 		}
 		start := len(dst)
-		dst, _ = e.protect(append(dst, f.Name...), start, false)
+		dst, _ = e.protect(append(dst, f.Name...), start, false, false)
 	}
 	return append(dst, '\n')
 }
@@ -57,7 +57,7 @@ func (e *Encoder) AppendRows(dst []byte, b *row.Batch) ([]byte, error) {
 			start := len(dst)
 			var err error
 			if dst, err = e.appendValue(dst, t, v, i); err == nil && !harmless(t.Kind, e.opts.Delimiter) {
-				dst, err = e.protect(dst, start, c == 0)
+				dst, err = e.protect(dst, start, c == 0, t.Kind != row.String && t.Kind != row.Bytes)
 			}
 			if err != nil {
 				return dst[:begin], errs.New(errs.TargetRejected, "csv cannot hold a value of column %s: %w", e.schema[c].Name, err).
@@ -143,9 +143,11 @@ func (e *Encoder) appendElement(dst []byte, t row.Type, v *row.Vector, n int) ([
 }
 
 // protect puts quotes around dst[start:], or escapes into it, where it would not be read back as it is.
-func (e *Encoder) protect(dst []byte, start int, first bool) ([]byte, error) {
+//
+// First: it begins a line. Empty: without text it would be NULL.
+func (e *Encoder) protect(dst []byte, start int, first, empty bool) ([]byte, error) {
 	text := dst[start:]
-	needs := len(text) == 0 && e.opts.HasNull && e.opts.Null == "" || e.opts.HasNull && string(text) == e.opts.Null ||
+	needs := len(text) == 0 && empty || e.opts.HasNull && string(text) == e.opts.Null ||
 		first && e.opts.AllowComments && len(text) > 0 && text[0] == '#'
 	for _, b := range text {
 		if b == e.opts.Delimiter || b == '\n' || b == '\r' || b == e.opts.Quote && e.opts.Quote != 0 || b == e.opts.Escape && e.opts.Escape != 0 {
