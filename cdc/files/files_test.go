@@ -23,6 +23,7 @@ import (
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/format/formattest"
+	"github.com/weirstream/weir/internal/format/parquet"
 	"github.com/weirstream/weir/internal/with"
 	"github.com/weirstream/weir/test/conform"
 	"github.com/weirstream/weir/test/nexmark"
@@ -107,11 +108,15 @@ func TestConform(t *testing.T) {
 		return b.Bytes()
 	}
 	schema := formattest.Schema("day DATE NOT NULL, id INT, name STRING")
-	for _, format := range []string{"csv", "json"} {
+	for _, format := range []string{"csv", "json", "parquet"} {
 		t.Run(format, func(t *testing.T) {
 			fs := vfs.NewMem()
 			for i, suffix := range []string{"", ".gz", ".zst", ""} {
 				for _, n := range []int{0, 1, 5_000, 12_345} {
+					if format == "parquet" {
+						write(t, fs, fmt.Sprintf("/in/day=2026-01-0%d/f%d.parquet", i+1, n), parquetFile(t, formattest.Batch(r, schema[1:], n)))
+						continue
+					}
 					write(t, fs, fmt.Sprintf("/in/day=2026-01-0%d/f%d.%s%s", i+1, n, format, suffix), text(n, format == "csv"))
 				}
 			}
@@ -128,6 +133,23 @@ func TestConform(t *testing.T) {
 			})
 		})
 	}
+}
+
+func parquetFile(t *testing.T, b *row.Batch) []byte {
+	t.Helper()
+	f, err := parquet.New(formattest.Schema("id INT, name STRING"), nil, parquet.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	w, err := f.NewWriter(&out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Write(b), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // TestStories: "write" makes files (a line "== path" before each), "table" a source of a schema (first line) with options

@@ -324,7 +324,11 @@ func unescape(s string) string {
 func (s *Source) failed(err error) error {
 	path := s.open.path
 	if bad, ok := errors.AsType[*format.BadRecord](err); ok {
-		return bad.In(path, fmt.Sprintf("correct the record or the column's type; with '%s.ignore-parse-errors' = 'true' a bad field is NULL and a bad record is left out", s.opts.Format.Extension()))
+		hint := "correct the file or the column's type"
+		if bad.Line > 0 {
+			hint = fmt.Sprintf("correct the record or the column's type; with '%s.ignore-parse-errors' = 'true' a bad field is NULL and a bad record is left out", s.opts.Format.Extension())
+		}
+		return bad.In(path, hint)
 	}
 	if e, ok := errs.As(err); ok {
 		return e

@@ -76,16 +76,19 @@ func (e *BadRecord) Error() string {
 // Unwrap is the cause.
 func (e *BadRecord) Unwrap() error { return e.Err }
 
-// In is the error for the user: the record of the file cannot be read.
+// In is the error for the user: the record of the file cannot be read. Without a line or row it is the file as a whole.
 func (e *BadRecord) In(file, hint string) *errs.Error {
-	place := fmt.Sprintf("line %d", e.Line)
-	if e.Line == 0 {
-		place = fmt.Sprintf("row %d", e.Row)
+	place := file
+	switch {
+	case e.Line > 0:
+		place = fmt.Sprintf("%s, line %d", file, e.Line)
+	case e.Row > 0:
+		place = fmt.Sprintf("%s, row %d", file, e.Row)
 	}
-	r := errs.New(errs.SourceRecord, "%s, %s: %v", file, place, e).WithDetail("the record begins at byte %d", e.Offset).WithHint("%s", hint)
+	r := errs.New(errs.SourceRecord, "%s: %v", place, e).WithHint("%s", hint)
 	r.Final = true
 	if e.Line > 0 {
-		r = r.At(errs.Position{File: file, Line: int(e.Line), Column: 1})
+		r = r.WithDetail("the record begins at byte %d", e.Offset).At(errs.Position{File: file, Line: int(e.Line), Column: 1})
 	}
 	return r
 }

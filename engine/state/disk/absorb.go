@@ -368,12 +368,13 @@ func merge(runs []*run, f func(state.Record) error) (n uint64, err error) {
 			live = live[1:]
 			continue
 		}
-		i := 1
-		for i < len(live) && bytes.Compare(live[i].record.Key, first.record.Key) < 0 {
-			live[i-1] = live[i]
-			i++
+		if len(live) == 1 || bytes.Compare(first.record.Key, live[1].record.Key) <= 0 {
+			continue
 		}
-		live[i-1] = first
+		// Before it come all that are smaller.
+		i, _ := slices.BinarySearchFunc(live[1:], first.record.Key, func(r *run, k []byte) int { return bytes.Compare(r.record.Key, k) })
+		copy(live, live[1:i+1])
+		live[i] = first
 	}
 	return n, nil
 }

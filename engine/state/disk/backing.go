@@ -2,7 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -49,18 +48,23 @@ func (b *backing) Get(dst, key []byte) ([]byte, bool, error) {
 	k := b.keys.Get().(*[]byte)
 	defer b.keys.Put(k)
 	*k = append((*k)[:4], key...)
-	v, closer, err := d.db.Get(*k)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return dst, false, nil
-	}
-	if err == nil {
-		dst = append(dst, v...)
-		err = closer.Close()
-	}
+	it, err := d.iters.take()
 	if err != nil {
 		return dst, false, b.failed(err)
 	}
-	return dst, true, nil
+	defer d.iters.put(it)
+	// Not DB.Get: it makes an iterator each time, and asks no filter of the lowest level, where most keys are not.
+	if !it.SeekPrefixGE(*k) || !bytes.Equal(it.Key(), *k) {
+		if err := it.Error(); err != nil {
+			return dst, false, b.failed(err)
+		}
+		return dst, false, nil
+	}
+	v, err := it.ValueAndErr()
+	if err != nil {
+		return dst, false, b.failed(err)
+	}
+	return append(dst, v...), true, nil
 }
 
 // Scan implements state.Backing.
@@ -143,7 +147,7 @@ func (p *iterPool) take() (aged, error) {
 		return it, nil
 	}
 	p.mu.Unlock()
-	it, err := p.d.db.NewIter(nil)
+	it, err := p.d.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
 	return aged{it, age}, err
 }
 

@@ -96,6 +96,11 @@ func (p *Pipeline) Prepare(ctx context.Context, checkpoint uint64, deltas []*sta
 	}
 	e := &p.encoder
 	e.reset()
+	size := len(meta) + len(outbox) + 4096
+	for _, delta := range deltas {
+		size += delta.Bytes() + delta.Bytes()/16
+	}
+	e.body = slices.Grow(e.body, size)
 	e.blob(pieceMeta, meta)
 	e.names(p.newNames(checkpoint))
 	e.blob(pieceOutbox, outbox)

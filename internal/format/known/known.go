@@ -6,6 +6,7 @@ import (
 	"github.com/weirstream/weir/internal/format"
 	"github.com/weirstream/weir/internal/format/csv"
 	"github.com/weirstream/weir/internal/format/json"
+	"github.com/weirstream/weir/internal/format/parquet"
 	"github.com/weirstream/weir/internal/with"
 )
 
@@ -18,6 +19,8 @@ func Parse(schema row.Schema, columns []int, c *with.Clause) (format.Format, err
 	switch c.Choice("format", "", "csv", "json", "parquet") {
 	case "csv":
 		return csv.New(schema, columns, csv.ParseOptions(c))
+	case "parquet":
+		return parquet.New(schema, columns, parquet.ParseOptions(c))
 	case "json":
 		return json.New(schema, columns, json.ParseOptions(c))
 	}
