@@ -137,7 +137,16 @@ func (x Env) Check(p *plan.Program) error {
 	return err
 }
 
-// ColumnNames are the names of columns of a schema.
+// Names are the names of a schema's columns.
+func Names(s row.Schema) []string {
+	var out []string
+	for _, f := range s {
+		out = append(out, f.Name)
+	}
+	return out
+}
+
+// ColumnNames are the names of some of them.
 func ColumnNames(s row.Schema, columns []int) []string {
 	var out []string
 	for _, c := range columns {

@@ -34,6 +34,29 @@ func Queries(s *parser.Script) *parser.Script {
 	return q
 }
 
+// Planned is a script's text with blanks in the place of what Queries leaves out, so that every position stays what it is.
+// Settings stay: the planner reads them, too.
+func Planned(s *parser.Script, text string) string {
+	b := []byte(strings.TrimPrefix(text, "\ufeff"))
+	for i, st := range s.Statements {
+		switch st.(type) {
+		case *parser.CreateConnection, *parser.CreateMirror:
+		default:
+			continue
+		}
+		end := len(b)
+		if i+1 < len(s.Statements) {
+			end = s.Statements[i+1].Position().Offset
+		}
+		for j := st.Position().Offset; j < end; j++ {
+			if b[j] != '\n' {
+				b[j] = ' '
+			}
+		}
+	}
+	return string(b)
+}
+
 // Seal moves the secrets of a script's options into the store, leaves references in their place and returns the text
 // that may be stored and shown: it has no comments, and two scripts that mean the same are one text. pipeline begins the
 // secrets' names. The script is changed.
@@ -87,8 +110,18 @@ func seal(owner, key, value string, store *secrets.Store) (string, error) {
 	return store.CaptureOption(owner+"_"+key, "secret", value)
 }
 
+var reference = regexp.MustCompile(`\$\{secret:([A-Za-z0-9_-]+)\}`)
+
 // Secrets lists the stored secrets that a text refers to.
-func Secrets(text string) []string { return secrets.Names(text) }
+func Secrets(text string) []string {
+	var out []string
+	for _, m := range reference.FindAllStringSubmatch(text, -1) {
+		if !slices.Contains(out, m[1]) {
+			out = append(out, m[1])
+		}
+	}
+	return out
+}
 
 // Differences names the parts in which two definitions differ. Options are compared as they are in force.
 func Differences(a, b api.QuerySpec) []string {
