@@ -16,6 +16,7 @@ import (
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/with"
+	"github.com/weirstream/weir/test/conform"
 )
 
 func schema() row.Schema {
@@ -104,6 +105,27 @@ func TestRestartGivesTheSameRows(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Without columns of time, whose beginning is in the state, the rows depend on nothing but the options.
+func TestConform(t *testing.T) {
+	s := schema()
+	s = append(s[:13:13], s[17:]...)
+	for _, splits := range []int{1, 3} {
+		o := parse(t, s, map[string]string{"number-of-rows": "20000", "rows-per-second": "100000000", "fields.f4.null-rate": "0.3"})
+		o.Split, o.Splits = splits-1, splits
+		conform.TestTypedSource(t, conform.TypedSource{
+			Tables: [][]row.Type{s.Types()},
+			New: func(t *testing.T) dataflow.Source {
+				src, err := New(env.Real(nil), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return src
+			},
+			Cuts: 3,
+		})
+	}
 }
 
 func TestProjectionKeepsValues(t *testing.T) {

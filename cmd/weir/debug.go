@@ -61,7 +61,11 @@ func hidePasswords(script *parser.Script) {
 				hide(s.Name.Text, s.Properties[i].Key.Text, &s.Properties[i].Value.Text)
 			}
 		default:
-			parser.Options(s, func(key string, value *string) { hide("statement", key, value) })
+			name := "statement"
+			if table, ok := s.(*parser.CreateTable); ok {
+				name = table.Name.Last().Text
+			}
+			parser.Options(s, func(key string, value *string) { hide(name, key, value) })
 		}
 	}
 }

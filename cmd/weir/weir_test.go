@@ -1182,6 +1182,13 @@ func TestVersionHelpDebug(t *testing.T) {
 		!strings.Contains(got, "'password' = '${secret:b_password}'") || !strings.Contains(got, "ann:${secret:mine}@db") {
 		t.Errorf("debug sql: %q", got)
 	}
+	if err := os.WriteFile(sql, []byte(`CREATE TABLE t (a INT) WITH ('url' = 'jdbc:postgresql://ann:hunter2@db/shop', 'password' = 'hunter2');
+		SELECT * FROM t /*+ OPTIONS('password' = 'hunter2') */;`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.want(t, 0, "debug", "sql", sql); strings.Contains(got, "hunter2") || !strings.Contains(got, "'password' = '${secret:t_password}'") {
+		t.Errorf("debug sql: %q", got)
+	}
 	for _, args := range [][]string{{"demo"}, {"server"}, {"doctor", "postgres://a/b"}, {"mirror", "postgres://a/b", "postgres://a/c"}} {
 		f.want(t, 2, args...)
 		if !strings.HasPrefix(f.err.String(), "error[W6006]: weir "+args[0]+" is not built yet") {

@@ -81,6 +81,8 @@ type Task interface {
 	State() *state.Store
 	// Peer is the instance of another node in the same task: the index that a join probes.
 	Peer(node int) Operator
+	// Clock is the reading of the last barrier, or of the start.
+	Clock() int64
 	// Fault takes over a row whose evaluation failed: it goes to the view's error stream with its weight.
 	Fault(f Fault)
 }

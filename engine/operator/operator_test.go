@@ -40,6 +40,7 @@ func newHarness(t *testing.T, out []row.Type, mk func(dataflow.Task, dataflow.Em
 func (h *harness) Index() int                 { return 0 }
 func (h *harness) Count() int                 { return 1 }
 func (h *harness) State() *state.Store        { return h.store }
+func (h *harness) Clock() int64               { return 0 }
 func (h *harness) Peer(int) dataflow.Operator { return nil }
 func (h *harness) Fault(f dataflow.Fault)     { add(h.faults, f.Message, f.Weight) }
 

@@ -203,10 +203,10 @@ func ParseFloat(text []byte, bitSize int) (float64, error) {
 		}
 		word = b[1:]
 	}
-	switch string(bytes.ToLower(word)) {
-	case "nan":
+	switch {
+	case bytes.EqualFold(word, []byte("nan")):
 		return math.NaN(), nil
-	case "infinity", "inf":
+	case bytes.EqualFold(word, []byte("infinity")), bytes.EqualFold(word, []byte("inf")):
 		return math.Inf(sign), nil
 	}
 	if len(word) == 0 || word[0] != '.' && (word[0] < '0' || word[0] > '9') || bytes.ContainsAny(word, "_xXpP") {

@@ -110,6 +110,73 @@ func (b *Bag) Count(key Ref) int {
 	return int(b.store.arena.u32(key, entryValue+bagRows))
 }
 
+// Mark is a number that the bag's owner has set for a key in this process, 0 or any other at first. It is not kept.
+func (b *Bag) Mark(key Ref) uint32 { return b.store.arena.u32(key, entryTouched) }
+
+// SetMark sets the key's mark.
+func (b *Bag) SetMark(key Ref, mark uint32) { b.store.arena.setU32(key, entryTouched, mark) }
+
+// Find is the row of a key with these bytes, 0 if it has none; only of a bag that takes retractions. hash is the key's.
+func (b *Bag) Find(key Ref, hash uint64, r []byte) Ref {
+	if key == 0 {
+		return 0
+	}
+	return b.lookup(&b.index[b.store.group(hash)], rowHash(hash, r), key, r)
+}
+
+// Near brings the first rows of keys into the cache, so that the waits for memory overlap: of the rows of b that count,
+// whose keys' entries are refs.
+func (b *Bag) Near(batch *row.Batch, refs []Ref) {
+	var sum byte
+	for k := range batch.Rows() {
+		if r := b.First(refs[batch.At(k)]); r != 0 {
+			sum += b.store.arena.bytes(r, nodeWeight, 1)[0]
+		}
+	}
+	b.store.sink(sum)
+}
+
+// AddAll is Add of every row of batch that counts, with its weight: its key's entry and hash are in refs and keys, its
+// bytes are a span of heap.
+func (b *Bag) AddAll(batch *row.Batch, keys *row.Keys, refs []Ref, spans []row.Span, heap []byte) error {
+	var hashes [probeWidth]uint64
+	var first [probeWidth]Ref
+	var sum byte
+	a, n := b.store.arena, batch.Rows()
+	for from := 0; from < n; from += probeWidth {
+		to := min(from+probeWidth, n)
+		for k := from; k < to; k++ {
+			i := batch.At(k)
+			first[k-from] = Ref(a.u32(refs[i], entryValue+bagTail))
+			if !b.retract {
+				continue
+			}
+			s := spans[i]
+			h := rowHash(keys.Hash[i], heap[s.Off:s.Off+s.Len])
+			hashes[k-from] = h
+			if t := &b.index[b.store.group(keys.Hash[i])]; t.mask != 0 {
+				if slot := a.words(t.slots, int(t.mask)+1)[uint32(h)&t.mask]; uint32(slot) != 0 && uint32(slot>>32) == uint32(h) {
+					first[k-from] = Ref(slot)
+				}
+			}
+		}
+		for k := from; k < to; k++ {
+			if r := first[k-from]; r != 0 {
+				sum += a.bytes(r, nodeNext, 1)[0]
+			}
+		}
+		for k := from; k < to; k++ {
+			i := batch.At(k)
+			s := spans[i]
+			if _, err := b.put(refs[i], keys.Hash[i], hashes[k-from], heap[s.Off:s.Off+s.Len], batch.Weight(i)); err != nil {
+				return err
+			}
+		}
+	}
+	b.store.sink(sum)
+	return nil
+}
+
 // Add changes the weight of a row under a key by w. hash is the key's.
 func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
 	_, err := b.Put(key, hash, r, w)
@@ -118,6 +185,15 @@ func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
 
 // Put is Add that returns the row, 0 if it is gone by it.
 func (b *Bag) Put(key Ref, hash uint64, r []byte, w int64) (Ref, error) {
+	h := uint64(0)
+	if b.retract {
+		h = rowHash(hash, r)
+	}
+	return b.put(key, hash, h, r, w)
+}
+
+// put is Put of a row whose hash is h.
+func (b *Bag) put(key Ref, hash, h uint64, r []byte, w int64) (Ref, error) {
 	if w < math.MinInt32 || w > math.MaxInt32 {
 		return 0, fmt.Errorf("state %s: a row of weight %d", b.m.name, w)
 	}
@@ -140,7 +216,6 @@ func (b *Bag) Put(key Ref, hash uint64, r []byte, w int64) (Ref, error) {
 		}
 		return b.append(key, e, r, int32(w)), nil
 	}
-	h := rowHash(hash, r)
 	t := &b.index[b.store.group(hash)]
 	if n := b.lookup(t, h, key, r); n != 0 {
 		old := int64(int32(a.u32(n, nodeWeight)))

@@ -138,15 +138,7 @@ func (m *Map) FindOrAdd(keys *row.Keys, b *row.Batch, refs []Ref) error {
 
 func (m *Map) find(keys *row.Keys, b *row.Batch, refs []Ref, add bool) error {
 	m.missing = m.missing[:0]
-	n := b.Rows()
-	if m.intKey {
-		for k := range n {
-			i := b.At(k)
-			m.one(keys.Hash[i], refs, i, add, keys)
-		}
-	} else {
-		m.findBytes(keys, b, refs, add)
-	}
+	m.findAhead(keys, b, refs, add)
 	if len(m.missing) > 0 {
 		return m.fetch(keys, refs, add)
 	}
@@ -157,7 +149,7 @@ func (m *Map) find(keys *row.Keys, b *row.Batch, refs []Ref, add bool) error {
 // waits for memory overlap.
 const probeWidth = 32
 
-func (m *Map) findBytes(keys *row.Keys, b *row.Batch, refs []Ref, add bool) {
+func (m *Map) findAhead(keys *row.Keys, b *row.Batch, refs []Ref, add bool) {
 	var first [probeWidth]uint64
 	n := b.Rows()
 	var sum byte

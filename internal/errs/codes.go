@@ -24,6 +24,18 @@ const (
 	SQLNotBuilt    Code = "W2002"
 	SQLUnknownName Code = "W2003"
 
+	EvalRange          Code = "W2010"
+	EvalDivisionByZero Code = "W2011"
+	EvalCast           Code = "W2012"
+	EvalArgument       Code = "W2013"
+
+	SQLTypeMismatch    Code = "W2020"
+	SQLUnknownFunction Code = "W2021"
+	SQLGrouping        Code = "W2022"
+	SQLConnector       Code = "W2023"
+	SQLUpdates         Code = "W2024"
+	SQLUnbounded       Code = "W2025"
+
 	EngineInternal   Code = "W3001"
 	PipelineNotFound Code = "W3002"
 	PipelineExists   Code = "W3003"

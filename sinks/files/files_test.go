@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +17,10 @@ import (
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/format"
 	"github.com/weirstream/weir/internal/format/formattest"
+	"github.com/weirstream/weir/internal/format/parquet"
+	"github.com/weirstream/weir/internal/format/record"
 	"github.com/weirstream/weir/internal/with"
 	"github.com/weirstream/weir/sinks/files"
 	"github.com/weirstream/weir/test/conform"
@@ -158,6 +162,93 @@ func TestConform(t *testing.T) {
 	}
 }
 
+// More directories than files may be open at once.
+func TestManyPartitions(t *testing.T) {
+	e := env.Real(nil)
+	e.FS = vfs.NewMem()
+	schema := formattest.Schema("id INT, part INT")
+	o, err := parse(t, schema, []string{"part"}, map[string]string{"path": "/out", "format": "csv"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := files.New(e, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(context.Background(), 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	changes := &conform.Batches{}
+	want := map[string]int{}
+	for n := range 3 {
+		b := row.NewBuilder(schema.Types())
+		for i := range 700 {
+			b.Cols[0].Int64 = append(b.Cols[0].Int64, int64(n*1000+i))
+			b.Cols[1].Int64 = append(b.Cols[1].Int64, int64(i%350))
+			b.EndRow(1)
+			want[fmt.Sprintf("/out/part=%d/ %d", i%350, n*1000+i)]++
+		}
+		changes.Tables, changes.Rows = append(changes.Tables, 0), append(changes.Rows, b.Seal())
+	}
+	if err := s.Publish(context.Background(), 1, changes); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for path, text := range tree(t, e.FS, "/out", false) {
+		for line := range strings.Lines(text) {
+			got[path[:strings.LastIndexByte(path, '/')+1]+" "+strings.TrimSpace(line)]++
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%d rows are there, want %d", len(got), len(want))
+	}
+}
+
+// A format that keeps rows until its file ends is published in the same way.
+func TestParquet(t *testing.T) {
+	e := env.Real(nil)
+	e.FS = vfs.NewMem()
+	schema := formattest.Schema("id INT, day STRING")
+	o, err := parse(t, schema, []string{"day"}, map[string]string{"path": "/out", "format": "parquet"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := files.New(e, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(context.Background(), 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	changes := &conform.Batches{Tables: []int{0, 0}, Rows: []*row.Batch{batch(t, schema, "1 1 a\n1 2 b\n"), batch(t, schema, "2 3 a\n")}}
+	if err := s.Publish(context.Background(), 1, changes); err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.New(schema[:1], nil, parquet.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for path, text := range tree(t, e.FS, "/out", false) {
+		r, err := f.NewReader(format.File{ReaderAt: strings.NewReader(text), Size: int64(len(text))}, format.Position{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := row.NewBuilder(schema[:1].Types())
+		if err := r.Read(b, 10); err != nil {
+			t.Fatal(err)
+		}
+		got[path] = strings.Join(formattest.Lines(schema[:1], b.Seal()), " ")
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	want := map[string]string{"/out/day=a/part-00000000000000000001-0.parquet": "1 3 3", "/out/day=b/part-00000000000000000001-1.parquet": "2"}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 // TestStories: "table" makes a sink of a schema (first line) with options (further lines); "open" and "publish" are the
 // sink's methods; "tree" shows the files.
 func TestStories(t *testing.T) {
@@ -222,6 +313,10 @@ func TestStories(t *testing.T) {
 				slices.Sort(paths)
 				for _, p := range paths {
 					fmt.Fprintf(&out, "%s\n", p)
+					if strings.HasSuffix(p, ".weir-ledger") {
+						fmt.Fprintf(&out, "  %s, %s\n", all[p][:4], all[p][record.HeaderSize:])
+						continue
+					}
 					for line := range strings.Lines(all[p]) {
 						fmt.Fprintf(&out, "  %s", line)
 					}

@@ -1,7 +1,7 @@
 package files
 
 import (
-	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,121 +12,56 @@ import (
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/format/record"
 )
 
 // ledgerName is the file beside a table's data that tells what is published.
 const ledgerName = ".weir-ledger"
 
-// ledger is the content of that file, as lines of text:
-//
-//	weir files 1
-//	generation 7
-//	checkpoint 42
-//	file day=2026-01-01/part-00000000000000000042-0.csv
-//
-// Replacing it is the commit point of a checkpoint: from then on its files, which lie there under temporary names, are
-// published, and whoever opens the directory next gives them their names if that was left undone.
+// ledger is the content of that file: one record. Replacing it is the commit point of a checkpoint: from then on its
+// files, which lie there under temporary names, are published, and whoever opens the directory next gives them their
+// names if that was left undone.
 type ledger struct {
-	generation dataflow.Generation
-	checkpoint dataflow.Checkpoint
-	files      []string // of the checkpoint, relative to the table's directory
+	Generation dataflow.Generation `json:"generation"`
+	Checkpoint dataflow.Checkpoint `json:"checkpoint"`
+	Files      []string            `json:"files,omitempty"` // of the checkpoint, relative to the table's directory
 }
 
-func (l ledger) encode() []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "weir files 1\ngeneration %d\ncheckpoint %d\n", l.generation, l.checkpoint)
-	for _, f := range l.files {
-		fmt.Fprintf(&b, "file %s\n", f)
-	}
-	b.WriteString("end\n")
-	return b.Bytes()
+const ledgerBytes = 64 << 20
+
+func ledgerFormat() record.Format {
+	return record.Format{Magic: record.Magic{'W', 'F', 'S', 'L'}, Version: 1, Limit: ledgerBytes}
 }
 
-func decodeLedger(text []byte) (l ledger, err error) {
-	broken := errors.New("the ledger is damaged")
-	body, ok := strings.CutPrefix(string(text), "weir files 1\n")
-	body, whole := strings.CutSuffix(body, "end\n")
-	if !ok || !whole {
-		return l, broken
-	}
-	for line := range strings.Lines(body) {
-		word, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		switch word {
-		case "generation":
-			_, err = fmt.Sscan(value, &l.generation)
-		case "checkpoint":
-			_, err = fmt.Sscan(value, &l.checkpoint)
-		case "file":
-			l.files = append(l.files, value)
-		default:
-			err = broken
-		}
-		if err != nil {
-			return l, broken
-		}
-	}
-	return l, nil
-}
-
-// readLedger reads a directory's ledger; there is none before the first checkpoint.
+// readLedger reads a directory's ledger; there is none before the table is opened first.
 func readLedger(fs vfs.FS, dir string) (l ledger, err error) {
-	f, err := fs.Open(fs.PathJoin(dir, ledgerName))
+	text, err := record.ReadFile(fs, fs.PathJoin(dir, ledgerName), ledgerBytes+record.HeaderSize)
 	if errors.Is(err, os.ErrNotExist) {
 		return l, nil
 	}
 	if err != nil {
 		return l, err
 	}
-	text, err := io.ReadAll(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return l, err
+	r, err := ledgerFormat().DecodeOne(text)
+	if err != nil {
+		return l, fmt.Errorf("%s: %w", ledgerName, err)
 	}
-	return decodeLedger(text)
+	return l, json.Unmarshal(r.Payload, &l)
 }
 
 // writeLedger replaces a directory's ledger durably.
 func writeLedger(fs vfs.FS, dir string, l ledger) error {
-	name := fs.PathJoin(dir, ledgerName)
-	f, err := fs.Create(name+".tmp", vfs.WriteCategoryUnspecified)
+	payload, err := json.Marshal(l)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(l.encode())
-	if err == nil {
-		err = f.Sync()
+	if len(payload) > ledgerBytes {
+		return fmt.Errorf("a checkpoint of %d files is too large to be published at once", len(l.Files))
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	return record.WriteFile(fs, fs.PathJoin(dir, ledgerName), func(w io.Writer) error {
+		_, err := w.Write(ledgerFormat().Append(nil, payload))
 		return err
-	}
-	if err := fs.Rename(name+".tmp", name); err != nil {
-		return err
-	}
-	return syncDir(fs, dir)
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// makeDir makes a directory below base durably.
-func makeDir(fs vfs.FS, dir string) error {
-	if info, err := fs.Stat(dir); err == nil && info.IsDir() {
-		return nil
-	}
-	parent := fs.PathDir(dir)
-	if parent != dir {
-		if err := makeDir(fs, parent); err != nil {
-			return err
-		}
-	}
-	if err := fs.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return syncDir(fs, parent)
+	}, nil)
 }
 
 // temporary is the name under which a file lies until it is published.
@@ -137,7 +72,7 @@ func temporary(fs vfs.FS, path string) string {
 // reveal gives the files of a ledger their names. Those that have theirs already are left alone.
 func reveal(fs vfs.FS, dir string, l ledger) error {
 	dirs := map[string]bool{}
-	for _, rel := range l.files {
+	for _, rel := range l.Files {
 		path := fs.PathJoin(dir, rel)
 		err := fs.Rename(temporary(fs, path), path)
 		if errors.Is(err, os.ErrNotExist) {
@@ -149,7 +84,7 @@ func reveal(fs vfs.FS, dir string, l ledger) error {
 		dirs[fs.PathDir(path)] = true
 	}
 	for d := range dirs {
-		if err := syncDir(fs, d); err != nil {
+		if err := record.SyncDir(fs, d); err != nil {
 			return err
 		}
 	}
@@ -166,7 +101,7 @@ func sweep(fs vfs.FS, dir string) (last dataflow.Checkpoint, err error) {
 		path := fs.PathJoin(dir, name)
 		var c dataflow.Checkpoint
 		var n int
-		if _, err := fmt.Sscanf(name, ".part-%020d-%d.", &c, &n); err == nil && strings.HasSuffix(name, ".tmp") || name == ledgerName+".tmp" {
+		if _, err := fmt.Sscanf(name, ".part-%020d-%d.", &c, &n); err == nil && strings.HasSuffix(name, ".tmp") || name == ledgerName+record.TempSuffix {
 			if err := fs.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return 0, err
 			}

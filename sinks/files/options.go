@@ -40,6 +40,13 @@ func ParseOptions(schema row.Schema, partitions []string, c *with.Clause) (Optio
 	c.Duration("sink.rolling-policy.rollover-interval", 0)
 	c.Duration("sink.rolling-policy.check-interval", 0)
 	c.Int("sink.parallelism", 1, 1, math.MaxInt32)
+	for _, prefix := range []string{"sink.partition-commit.", "partition.time-extractor.", "auto-compaction", "compaction."} {
+		for _, key := range c.WithPrefix(prefix) {
+			c.Has(key)
+			c.Fail(key, errs.New(errs.NotBuiltYet, "option '%s' has no effect here yet", key).
+				WithHint("leave it out: a file that can be seen is complete, but nothing tells yet that a partition is"))
+		}
+	}
 	f, err := known.Parse(o.inFiles(), nil, c)
 	if err2 := c.End("connector 'filesystem'"); err2 != nil {
 		return o, err2

@@ -21,6 +21,7 @@ import (
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/format"
+	"github.com/weirstream/weir/internal/format/record"
 )
 
 // Sink writes files.
@@ -60,13 +61,18 @@ type writer struct {
 	size int64
 }
 
+// Write is the format's way to the file.
 func (w *writer) Write(p []byte) (int, error) {
 	n, err := w.file.Write(p)
 	w.size += int64(n)
 	return n, err
 }
 
-const defaultFileSize = 128 << 20
+const (
+	defaultFileSize = 128 << 20
+	// mostOpen bounds the open files of a table. A checkpoint with more directories gets more files in some of them.
+	mostOpen = 100
+)
 
 // New returns a sink of the tables.
 func New(e *env.Env, tables ...Options) (*Sink, error) {
@@ -115,15 +121,15 @@ func (s *Sink) Open(_ context.Context, gen dataflow.Generation, _ dataflow.Check
 
 func (t *table) open(gen dataflow.Generation) (dataflow.Checkpoint, error) {
 	t.abandon()
-	if err := makeDir(t.fs, t.Path); err != nil {
+	if err := record.MkdirAll(t.fs, t.Path, 0o755); err != nil {
 		return 0, err
 	}
 	var err error
 	if t.led, err = readLedger(t.fs, t.Path); err != nil {
 		return 0, err
 	}
-	if t.led.generation > gen {
-		return 0, t.fenced(t.led.generation, gen)
+	if t.led.Generation > gen {
+		return 0, t.fenced(t.led.Generation, gen)
 	}
 	if err := reveal(t.fs, t.Path, t.led); err != nil {
 		return 0, err
@@ -133,11 +139,11 @@ func (t *table) open(gen dataflow.Generation) (dataflow.Checkpoint, error) {
 		return 0, err
 	}
 	// Files without their ledger: somebody removed it, and what is there must not be written again.
-	if named > t.led.checkpoint {
-		t.led.checkpoint, t.led.files = named, nil
+	if named > t.led.Checkpoint {
+		t.led.Checkpoint, t.led.Files = named, nil
 	}
-	t.led.generation = gen
-	return t.led.checkpoint, writeLedger(t.fs, t.Path, t.led)
+	t.led.Generation = gen
+	return t.led.Checkpoint, writeLedger(t.fs, t.Path, t.led)
 }
 
 func (t *table) fenced(theirs, ours dataflow.Generation) error {
@@ -165,7 +171,7 @@ func (s *Sink) Publish(ctx context.Context, c dataflow.Checkpoint, changes dataf
 			return err
 		}
 		t := s.tables[n]
-		if t.led.checkpoint >= c {
+		if t.led.Checkpoint >= c {
 			continue
 		}
 		if err := t.write(c, b); err != nil {
@@ -173,7 +179,7 @@ func (s *Sink) Publish(ctx context.Context, c dataflow.Checkpoint, changes dataf
 		}
 	}
 	for _, t := range s.tables {
-		if t.led.checkpoint >= c {
+		if t.led.Checkpoint >= c {
 			continue
 		}
 		if err := t.commit(s.gen, c); err != nil {
@@ -284,12 +290,17 @@ func (t *table) append(c dataflow.Checkpoint, dir string) error {
 }
 
 func (t *table) create(c dataflow.Checkpoint, dir string) (*writer, error) {
+	if len(t.writers) == mostOpen {
+		if err := t.finishAll(); err != nil {
+			return nil, err
+		}
+	}
 	name := fmt.Sprintf("part-%020d-%d.%s", c, t.next, t.Format.Extension())
 	t.next++
 	w := &writer{rel: name}
 	if dir != "" {
 		w.rel = t.fs.PathJoin(dir, name)
-		if err := makeDir(t.fs, t.fs.PathJoin(t.Path, dir)); err != nil {
+		if err := record.MkdirAll(t.fs, t.fs.PathJoin(t.Path, dir), 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -326,19 +337,27 @@ func (t *table) finish(dir string) error {
 	return nil
 }
 
-// commit makes the checkpoint's files visible.
-func (t *table) commit(gen dataflow.Generation, c dataflow.Checkpoint) error {
+func (t *table) finishAll() error {
 	for _, dir := range t.order {
 		if err := t.finish(dir); err != nil {
 			return err
 		}
+	}
+	t.order = t.order[:0]
+	return nil
+}
+
+// commit makes the checkpoint's files visible.
+func (t *table) commit(gen dataflow.Generation, c dataflow.Checkpoint) error {
+	if err := t.finishAll(); err != nil {
+		return err
 	}
 	dirs := map[string]bool{}
 	for _, rel := range t.files {
 		dirs[t.fs.PathDir(t.fs.PathJoin(t.Path, rel))] = true
 	}
 	for d := range dirs { // or the temporary names could be lost while the ledger is kept
-		if err := syncDir(t.fs, d); err != nil {
+		if err := record.SyncDir(t.fs, d); err != nil {
 			return err
 		}
 	}
@@ -346,10 +365,10 @@ func (t *table) commit(gen dataflow.Generation, c dataflow.Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	if now.generation > gen {
-		return t.fenced(now.generation, gen)
+	if now.Generation > gen {
+		return t.fenced(now.Generation, gen)
 	}
-	l := ledger{generation: gen, checkpoint: c, files: t.files}
+	l := ledger{Generation: gen, Checkpoint: c, Files: t.files}
 	if err := writeLedger(t.fs, t.Path, l); err != nil {
 		return err
 	}
@@ -357,7 +376,7 @@ func (t *table) commit(gen dataflow.Generation, c dataflow.Checkpoint) error {
 		return err
 	}
 	t.led = l
-	t.files, t.order, t.next = nil, t.order[:0], 0
+	t.files, t.next = nil, 0
 	return nil
 }
 

@@ -85,6 +85,8 @@ func (p *parser) alterAction(o ObjectKind) (AlterAction, error) {
 	case t.isWord("AS") && o != ObjectTable:
 		q, err := p.asQuery()
 		return &AlterQuery{t.pos, q}, err
+	case (t.isWord("ADD") || t.isWord("DROP")) && table && p.ahead(1).isWord("PARTITION") && p.ahead(2).isSymbol("("):
+		return nil, p.notBuilt(t.pos, strings.ToUpper(t.text)+" PARTITION")
 	case t.isWord("ADD") && table:
 		p.i++
 		e, d, err := p.altered()

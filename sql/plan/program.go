@@ -34,7 +34,9 @@ type Source struct {
 	// Options are those of the tables' WITH that name the source; of all its tables they are the same.
 	Options map[string]string
 	Tables  []SourceTable
-	Pos     parser.Pos // of the first table
+	// Rows are those of VALUES, whose connector is called "values".
+	Rows *row.Batch
+	Pos  parser.Pos // of the first table
 }
 
 // SourceTable is a table of a source. Several uses of one table in the graph are one.

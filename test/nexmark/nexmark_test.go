@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/row"
+	"github.com/weirstream/weir/test/conform"
 )
 
 // The stream is a definition that other engines share: these numbers come from outside of this package.
@@ -109,7 +111,7 @@ func lines(t *testing.T, s dataflow.Source, opts Options, state dataflow.State, 
 // A projection, splits, a stretch and a restart change nothing about the rows of an event.
 func TestSources(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 30 {
+	for range 15 {
 		full := Options{Seed: r.Uint64(), TPS: 1 + r.Int64N(200_000), Tables: Everything()}
 		opts := full
 		opts.First, opts.Count = r.Int64N(3*BlockEvents), 1+r.Int64N(4*BlockEvents)
@@ -165,6 +167,30 @@ func TestSources(t *testing.T) {
 			t.Errorf("%+v: %d rows made, %d prepared, %d in one, want %d", opts, parts[0], parts[1], len(whole), want)
 		}
 	}
+}
+
+func TestConform(t *testing.T) {
+	opts := Options{Seed: 5, First: 1234, Count: 5 * BlockEvents, Tables: []Table{{Kind: Auction}, {Kind: Bid, Columns: []string{"url", "dateTime"}}}}
+	var types [][]row.Type
+	for _, table := range opts.Tables {
+		s, err := table.Schema()
+		if err != nil {
+			t.Fatal(err)
+		}
+		types = append(types, s.Types())
+	}
+	p, err := Prepare(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conform.TestTypedSource(t, conform.TypedSource{Tables: types, New: func(t *testing.T) dataflow.Source { return source(t, opts) }, Cuts: 3})
+	conform.TestTypedSource(t, conform.TypedSource{Tables: types, Cuts: 3, New: func(t *testing.T) dataflow.Source {
+		s, err := p.Source(0, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}})
 }
 
 // The columns of a projection are those of the full rows.

@@ -2,6 +2,7 @@ package nexmark
 
 import (
 	"context"
+	"errors"
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/row"
@@ -32,12 +33,15 @@ func Prepare(opts Options) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	if opts.Count == 0 {
+		return nil, errors.New("nexmark: a stream without end cannot be prepared: set Count")
+	}
 	gen := NewGenerator(opts.Seed, opts.TPS)
 	p := &Prepared{opts: opts}
 	for next := opts.First; ; {
 		b := preparedBlock{}
 		b.from, b.to = opts.block(next)
-		if b.from == b.to || opts.Count == 0 {
+		if b.from == b.to {
 			return p, nil
 		}
 		for i, t := range opts.Tables {

@@ -89,6 +89,7 @@ type Pipeline struct {
 	fragments []*fragment
 	tasks     [][]*task // by fragment
 	feeders   []*feeder
+	clock     int64 // at the start
 	passed    chan passed
 	cutDone   chan cutDone
 	stir      chan struct{} // rows came since it was last read
@@ -240,6 +241,8 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		}
 		d.published = append(d.published, at)
 	}
+	d.now = max(d.now, p.env.Clock.Now().UnixMicro())
+	p.clock = d.now
 	if err := d.publishOld(ctx); err != nil {
 		return err
 	}
@@ -409,7 +412,7 @@ type driver struct {
 	published  []dataflow.Checkpoint // by sink
 	states     []dataflow.State      // by source, as of the last checkpoint
 	confirm    [][]dataflow.StateChange
-	clock      int64
+	now        int64 // the clock's last reading
 	lastCheck  time.Time
 	lastCut    time.Time
 	cost       time.Duration // of the last barrier, in the slowest task
@@ -420,7 +423,7 @@ type driver struct {
 
 // meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
 func (d *driver) meta(states []dataflow.State) []byte {
-	b := binary.LittleEndian.AppendUint64(nil, uint64(d.clock))
+	b := binary.LittleEndian.AppendUint64(nil, uint64(d.now))
 	b = binary.AppendUvarint(b, d.epoch)
 	text := func(s []byte) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
 	b = binary.AppendUvarint(b, uint64(len(states)))
@@ -458,7 +461,7 @@ func (d *driver) restore() error {
 	if len(meta) < 8 {
 		return bad
 	}
-	d.clock = int64(binary.LittleEndian.Uint64(meta))
+	d.now = int64(binary.LittleEndian.Uint64(meta))
 	meta = meta[8:]
 	number := func() uint64 {
 		v, n := binary.Uvarint(meta)
@@ -640,8 +643,8 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	began := d.env.Clock.Now()
 	d.lastCut = began
 	d.epoch++
-	d.clock = max(d.clock, began.UnixMicro())
-	e := dataflow.Epoch{N: d.epoch, Clock: d.clock, Checkpoint: check}
+	d.now = max(d.now, began.UnixMicro())
+	e := dataflow.Epoch{N: d.epoch, Clock: d.now, Checkpoint: check}
 	for _, f := range d.feeders {
 		select {
 		case f.cuts <- e:

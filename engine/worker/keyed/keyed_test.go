@@ -236,9 +236,6 @@ func bankGraph() *dataflow.Graph {
 	}}
 }
 
-// transfers are so many that even a fast machine makes a few checkpoints of them.
-const transfers = 20_000
-
 // TestBankThroughCrashes: whatever crashes, every published state is consistent, and the last one is the answer.
 func TestBankThroughCrashes(t *testing.T) {
 	for seed := range uint64(12) {
@@ -271,7 +268,7 @@ func TestBankThroughCrashes(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				e := env.Real(slog.New(slog.DiscardHandler))
 				p := New(e, Options{Graph: g, Parallelism: 1 + r.IntN(3), Groups: 16, CheckpointInterval: time.Duration(r.IntN(3)) * time.Millisecond,
-					Sources: []Source{{Name: "bank", Source: &bank{count: transfers, seed: seed}, Tables: [][]row.Type{transferTypes}}},
+					Sources: []Source{{Name: "bank", Source: &bank{count: 20_000, seed: seed}, Tables: [][]row.Type{transferTypes}}},
 					Sinks:   []Sink{{Name: "ledger", Sink: l, Tables: [][]row.Type{g.Nodes[3].Schema.Types(), g.Nodes[4].Schema.Types()}}},
 					Durable: m})
 				m.failAt, l.failAt = r.IntN(12), r.IntN(12)
@@ -288,7 +285,7 @@ func TestBankThroughCrashes(t *testing.T) {
 			want := map[int64]int64{}
 			rows := map[int64]int64{}
 			s := &bank{seed: seed}
-			for n := range int64(transfers) {
+			for n := range int64(20_000) {
 				from, to, amount, w := s.transfer(n)
 				want[from] -= amount * w
 				want[to] += amount * w

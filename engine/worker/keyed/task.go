@@ -65,6 +65,9 @@ func (t *task) State() *state.Store { return t.store }
 // Peer is part of dataflow.Task.
 func (t *task) Peer(n int) dataflow.Operator { return t.operators[n] }
 
+// Clock is part of dataflow.Task.
+func (t *task) Clock() int64 { return t.p.clock }
+
 // Fault is part of dataflow.Task.
 func (t *task) Fault(f dataflow.Fault) { t.faults = append(t.faults, f) }
 

@@ -43,6 +43,7 @@ type elem struct {
 type cell struct {
 	text   []byte
 	quoted bool
+	open   bool // the file ends within the quotes
 }
 
 var _ format.Decoder = (*Decoder)(nil)
@@ -187,7 +188,8 @@ func (d *Decoder) split(data []byte, last bool) (used int, lines int64, ok bool)
 			i++
 			for {
 				if i == len(data) {
-					if last { // an open quote; what there is counts, as the end of the file closes it
+					if last {
+						c.open = true
 						break
 					}
 					return 0, 0, false
@@ -282,10 +284,14 @@ func (d *Decoder) cut(b *row.Builder) {
 var (
 	errNull = errors.New("NULL in a column that is NOT NULL")
 	errUTF8 = errors.New("not UTF-8")
+	errOpen = errors.New("the quote is not closed")
 )
 
 // appendRow appends the cells as a row.
 func (d *Decoder) appendRow(b *row.Builder, suspect bool) *format.BadRecord {
+	if n := len(d.cells); n > 0 && d.cells[n-1].open {
+		return &format.BadRecord{Err: errOpen}
+	}
 	if len(d.cells) != len(d.targets) {
 		return &format.BadRecord{Err: fmt.Errorf("%d fields, the table has %d columns", len(d.cells), len(d.targets))}
 	}

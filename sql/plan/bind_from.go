@@ -1,0 +1,175 @@
+package plan
+
+import (
+	"strings"
+
+	"github.com/weirstream/weir/engine/expr"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/nearest"
+	"github.com/weirstream/weir/sql/parser"
+)
+
+// from binds FROM. Without it there is one row without columns.
+func (b *binder) from(refs []parser.TableRef, a around) (rel, *scope, error) {
+	if len(refs) == 0 {
+		return &values{rows: [][]*expr.Const{{}}}, &scope{outer: a.outer, common: a.ctes}, nil
+	}
+	r, sc, err := b.tableRef(refs[0], a)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, x := range refs[1:] {
+		right, rs, err := b.tableRef(x, a)
+		if err != nil {
+			return nil, nil, err
+		}
+		r = &join{kind: innerJoin, left: r, right: right, pos: x.Position()}
+		sc = &scope{cols: append(sc.cols[:len(sc.cols):len(sc.cols)], rs.cols...)}
+	}
+	sc.outer, sc.common = a.outer, a.ctes
+	return r, sc, nil
+}
+
+func (b *binder) tableRef(x parser.TableRef, a around) (rel, *scope, error) {
+	switch x := x.(type) {
+	case *parser.Table:
+		if x.AsOf != nil {
+			return nil, nil, b.fail(errs.NotBuiltYet, x.AsOf.Position(), "FOR SYSTEM_TIME AS OF is not built yet")
+		}
+		if x.Sample != nil {
+			return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "TABLESAMPLE is not built yet")
+		}
+		r, name, err := b.namedTable(x.Name, a.ctes)
+		if err != nil {
+			return nil, nil, err
+		}
+		return b.aliased(r, name, x.Alias, x.Pos)
+	case *parser.Derived:
+		if x.Lateral || x.Sample != nil {
+			return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "LATERAL and TABLESAMPLE are not built yet")
+		}
+		r, err := b.query(x.Query, around{ctes: a.ctes})
+		if err != nil {
+			return nil, nil, err
+		}
+		return b.aliased(r, "", x.Alias, x.Pos)
+	case *parser.Join:
+		return b.join(x, a)
+	case *parser.Unnest:
+		return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "UNNEST is not built yet")
+	case *parser.TableFunction:
+		return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "the table function %s is not built yet", strings.ToUpper(x.Call.Name.Last().Text))
+	case *parser.MatchRecognize:
+		return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "MATCH_RECOGNIZE is not built yet")
+	}
+	return nil, nil, b.fail(errs.NotBuiltYet, x.Position(), "this is not built yet in FROM")
+}
+
+func (b *binder) aliased(r rel, name string, alias parser.Alias, at parser.Pos) (rel, *scope, error) {
+	if alias.Name.Text != "" {
+		name = alias.Name.Text
+	}
+	r, err := b.rename(r, alias.Columns, at)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, scopeOf(name, r.columns()), nil
+}
+
+// namedTable is a CTE, a view or a table.
+func (b *binder) namedTable(name parser.Name, c *ctes) (rel, string, error) {
+	last := name.Last().Text
+	if len(name) == 1 {
+		for ; c != nil; c = c.parent {
+			if strings.EqualFold(c.name, last) {
+				return c.rel, last, nil
+			}
+		}
+	}
+	o := b.catalog.find(last)
+	if o == nil {
+		e := b.fail(errs.SQLUnknownName, name.Position(), "there is no table or view %s", name)
+		if hint := nearest.Hint(last, b.catalog.names()); hint != "" {
+			return nil, "", e.WithHint("%s", hint)
+		}
+		return nil, "", e.WithHint("CREATE TABLE and CREATE VIEW must stand before the statement that uses them")
+	}
+	if o.view != nil {
+		return o.view.rel, last, nil
+	}
+	if !o.table.kind.Source {
+		return nil, "", b.fail(errs.SQLUnknownName, name.Position(), "table %s cannot be read: connector '%s' only writes", last, o.table.connector)
+	}
+	return o.table.read, last, nil
+}
+
+func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
+	left, ls, err := b.tableRef(x.Left, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	right, rs, err := b.tableRef(x.Right, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	kind := map[parser.JoinKind]joinKind{parser.InnerJoin: innerJoin, parser.LeftJoin: leftJoin, parser.RightJoin: rightJoin, parser.FullJoin: fullJoin,
+		parser.CrossJoin: innerJoin, parser.SemiJoin: semiJoin, parser.AntiJoin: antiJoin}[x.Kind]
+	both := &scope{cols: append(ls.cols[:len(ls.cols):len(ls.cols)], rs.cols...), outer: a.outer, common: a.ctes}
+	j := &join{kind: kind, left: left, right: right, pos: x.OpPos}
+	using := x.Using
+	if x.Natural {
+		for _, c := range ls.cols {
+			if len(rs.lookup("", c.name)) == 1 {
+				using = append(using, parser.Ident{Text: c.name, Pos: x.OpPos})
+			}
+		}
+	}
+	switch {
+	case x.On != nil:
+		if j.cond, err = b.condition(&exprPlace{scope: both}, x.On, "ON"); err != nil {
+			return nil, nil, err
+		}
+		if !insideOnly(j.cond) {
+			return nil, nil, b.fail(errs.NotBuiltYet, x.On.Position(), "ON with a column of the query around it is not built yet")
+		}
+	case len(using) > 0:
+		var conds []expr.Expr
+		for _, u := range using {
+			l, r := ls.lookup("", u.Text), rs.lookup("", u.Text)
+			if len(l) != 1 || len(r) != 1 {
+				return nil, nil, b.fail(errs.SQLUnknownName, u.Pos, "USING needs column %s once on each side", u.Text)
+			}
+			eq, err := expr.Resolve("=", []expr.Expr{&expr.Column{Index: l[0], T: ls.cols[l[0]].typ}, &expr.Column{Index: len(ls.cols) + r[0], T: rs.cols[r[0]].typ}})
+			if err != nil {
+				return nil, nil, b.place(err, u.Pos)
+			}
+			conds = append(conds, eq)
+			// The column is there once: the right one is reached by its table's name alone.
+			hide := &both.cols[len(ls.cols)+r[0]]
+			if kind == rightJoin {
+				hide = &both.cols[l[0]]
+			}
+			if kind == fullJoin {
+				return nil, nil, b.fail(errs.NotBuiltYet, u.Pos, "USING with FULL JOIN is not built yet").WithHint("write ON and COALESCE")
+			}
+			hide.hidden, hide.merged = true, true
+		}
+		j.cond = expr.And(conds...)
+	}
+	// Whether a column may be NULL is another matter behind an outer join.
+	for i, f := range append(append(j.left.columns()[:0:0], j.left.columns()...), j.right.columns()...) {
+		both.cols[i].typ = f.Type
+		if kind == rightJoin || kind == fullJoin {
+			if i < len(ls.cols) {
+				both.cols[i].typ.NotNull = false
+			}
+		}
+		if (kind == leftJoin || kind == fullJoin) && i >= len(ls.cols) {
+			both.cols[i].typ.NotNull = false
+		}
+	}
+	if kind == semiJoin || kind == antiJoin {
+		both.cols = both.cols[:len(ls.cols)]
+	}
+	return j, both, nil
+}

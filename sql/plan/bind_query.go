@@ -1,0 +1,703 @@
+package plan
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/weirstream/weir/engine/expr"
+	"github.com/weirstream/weir/engine/operator"
+	"github.com/weirstream/weir/engine/row"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/sql/parser"
+)
+
+// around is what a query may see of what it stands in.
+type around struct {
+	outer *scope // of a subquery
+	ctes  *ctes
+	// pulled takes the conditions of a subquery that speak of the query around it; nil where none may.
+	pulled *[]expr.Expr
+}
+
+// query binds a query. The columns of the relation are named as the query names them.
+func (b *binder) query(q parser.Query, a around) (rel, error) {
+	if b.depth++; b.depth > 400 {
+		return nil, b.fail(errs.SQLSyntax, q.Position(), "the query is nested too deeply")
+	}
+	defer func() { b.depth-- }()
+	switch q := q.(type) {
+	case *parser.With:
+		if q.Recursive {
+			return nil, b.fail(errs.NotBuiltYet, q.Pos, "WITH RECURSIVE is not built yet")
+		}
+		for _, t := range q.Tables {
+			r, err := b.query(t.Query, around{ctes: a.ctes})
+			if err != nil {
+				return nil, err
+			}
+			if r, err = b.rename(r, t.Columns, t.Name.Pos); err != nil {
+				return nil, err
+			}
+			a.ctes = &ctes{name: t.Name.Text, rel: r, parent: a.ctes}
+		}
+		return b.query(q.Body, a)
+	case *parser.Ordered:
+		return b.ordered(q, a)
+	case *parser.SetOp:
+		return b.setOp(q, a)
+	case *parser.Values:
+		return b.values(q)
+	case *parser.TableQuery:
+		r, _, err := b.namedTable(q.Name, a.ctes)
+		return r, err
+	case *parser.Select:
+		r, _, err := b.selectQuery(q, a, nil)
+		return r, err
+	}
+	return nil, b.fail(errs.NotBuiltYet, q.Position(), "this query is not built yet")
+}
+
+// rename gives a relation's columns other names.
+func (b *binder) rename(r rel, names []parser.Ident, at parser.Pos) (rel, error) {
+	if len(names) == 0 {
+		return r, nil
+	}
+	s := r.columns()
+	if len(names) != len(s) {
+		return nil, b.fail(errs.SQLTypeMismatch, at, "%d names for %d columns", len(names), len(s))
+	}
+	p := identity(r)
+	p.schema = append(row.Schema(nil), s...)
+	for i, n := range names {
+		p.schema[i].Name = n.Text
+	}
+	return p, nil
+}
+
+func (b *binder) values(q *parser.Values) (rel, error) {
+	var bound [][]expr.Expr
+	place := &exprPlace{scope: &scope{}}
+	for _, r := range q.Rows {
+		es, err := b.exprs(place, r...)
+		if err != nil {
+			return nil, err
+		}
+		if len(bound) > 0 && len(es) != len(bound[0]) {
+			return nil, b.fail(errs.SQLTypeMismatch, q.Pos, "rows of %d and of %d values", len(bound[0]), len(es))
+		}
+		bound = append(bound, es)
+	}
+	v := &values{rows: make([][]*expr.Const, len(bound))}
+	for c := range bound[0] {
+		var types []row.Type
+		for _, r := range bound {
+			types = append(types, r[c].Type())
+		}
+		t, err := expr.CommonType(types...)
+		if err != nil {
+			return nil, b.place(err, q.Rows[0][c].Position())
+		}
+		for i, r := range bound {
+			e, err := expr.Coerce(r[c], t)
+			if err != nil {
+				return nil, b.place(err, q.Rows[i][c].Position())
+			}
+			if e, err = expr.Fold(e, expr.Settings{Zone: b.env.Zone}); err != nil {
+				return nil, b.place(err, q.Rows[i][c].Position())
+			}
+			k, ok := e.(*expr.Const)
+			if !ok {
+				return nil, b.fail(errs.NotBuiltYet, q.Rows[i][c].Position(), "VALUES of anything but constants is not built yet")
+			}
+			v.rows[i] = append(v.rows[i], k)
+		}
+		v.schema = append(v.schema, row.Field{Name: "EXPR$" + strconv.Itoa(c), Type: t})
+	}
+	return v, nil
+}
+
+func (b *binder) setOp(q *parser.SetOp, a around) (rel, error) {
+	left, err := b.query(q.Left, around{ctes: a.ctes})
+	if err != nil {
+		return nil, err
+	}
+	right, err := b.query(q.Right, around{ctes: a.ctes})
+	if err != nil {
+		return nil, err
+	}
+	l, r := left.columns(), right.columns()
+	if len(l) != len(r) {
+		return nil, b.fail(errs.SQLTypeMismatch, q.OpPos, "the queries have %d and %d columns", len(l), len(r)).WithHint("both sides of a set operation need the same number of columns")
+	}
+	schema := make(row.Schema, len(l))
+	for i := range l {
+		t, err := expr.CommonType(l[i].Type, r[i].Type)
+		if err != nil {
+			return nil, b.place(err, q.OpPos)
+		}
+		schema[i] = row.Field{Name: l[i].Name, Type: t}
+	}
+	for _, side := range []*rel{&left, &right} {
+		if *side, err = b.coerceTo(*side, schema, q.OpPos); err != nil {
+			return nil, err
+		}
+	}
+	switch q.Kind {
+	case parser.Union:
+		u := &union{schema: schema}
+		for _, r := range []rel{left, right} {
+			if in, ok := r.(*union); ok {
+				u.in = append(u.in, in.in...)
+			} else {
+				u.in = append(u.in, r)
+			}
+		}
+		if q.All {
+			return u, nil
+		}
+		return distinct(u), nil
+	default:
+		if q.All {
+			return nil, b.fail(errs.NotBuiltYet, q.OpPos, "INTERSECT ALL and EXCEPT ALL are not built yet")
+		}
+		var conds []expr.Expr
+		n := len(schema)
+		for i, f := range schema {
+			e, err := expr.Resolve("IS NOT DISTINCT FROM", []expr.Expr{column(schema, i), &expr.Column{Index: n + i, T: f.Type}})
+			if err != nil {
+				return nil, b.place(err, q.OpPos)
+			}
+			conds = append(conds, e)
+		}
+		kind := semiJoin
+		if q.Kind == parser.Except {
+			kind = antiJoin
+		}
+		return distinct(&join{kind: kind, left: left, right: right, cond: expr.And(conds...), pos: q.OpPos}), nil
+	}
+}
+
+// coerceTo casts a relation's columns to the types of a schema.
+func (b *binder) coerceTo(r rel, schema row.Schema, at parser.Pos) (rel, error) {
+	s := r.columns()
+	p := &project{in: r, schema: schema}
+	same := true
+	for i := range schema {
+		e, err := expr.Coerce(column(s, i), schema[i].Type)
+		if err != nil {
+			return nil, b.place(err, at)
+		}
+		same = same && s[i].Type.Equal(schema[i].Type) && s[i].Name == schema[i].Name
+		p.exprs = append(p.exprs, e)
+	}
+	if same {
+		return r, nil
+	}
+	return p, nil
+}
+
+func distinct(r rel) rel {
+	s := r.columns()
+	a := &aggregate{in: r, schema: s}
+	for i := range s {
+		a.group = append(a.group, i)
+	}
+	return a
+}
+
+// ordered binds ORDER BY and LIMIT. An order without a limit says nothing about a relation and is left out.
+func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
+	var r rel
+	var order []orderColumn
+	var err error
+	width := 0
+	if s, ok := q.Body.(*parser.Select); ok {
+		r, order, err = b.selectQuery(s, a, q.OrderBy)
+		if err != nil {
+			return nil, err
+		}
+		width = b.width
+	} else {
+		if r, err = b.query(q.Body, a); err != nil {
+			return nil, err
+		}
+		width = len(r.columns())
+		place := &exprPlace{scope: scopeOf("", r.columns()), in: &r}
+		for _, o := range q.OrderBy {
+			e, err := b.outputOrder(place.scope, o.X)
+			if err != nil {
+				return nil, err
+			}
+			c, ok := e.(*expr.Column)
+			if !ok {
+				return nil, b.fail(errs.NotBuiltYet, o.X.Position(), "ORDER BY of an expression over a set operation is not built yet").WithHint("name a column")
+			}
+			order = append(order, orderOf(o, c.Index))
+		}
+	}
+	t := &top{in: r, order: order, limit: -1}
+	for _, x := range []struct {
+		e  parser.Expr
+		to *int64
+	}{{q.Limit, &t.limit}, {q.Offset, &t.offset}} {
+		if x.e == nil {
+			continue
+		}
+		n, ok := x.e.(*parser.NumberLit)
+		v := int64(0)
+		if ok {
+			v, err = strconv.ParseInt(n.Text, 10, 40)
+		}
+		if !ok || err != nil || v < 0 {
+			return nil, b.fail(errs.SQLSyntax, x.e.Position(), "LIMIT and OFFSET take a whole number")
+		}
+		*x.to = v
+	}
+	if t.limit >= 0 || t.offset > 0 {
+		r = t
+	}
+	if s := r.columns(); len(s) > width {
+		p := &project{in: r, schema: s[:width:width]}
+		for i := range width {
+			p.exprs = append(p.exprs, column(s, i))
+		}
+		r = p
+	}
+	return r, nil
+}
+
+// outputOrder finds what ORDER BY names among the output: a column, or its number.
+func (b *binder) outputOrder(out *scope, x parser.Expr) (expr.Expr, error) {
+	if n, ok := x.(*parser.NumberLit); ok {
+		i, err := strconv.Atoi(n.Text)
+		if err != nil || i < 1 || i > len(out.cols) {
+			return nil, b.fail(errs.SQLUnknownName, n.Pos, "there is no column number %s", n.Text).WithHint("the output has %d columns", len(out.cols))
+		}
+		return &expr.Column{Index: i - 1, T: out.cols[i-1].typ}, nil
+	}
+	if c, ok := x.(*parser.ColumnRef); ok && len(c.Name) == 1 {
+		return b.column(out, c)
+	}
+	return nil, b.fail(errs.SQLUnknownName, x.Position(), "not a column of the output")
+}
+
+// orderOf is a column to order by. NULL is the smallest value unless it is said where it stands.
+func orderOf(o parser.OrderItem, c int) orderColumn {
+	oc := orderColumn{column: c, desc: o.Desc, nullsLast: o.Desc}
+	if o.Nulls != parser.NullsDefault {
+		oc.nullsLast = o.Nulls == parser.NullsLast
+	}
+	return oc
+}
+
+// selectQuery binds a SELECT and what ORDER BY asks of it. Columns that only the order needs stand behind the output,
+// whose width is b.width.
+func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderItem) (rel, []orderColumn, error) {
+	in, sc, err := b.from(q.From, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	place := &exprPlace{scope: sc, in: &in}
+	var pulled []expr.Expr
+	if q.Where != nil {
+		if err := b.where(place, q.Where, a, &pulled); err != nil {
+			return nil, nil, err
+		}
+	}
+	items, names, err := b.expandItems(q, sc)
+	if err != nil {
+		return nil, nil, err
+	}
+	grouped := q.GroupBy != nil || q.Having != nil && hasAggregate(q.Having)
+	for _, x := range items {
+		grouped = grouped || hasAggregate(x)
+	}
+	for _, o := range orderBy {
+		grouped = grouped || hasAggregate(o.X)
+	}
+	rows := place
+	if grouped {
+		g := &grouping{before: place}
+		if q.GroupBy != nil {
+			if err := b.groupKeys(g, q, items, names); err != nil {
+				return nil, nil, err
+			}
+		}
+		// A correlated subquery is computed for each value of what it is compared with.
+		if len(pulled) > 0 {
+			if pulled, err = b.groupByPulled(g, pulled, q.Pos); err != nil {
+				return nil, nil, err
+			}
+		}
+		rows = &exprPlace{scope: &scope{outer: sc.outer, common: sc.common}, grouped: g, in: new(rel)}
+	}
+	// Expressions are bound before the aggregate is made: they say what it has to compute.
+	var having expr.Expr
+	if q.Having != nil {
+		if !grouped {
+			return nil, nil, b.fail(errs.SQLGrouping, q.Having.Position(), "HAVING without groups").WithHint("use WHERE")
+		}
+		if having, err = b.condition(rows, q.Having, "HAVING"); err != nil {
+			return nil, nil, err
+		}
+	}
+	ranks, err := b.findRanks(q, items)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(ranks) > 0 {
+		if grouped {
+			return nil, nil, b.fail(errs.NotBuiltYet, ranks[0].Pos, "ROW_NUMBER over groups in the same SELECT is not built yet").WithHint("group in a subquery of FROM")
+		}
+		if err := b.rank(place, ranks); err != nil {
+			return nil, nil, err
+		}
+	}
+	exprs, err := b.exprs(rows, items...)
+	if err != nil {
+		return nil, nil, err
+	}
+	var qualify expr.Expr
+	if q.Qualify != nil {
+		if qualify, err = b.condition(rows, q.Qualify, "QUALIFY"); err != nil {
+			return nil, nil, err
+		}
+	}
+	out := &scope{}
+	for i, e := range exprs {
+		out.cols = append(out.cols, scopeColumn{name: names[i], typ: e.Type()})
+	}
+	b.width = len(exprs)
+	width := len(exprs)
+	var order []orderColumn
+	for _, o := range orderBy {
+		e, oerr := b.outputOrder(out, o.X)
+		if oerr == nil {
+			order = append(order, orderOf(o, e.(*expr.Column).Index))
+			continue
+		}
+		if _, number := o.X.(*parser.NumberLit); number {
+			return nil, nil, oerr
+		}
+		if e, err = b.expr(rows, o.X); err != nil {
+			return nil, nil, err
+		}
+		at := -1
+		for i, x := range exprs {
+			if x.String() == e.String() {
+				at = i
+			}
+		}
+		if at < 0 {
+			at = len(exprs)
+			exprs, names = append(exprs, e), append(names, fmt.Sprint("$order", at))
+		}
+		order = append(order, orderOf(o, at))
+	}
+	if grouped {
+		in = b.makeAggregate(rows.grouped)
+		settle := func(e expr.Expr) expr.Expr { return rows.grouped.settle(e) }
+		for i := range exprs {
+			exprs[i] = settle(exprs[i])
+		}
+		for i := range pulled {
+			pulled[i] = settle(pulled[i])
+		}
+		if having != nil {
+			in = &filter{in: in, cond: settle(having)}
+		}
+		if qualify != nil {
+			qualify = settle(qualify)
+		}
+	}
+	if qualify != nil {
+		in = &filter{in: in, cond: qualify}
+	}
+	p := &project{in: in}
+	for i, e := range exprs {
+		for _, c := range expr.Columns(e) {
+			if c < 0 {
+				return nil, nil, b.fail(errs.NotBuiltYet, q.Pos, "a subquery that uses a column of the query around it anywhere but in its WHERE is not built yet")
+			}
+		}
+		p.exprs = append(p.exprs, e)
+		p.schema = append(p.schema, row.Field{Name: names[i], Type: e.Type()})
+	}
+	if q.Distinct {
+		if len(exprs) > width {
+			return nil, nil, b.fail(errs.SQLGrouping, orderBy[0].X.Position(), "SELECT DISTINCT can be ordered by its own columns only")
+		}
+		if len(pulled) == 0 {
+			return distinct(p), order, nil
+		}
+	}
+	// Columns that the conditions of a subquery compare stand behind its own.
+	if len(pulled) > 0 {
+		if a.pulled == nil {
+			return nil, nil, b.fail(errs.NotBuiltYet, q.Pos, "a subquery that uses a column of the query around it is not built yet in this place")
+		}
+		s := in.columns()
+		moved := map[int]int{}
+		for i, e := range pulled {
+			for _, c := range expr.Columns(e) {
+				if _, ok := moved[c]; c >= 0 && !ok {
+					moved[c] = len(p.exprs)
+					p.exprs = append(p.exprs, column(s, c))
+					p.schema = append(p.schema, row.Field{Name: fmt.Sprint("$outer", c), Type: s[c].Type})
+				}
+			}
+			pulled[i] = remap(e, func(c int) int {
+				if c < 0 {
+					return c
+				}
+				return moved[c]
+			})
+		}
+		*a.pulled = append(*a.pulled, pulled...)
+	}
+	return p, order, nil
+}
+
+// remap gives an expression's columns other numbers.
+func remap(e expr.Expr, f func(int) int) expr.Expr {
+	return expr.Rewrite(e, func(e expr.Expr) expr.Expr {
+		if c, ok := e.(*expr.Column); ok {
+			return &expr.Column{Index: f(c.Index), T: c.T}
+		}
+		return e
+	})
+}
+
+// condition binds what has to be BOOLEAN.
+func (b *binder) condition(p *exprPlace, x parser.Expr, where string) (expr.Expr, error) {
+	e, err := b.expr(p, x)
+	if err != nil {
+		return nil, err
+	}
+	if k := e.Type().Kind; k != row.Boolean && k != row.Null {
+		return nil, b.fail(errs.SQLTypeMismatch, x.Position(), "%s takes a condition, this is %s", where, e.Type().Nullable())
+	}
+	return e, nil
+}
+
+// expandItems writes * out, and gives each item its name.
+func (b *binder) expandItems(q *parser.Select, sc *scope) (items []parser.Expr, names []string, err error) {
+	for i, item := range q.Items {
+		if star, ok := item.X.(*parser.Star); ok {
+			found := false
+			table := star.Qualifier.Last().Text
+			for c := range sc.cols {
+				col := &sc.cols[c]
+				if col.hidden || table != "" && !strings.EqualFold(col.table, table) {
+					continue
+				}
+				found = true
+				items = append(items, &boundColumn{Expr: &parser.NullLit{Pos: star.Pos}, index: c})
+				names = append(names, col.name)
+			}
+			if !found {
+				return nil, nil, b.fail(errs.SQLUnknownName, star.Pos, "* finds no columns").WithHint("there is no FROM, or no table of that name in it")
+			}
+			continue
+		}
+		name := item.Alias.Text
+		if name == "" {
+			switch x := item.X.(type) {
+			case *parser.ColumnRef:
+				name = x.Name.Last().Text
+			case *parser.Field:
+				name = x.Name.Text
+			default:
+				name = "EXPR$" + strconv.Itoa(i)
+			}
+		}
+		items, names = append(items, item.X), append(names, name)
+	}
+	return items, names, nil
+}
+
+// where binds a condition. IN and EXISTS with a query, joined by AND, become joins.
+func (b *binder) where(p *exprPlace, x parser.Expr, a around, pulled *[]expr.Expr) error {
+	switch x := x.(type) {
+	case *parser.Binary:
+		if x.Op == parser.OpAnd {
+			if err := b.where(p, x.Left, a, pulled); err != nil {
+				return err
+			}
+			return b.where(p, x.Right, a, pulled)
+		}
+	case *parser.Unary:
+		if x.Op == parser.OpNot {
+			switch y := x.X.(type) {
+			case *parser.Exists:
+				return b.exists(p, y, true, a)
+			case *parser.In:
+				if y.Query != nil {
+					z := *y
+					z.Not = !z.Not
+					return b.in(p, &z, a)
+				}
+			}
+		}
+	case *parser.Exists:
+		return b.exists(p, x, false, a)
+	case *parser.In:
+		if x.Query != nil {
+			return b.in(p, x, a)
+		}
+	}
+	e, err := b.condition(p, x, "WHERE")
+	if err != nil {
+		return err
+	}
+	for _, c := range expr.Columns(e) {
+		if c < 0 {
+			*pulled = append(*pulled, e)
+			return nil
+		}
+	}
+	*p.in = &filter{in: *p.in, cond: e}
+	return nil
+}
+
+// subquery binds a query inside an expression of p. Its conditions on p's columns are over p's columns and, behind them,
+// the query's.
+func (b *binder) subquery(p *exprPlace, q parser.Query) (rel, []expr.Expr, error) {
+	var pulled []expr.Expr
+	r, err := b.query(q, around{outer: p.scope, ctes: p.scope.common, pulled: &pulled})
+	if err != nil {
+		return nil, nil, err
+	}
+	n := len((*p.in).columns())
+	for i, e := range pulled {
+		pulled[i] = remap(e, func(c int) int {
+			if c < 0 {
+				return -1 - c
+			}
+			return n + c
+		})
+	}
+	return r, pulled, nil
+}
+
+func (b *binder) exists(p *exprPlace, x *parser.Exists, no bool, _ around) error {
+	r, conds, err := b.subquery(p, x.Query)
+	if err != nil {
+		return err
+	}
+	kind := semiJoin
+	if no {
+		kind = antiJoin
+	}
+	*p.in = &join{kind: kind, left: *p.in, right: r, cond: conjunction(conds), pos: x.Pos}
+	return nil
+}
+
+func conjunction(conds []expr.Expr) expr.Expr {
+	if len(conds) == 0 {
+		return nil
+	}
+	return expr.And(conds...)
+}
+
+// in makes x IN (query) a semi-join and x NOT IN (query) an anti-join: the latter keeps a row only if no row of the query
+// is equal or could be, because one of the two is NULL.
+func (b *binder) in(p *exprPlace, x *parser.In, _ around) error {
+	left, err := b.expr(p, x.X)
+	if err != nil {
+		return err
+	}
+	r, conds, err := b.subquery(p, x.Query)
+	if err != nil {
+		return err
+	}
+	n := len((*p.in).columns())
+	s := r.columns()
+	right := &expr.Column{Index: n, T: s[0].Type}
+	eq, err := expr.Resolve("=", []expr.Expr{left, right})
+	if err != nil {
+		return b.place(err, x.Pos)
+	}
+	kind := semiJoin
+	if x.Not {
+		kind = antiJoin
+		alternatives := []expr.Expr{eq}
+		for _, side := range []expr.Expr{left, right} {
+			if !side.Type().NotNull {
+				null, err := expr.Resolve("IS NULL", []expr.Expr{side})
+				if err != nil {
+					return b.place(err, x.Pos)
+				}
+				alternatives = append(alternatives, null)
+			}
+		}
+		for _, c := range alternatives[1:] {
+			if eq, err = expr.Resolve("OR", []expr.Expr{eq, c}); err != nil {
+				return b.place(err, x.Pos)
+			}
+		}
+	}
+	*p.in = &join{kind: kind, left: *p.in, right: r, cond: expr.And(append(conds, eq)...), pos: x.Pos}
+	return nil
+}
+
+// scalar makes a query that is used as a value a column of the relation: a single row joined to every row, or, if it
+// speaks of the query around it, a row for each value of what it is compared with.
+func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
+	if p.grouped != nil {
+		return nil, b.fail(errs.NotBuiltYet, x.Pos, "a subquery among aggregates is not built yet").WithHint("group in a subquery of FROM")
+	}
+	r, conds, err := b.subquery(p, x.Query)
+	if err != nil {
+		return nil, err
+	}
+	n := len((*p.in).columns())
+	s := r.columns()
+	single := operator.AggCall{Func: operator.Single, Filter: -1}
+	single.Type, _ = operator.Single.ResultType(s[0].Type)
+	agg := &aggregate{in: r, calls: []operator.AggCall{single}}
+	kind := innerJoin
+	if len(conds) > 0 {
+		if len(s) == 1 {
+			return nil, b.fail(errs.NotBuiltYet, x.Pos, "this subquery is not built yet")
+		}
+		kind = leftJoin
+		for c := 1; c < len(s); c++ {
+			agg.group = append(agg.group, c)
+			agg.schema = append(agg.schema, s[c])
+		}
+		for i, e := range conds {
+			conds[i] = remap(e, func(c int) int {
+				if c <= n {
+					return c
+				}
+				return c - 1
+			})
+		}
+	}
+	agg.schema = append(agg.schema, row.Field{Name: "$value", Type: single.Type})
+	at := n + len(agg.group)
+	var e expr.Expr = &expr.Column{Index: at, T: single.Type}
+	if len(conds) > 0 && countsRows(x.Query) {
+		zero := expr.Int(row.Type{Kind: row.BigInt, NotNull: true}, 0)
+		if e, err = expr.Resolve("COALESCE", []expr.Expr{e, zero}); err != nil {
+			return nil, b.place(err, x.Pos)
+		}
+	}
+	*p.in = &join{kind: kind, left: *p.in, right: agg, cond: conjunction(conds), pos: x.Pos}
+	for _, f := range agg.schema {
+		p.scope.cols = append(p.scope.cols, scopeColumn{table: "$subquery", name: f.Name, typ: f.Type, hidden: true})
+	}
+	return e, nil
+}
+
+// countsRows tells whether a query's value is a COUNT, which is 0 and not NULL of no rows.
+func countsRows(q parser.Query) bool {
+	s, ok := q.(*parser.Select)
+	if !ok || s.GroupBy != nil || len(s.Items) != 1 {
+		return false
+	}
+	c, ok := s.Items[0].X.(*parser.Call)
+	return ok && isAggregate(c) && strings.EqualFold(c.Name.Last().Text, "COUNT")
+}

@@ -1,0 +1,271 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/expr"
+	"github.com/weirstream/weir/engine/operator"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/sql/parser"
+)
+
+func (b *binder) at(pos parser.Pos) errs.Position { return parser.Locate(b.file, b.text, pos) }
+
+func (b *binder) warn(e *errs.Error) { b.warnings = append(b.warnings, e) }
+
+func (b *binder) notRepeatable(e expr.Expr) error {
+	return errs.New(errs.NotBuiltYet, "%s over rows that may change or be taken back is not built yet", e).
+		WithHint("its value would be another one when the row is taken back; compute it where rows are only added")
+}
+
+// insert is what the file asks to be written.
+type insert struct {
+	table *table
+	rel   rel
+	pos   parser.Pos
+}
+
+// Build plans a file. The first mistake ends it.
+func Build(file, text string, env Environment) (*Program, error) {
+	script, err := parser.Parse(file, text)
+	if err != nil {
+		return nil, err
+	}
+	if env.Zone == nil {
+		env.Zone = time.UTC
+	}
+	if env.Parallelism == 0 {
+		env.Parallelism = 1
+	}
+	b := &binder{env: env, file: file, text: text, catalog: &catalog{objects: map[string]*object{}}}
+	p := &Program{Graph: &dataflow.Graph{}}
+	var inserts []insert
+	var views []*view
+	for _, s := range script.Statements {
+		switch s := s.(type) {
+		case *parser.Set:
+			p.Settings = append(p.Settings, s)
+			if s.Key.Text == "table.local-time-zone" {
+				if b.env.Zone, err = time.LoadLocation(s.Value.Text); err != nil {
+					return nil, b.fail(errs.SQLConnector, s.Value.Pos, "there is no time zone %q", s.Value.Text)
+				}
+			}
+		case *parser.CreateTable:
+			err = b.createTable(s)
+		case *parser.CreateView:
+			_, err = b.createView(s.Name, s.Columns, s.Query, false, s.OrReplace, s.IfNotExists)
+		case *parser.CreateMaterializedView:
+			var v *view
+			if v, err = b.createView(s.Name, s.Columns, s.Query, true, s.OrReplace, s.IfNotExists); err == nil {
+				views = append(views, v)
+			}
+		case *parser.Insert:
+			var i insert
+			if i, err = b.insert(s); err == nil {
+				inserts = append(inserts, i)
+			}
+		case *parser.StatementSet:
+			for _, x := range s.Inserts {
+				i, err := b.insert(x)
+				if err != nil {
+					return nil, err
+				}
+				inserts = append(inserts, i)
+			}
+		default:
+			err = b.fail(errs.SQLNotBuilt, s.Position(), "%s is not built yet", parser.Keywords(s))
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := b.physical(p, inserts, views); err != nil {
+		return nil, err
+	}
+	p.Warnings = b.warnings
+	p.Bounded = true
+	for _, s := range p.Sources {
+		k := env.Connectors[s.Connector]
+		p.Bounded = p.Bounded && (s.Connector == "values" || k.Bounded != nil && k.Bounded(s.Options))
+	}
+	return p, nil
+}
+
+// insert binds INSERT INTO: the query's columns are cast to the table's; columns that are not named are NULL.
+func (b *binder) insert(s *parser.Insert) (insert, error) {
+	o := b.catalog.find(s.Table.Last().Text)
+	if o == nil || o.table == nil {
+		return insert{}, b.fail(errs.SQLUnknownName, s.Table.Position(), "there is no table %s to write to", s.Table)
+	}
+	t := o.table
+	if !t.kind.Sink {
+		return insert{}, b.fail(errs.SQLConnector, s.Table.Position(), "table %s cannot be written: connector '%s' only reads", t.name, t.connector)
+	}
+	if s.Overwrite || len(s.Partition) > 0 {
+		return insert{}, b.fail(errs.NotBuiltYet, s.Pos, "INSERT OVERWRITE and PARTITION are not built yet")
+	}
+	r, err := b.query(s.Query, around{})
+	if err != nil {
+		return insert{}, err
+	}
+	given := r.columns()
+	to := make([]int, 0, len(t.schema))
+	if s.Columns == nil {
+		for i := range t.schema {
+			to = append(to, i)
+		}
+	}
+	for _, c := range s.Columns {
+		i := t.schema.Index(c.Text)
+		if i < 0 {
+			return insert{}, b.fail(errs.SQLUnknownName, c.Pos, "table %s has no column %s", t.name, c.Text)
+		}
+		to = append(to, i)
+	}
+	if len(to) != len(given) {
+		return insert{}, b.fail(errs.SQLTypeMismatch, s.Query.Position(), "the query gives %d columns, table %s takes %d", len(given), t.name, len(to)).
+			WithHint("name the columns that are written: INSERT INTO %s (a, b, ..)", t.name)
+	}
+	p := &project{in: r, schema: t.schema, exprs: make([]expr.Expr, len(t.schema))}
+	for k, i := range to {
+		e, err := expr.Coerce(column(given, k), t.schema[i].Type)
+		if err != nil {
+			if e, ok := errs.As(err); ok {
+				return insert{}, e.At(b.at(s.Query.Position())).WithDetail("column %s of table %s", t.schema[i].Name, t.name)
+			}
+			return insert{}, err
+		}
+		p.exprs[i] = e
+	}
+	for i, e := range p.exprs {
+		if e != nil {
+			continue
+		}
+		if t.schema[i].Type.NotNull {
+			return insert{}, b.fail(errs.SQLTypeMismatch, s.Pos, "column %s of table %s takes no NULL and is not written", t.schema[i].Name, t.name)
+		}
+		p.exprs[i] = expr.NullOf(t.schema[i].Type)
+	}
+	return insert{table: t, rel: p, pos: s.Table.Position()}, nil
+}
+
+// physical makes the graph of everything that the file writes or serves.
+func (b *binder) physical(p *Program, inserts []insert, views []*view) error {
+	ph := &physical{b: b, program: p, byID: map[string]int{}, sources: map[string]int{}, used: map[*table]map[int]bool{}, scans: map[*table]int{}}
+	all := func(r rel) []bool {
+		need := make([]bool, len(r.columns()))
+		for i := range need {
+			need[i] = true
+		}
+		return need
+	}
+	// All are collected before the first is lowered: a table is read once, with every column that anybody reads.
+	for i := range inserts {
+		inserts[i].rel = push(inserts[i].rel, nil)
+		ph.collect(inserts[i].rel, all(inserts[i].rel))
+	}
+	rels := make([]rel, len(views))
+	for i, v := range views {
+		rels[i] = push(v.rel, nil)
+		ph.collect(rels[i], all(rels[i]))
+	}
+	for i := range views {
+		if err := ph.view(views[i], rels[i], all(rels[i])); err != nil {
+			return err
+		}
+	}
+	sinks := map[string]int{}
+	for _, x := range inserts {
+		if err := ph.sink(x, all(x.rel), sinks); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// arranged lowers a relation so that its columns are the node's, one by one.
+func (p *physical) arranged(r rel, need []bool) (int, error) {
+	s, err := p.lower(r, need)
+	if err != nil {
+		return 0, err
+	}
+	fits := len(s.at) == len(p.node(s.node).Schema)
+	for i, at := range s.at {
+		fits = fits && at == i
+	}
+	if fits {
+		return s.node, nil
+	}
+	cols := r.columns()
+	exprs := make([]expr.Expr, len(cols))
+	for i := range cols {
+		exprs[i] = column(cols, i)
+	}
+	s, err = p.arrange(s, exprs, cols)
+	return s.node, err
+}
+
+func (p *physical) sink(x insert, need []bool, sinks map[string]int) error {
+	at, err := p.arranged(x.rel, need)
+	if err != nil {
+		return err
+	}
+	t, from := x.table, p.node(at)
+	if !from.Append {
+		switch {
+		case !t.kind.SinkChangelog:
+			return p.b.fail(errs.SQLUpdates, x.pos, "table %s takes only inserts, and this query changes and takes back rows", t.name).
+				WithHint("write to a table of a connector that takes changes, or serve the result: CREATE MATERIALIZED VIEW")
+		case t.key == nil && !t.kind.SinkKeyless:
+			return p.b.fail(errs.SQLUpdates, x.pos, "table %s needs a primary key, since this query changes and takes back rows", t.name).
+				WithHint("PRIMARY KEY (..) NOT ENFORCED in its CREATE TABLE")
+		}
+	}
+	group := t.name
+	if t.kind.Group != nil {
+		group = t.kind.Group(t.options)
+	}
+	s, ok := sinks[t.connector+"\x00"+group]
+	if !ok {
+		s = len(p.program.Sinks)
+		sinks[t.connector+"\x00"+group] = s
+		p.program.Sinks = append(p.program.Sinks, Sink{Name: group, Connector: t.connector, Options: t.options, Pos: t.pos})
+	}
+	sk := &p.program.Sinks[s]
+	edge := dataflow.Edge{From: at}
+	single := from.Single
+	if t.key != nil && !from.Append && !single {
+		edge, _ = p.byKey(at, t.key)
+	}
+	sk.Tables = append(sk.Tables, SinkTable{Name: t.name, Options: t.options, Schema: t.schema, Key: t.key, Append: from.Append, PartitionBy: t.partition, Pos: t.pos})
+	n := dataflow.Node{Kind: "sink", Detail: t.name, Schema: t.schema, Append: from.Append, Single: single, Inputs: []dataflow.Edge{edge},
+		Sink: &dataflow.SinkTable{Sink: s, Table: len(sk.Tables) - 1, Key: t.key}}
+	p.add(n, group)
+	return nil
+}
+
+func (p *physical) view(v *view, r rel, need []bool) error {
+	at, err := p.arranged(r, need)
+	if err != nil {
+		return err
+	}
+	from := p.node(at)
+	key := from.Key
+	edge := dataflow.Edge{From: at}
+	n := dataflow.Node{Kind: "view", Detail: v.name, Schema: r.columns(), Key: key, Append: from.Append, Single: from.Single, States: []string{"rows"}}
+	if key != nil && !n.Single && len(key) > 0 {
+		edge, _ = p.byKey(at, key)
+	}
+	n.Inputs = []dataflow.Edge{edge}
+	spec := operator.Materialize{Types: n.Schema.Types(), Key: key}
+	node := p.addMake(n, func(id string) func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error) {
+		s := spec
+		s.Node = id
+		return func(t dataflow.Task, o dataflow.Emitter) (dataflow.Operator, error) {
+			return operator.NewMaterialize(s, t, o)
+		}
+	})
+	p.program.Views = append(p.program.Views, View{Name: v.name, Node: node, Schema: n.Schema, Key: key})
+	return nil
+}
