@@ -23,6 +23,7 @@ import (
 	"github.com/weirstream/weir/internal/options"
 	"github.com/weirstream/weir/internal/pg"
 	"github.com/weirstream/weir/internal/secrets"
+	sqlplan "github.com/weirstream/weir/sql/plan"
 )
 
 // memoryTarget is what the collector aims at when memory.limit says nothing. A mirror's own memory is a few batches
@@ -96,7 +97,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 	reg := metrics.New(o.Version)
 	work := reg.Queries()
 	n.run = query.NewRunner(e, query.Options{
-		Dir: n.state.EngineDir(), Connectors: connectors(), Plan: planSQL, Expand: expandText(o.Secrets),
+		Dir: n.state.EngineDir(), Connectors: connectors(), Plan: sqlplan.Build, Expand: expandText(o.Secrets),
 		Manifests: func(ctx context.Context) (query.Manifests, error) {
 			select {
 			case <-open:

@@ -98,9 +98,6 @@ func (f *sqlFile) read() error {
 			err = f.connection(s)
 		case *parser.CreateMirror:
 			err = f.mirror(s)
-		default:
-			err = f.fail(errs.SQLNotBuilt, s.Position(), "%s is not built yet", parser.Keywords(s)).
-				WithHint("this release runs CREATE CONNECTION, CREATE MIRROR and SET")
 		}
 		if err != nil {
 			return err

@@ -90,7 +90,7 @@ func (f *sqlFile) plan(set options.Set) (*plan.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return planSQL(f.name, query.Planned(f.script, f.text), plan.Environment{Connectors: query.Kinds(connectors()), Zone: zone, Parallelism: set.Int("parallelism")})
+	return plan.Build(f.name, query.Planned(f.script, f.text), plan.Environment{Connectors: query.Kinds(connectors()), Zone: zone, Parallelism: set.Int("parallelism")})
 }
 
 // baseName is a pipeline's name after its file's.
@@ -222,7 +222,7 @@ type explainRecord struct {
 }
 
 func (q queryDefinition) explain(c *cli.Call) error {
-	r := explainRecord{Pipeline: q.spec.Name, Bounded: q.program.Bounded, Sources: []string{}, Sinks: []string{}, Views: []string{}, Plan: explanation(q.program)}
+	r := explainRecord{Pipeline: q.spec.Name, Bounded: q.program.Bounded, Sources: []string{}, Sinks: []string{}, Views: []string{}, Plan: q.program.Explain()}
 	for _, s := range q.program.Sources {
 		r.Sources = append(r.Sources, s.Name)
 	}
@@ -233,18 +233,6 @@ func (q queryDefinition) explain(c *cli.Call) error {
 		r.Views = append(r.Views, v.Name)
 	}
 	return cli.PrintRecord(c, r, r.Pipeline, func(w io.Writer) { fmt.Fprintln(w, strings.TrimRight(r.Plan, "\n")) })
-}
-
-// explanation is what the planner says of a program.
-func explanation(p *plan.Program) string {
-	if x, ok := any(p).(interface{ Explain() string }); ok {
-		return x.Explain()
-	}
-	var b strings.Builder
-	for _, n := range p.Graph.Nodes {
-		fmt.Fprintf(&b, "%s %s\n", n.Kind, n.Detail)
-	}
-	return b.String()
 }
 
 // explain plans a file and says how.

@@ -81,6 +81,10 @@ func (x Env) with(pos parser.Pos, failed *error) With {
 func (x Env) Sources(p *plan.Program) ([]keyed.Source, error) {
 	var out []keyed.Source
 	for _, s := range p.Sources {
+		if s.Connector == "values" {
+			out = append(out, keyed.Source{Name: s.Name, Source: &values{rows: s.Rows}, Tables: [][]row.Type{s.Tables[0].Types()}})
+			continue
+		}
 		c, ok := x.Connectors[s.Connector]
 		if !ok || c.Source == nil {
 			return nil, x.placed(errs.New(errs.NotBuiltYet, "connector '%s' cannot be read from", s.Connector), s.Pos)
