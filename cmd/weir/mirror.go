@@ -326,6 +326,9 @@ func stillborn(st api.PipelineStatus, age time.Duration) bool {
 	if st.Error == nil || !st.Error.Unbegun {
 		return false
 	}
+	if st.Error.Code == string(errs.SourceFile) && st.Phase == api.PhaseRetrying {
+		return true // files are here or they are not: nothing has to come up first
+	}
 	away := st.Error.Code == string(errs.SourceUnreachable) || st.Error.Code == string(errs.TargetUnreachable)
 	return st.Phase == api.PhaseFailed || st.Phase == api.PhaseRetrying && away && age > firstContact
 }
