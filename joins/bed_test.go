@@ -48,8 +48,9 @@ type node struct {
 	output    []Column
 	condition bool
 
-	op  dataflow.Operator
-	bed *bed
+	op   dataflow.Operator
+	busy bool // an index got something in this epoch
+	bed  *bed
 }
 
 type values []any // int64, string or nil
@@ -186,6 +187,7 @@ func (n *node) Emit(b *row.Batch) error {
 		n.fresh.add(r, b.Weight(i))
 	}
 	for _, f := range n.feeds {
+		f.busy = true
 		if err := f.op.Process(0, b); err != nil {
 			return err
 		}
@@ -240,6 +242,7 @@ func (n *node) change(rows []counted, gaps bool) {
 		batch.Sel = sel
 	}
 	for _, f := range n.feeds {
+		f.busy = true
 		must(n.bed.t, f.op.Process(0, batch))
 	}
 	for _, v := range batch.Cols {
@@ -252,13 +255,14 @@ func (n *node) change(rows []counted, gaps bool) {
 	}
 }
 
-// barrier ends the epoch.
+// barrier ends the epoch. An index without input is not visited, or in every third epoch is.
 func (b *bed) barrier() {
 	b.epoch++
 	for _, n := range b.nodes {
-		if n.op != nil {
+		if n.op != nil && (n.inputs != nil || n.busy || b.epoch%3 == 0) {
 			must(b.t, n.op.Barrier(dataflow.Epoch{N: b.epoch}))
 		}
+		n.busy = false
 	}
 	b.store.NextEpoch()
 }

@@ -12,7 +12,7 @@ import (
 // weights, retractions ahead of their inserts, empty epochs, checkpoints and restarts, and compares what each join has
 // put out with a nested loop over what its inputs hold, at every barrier.
 func TestAgainstNestedLoop(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(200) {
 		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { againstNestedLoop(t, seed) }) {
 			return
 		}

@@ -61,7 +61,18 @@ func (t *touched) row(n int) []byte {
 	return t.heap[r.off : r.off+r.len : r.off+r.len]
 }
 
+// reset forgets all rows. After an epoch with few of them it does not go through a table that one with many has made.
 func (t *touched) reset() {
-	clear(t.slots)
+	if mask := uint64(len(t.slots) - 1); len(t.rows) < len(t.slots)/16 {
+		for n := range t.rows {
+			at := t.rows[n].hash & mask
+			for t.slots[at] != uint32(n+1) { // slots on the way may be cleared already
+				at = (at + 1) & mask
+			}
+			t.slots[at] = 0
+		}
+	} else {
+		clear(t.slots)
+	}
 	t.rows, t.heap = t.rows[:0], t.heap[:0]
 }

@@ -20,7 +20,7 @@ func operators() []*Function {
 }
 
 // negateFunction is the unary minus.
-var negateFunction = &Function{name: "NEGATE", hidden: true, bind: bindNegate, faults: true, cost: 1,
+var negateFunction = &Function{name: "NEGATE", hidden: true, sig: "n", result: returnsArg(0), bind: bindNegate, faults: true, cost: 1,
 	print: func(c *Call) string { return "(-" + c.Args[0].String() + ")" }}
 
 func interval(t row.Type) bool { return t.Kind == row.IntervalMonths || t.Kind == row.IntervalTime }

@@ -294,7 +294,7 @@ func cut[T any](s []T, n int) []T {
 func (c *compiler) emitConst(e *Const) operand {
 	to := c.register()
 	c.steps = append(c.steps, &spread{to: to, layout: e.T.Layout(), from: e.Vec})
-	return operand{index: to}
+	return operand{constant: true, index: to}
 }
 
 // Fold computes the parts that are constant. A part that fails stays an expression: it fails for the rows that need it.

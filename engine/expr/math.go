@@ -317,6 +317,7 @@ func bindRound(cut bool) func(*Call, *Settings) (kernel, error) {
 
 // roundDecimal rounds to digits behind the point, or before it if there are less than none, and writes it with scale to.
 func roundDecimal(d row.Int128, scale int, digits int64, to int, cut bool) (row.Int128, bool) {
+	digits = max(digits, -1000)
 	if digits < int64(scale) {
 		drop := int(min(int64(scale)-digits, 2*row.MaxPrecision))
 		if cut {

@@ -325,7 +325,7 @@ func callVal(c *Call, b *row.Batch, i int) val {
 			}
 		}
 		begin = min(begin, int64(len(r)))
-		return val{s: string(r[begin:min(begin+min(n, 1000), int64(len(r)))])}
+		return val{s: string(r[begin:begin+min(n, int64(len(r))-begin)])}
 	case "SPLIT_INDEX":
 		parts := strings.Split(args[0].s, args[1].s)
 		if n := args[2].i.Int64(); n >= 0 && n < int64(len(parts)) && args[0].s != "" {

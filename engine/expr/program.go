@@ -30,7 +30,9 @@ type Program struct {
 // operand is a column of the input or a register of the machine.
 type operand struct {
 	column bool
-	index  int
+	// constant: the register is filled once.
+	constant bool
+	index    int
 }
 
 // A step does one thing to the machine for a whole batch.
@@ -96,7 +98,7 @@ func (m *machine) vector(o operand) *row.Vector {
 
 // Run computes the expressions for the rows of b that count. Clock is what CURRENT_TIMESTAMP and PROCTIME read, in
 // microseconds since 1970. The vectors are lent until the next run; a plain column is the batch's own. Values of rows
-// that do not count, or that have a fault, are undefined, except that a fault's row is NULL.
+// that do not count are undefined; a row with a fault is NULL, but in plain columns and constants.
 func (p *Program) Run(b *row.Batch, clock int64) ([]*row.Vector, Faults) {
 	p.begin(b, clock)
 	for _, s := range p.steps {
@@ -111,15 +113,27 @@ func (p *Program) Run(b *row.Batch, clock int64) ([]*row.Vector, Faults) {
 	return p.out, p.faults
 }
 
-// nullFaults makes each result of a failed row NULL, also the results that did not fail. A column of the batch is not
-// ours to change.
+// nullFaults makes each result of a failed row NULL, also the results that did not fail. Columns of the batch and
+// constants stay as they are.
 func (p *Program) nullFaults() {
-	for i, o := range p.results {
-		if o.column {
+	for k, o := range p.results {
+		if o.column || o.constant {
 			continue
 		}
+		v := p.out[k]
 		for _, f := range p.faults {
-			p.out[i].SetNull(int(f.Row), p.n)
+			i := int(f.Row)
+			v.SetNull(i, p.n)
+			switch {
+			case i < len(v.Int64):
+				v.Int64[i] = 0
+			case i < len(v.Float64):
+				v.Float64[i] = 0
+			case i < len(v.Decimal):
+				v.Decimal[i] = row.Int128{}
+			case i < len(v.Spans):
+				v.Spans[i] = row.Span{}
+			}
 		}
 	}
 }

@@ -57,8 +57,8 @@ func commonWithText(args []Expr) (row.Type, bool) {
 // conditionals are the forms that compute their parts only where needed.
 func conditionals() []*Function {
 	return []*Function{
-		{name: "AND", hidden: true, resolve: resolveLogic(false)},
-		{name: "OR", hidden: true, resolve: resolveLogic(true)},
+		{name: "AND", hidden: true, sig: "bb*", resolve: resolveLogic(false)},
+		{name: "OR", hidden: true, sig: "bb*", resolve: resolveLogic(true)},
 		{name: "CASE", hidden: true, resolve: resolveCase},
 		{name: "IF", resolve: resolveIf},
 		{name: "COALESCE", resolve: resolveCoalesce},

@@ -97,7 +97,7 @@ func evalText(t *testing.T, e Expr, batch *row.Batch, s Settings) string {
 		i := batch.At(k)
 		if f, ok := failed[i]; ok {
 			fmt.Fprintf(&out, "  !%s %s\n", f.Code, f.Message)
-			if !res[0].Nulls.Is(i) {
+			if _, constant := e.(*Const); !constant && !res[0].Nulls.Is(i) {
 				t.Errorf("%s: row %d has a fault and a value", e, i)
 			}
 			continue

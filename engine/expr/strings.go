@@ -357,6 +357,9 @@ func bindRepeat(*Call, *Settings) (kernel, error) {
 				f.fail(i, errs.EvalArgument, "the result is larger than 16 MiB")
 				return
 			}
+			if len(b) == 0 {
+				n = 0
+			}
 			for range n {
 				f.heap = append(f.heap, b...)
 			}

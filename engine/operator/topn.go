@@ -81,6 +81,9 @@ func NewTopN(spec TopN, task dataflow.Task, out dataflow.Emitter) (dataflow.Oper
 	if spec.Limit < 0 {
 		t.spec.Retract = true // nothing may be let go of
 	}
+	if !t.spec.Retract && t.spec.Limit == 1 && t.spec.Offset == 0 {
+		return newKeepOne(t, task)
+	}
 	var err error
 	t.bag, err = task.State().Bag(spec.Node+"/rows", t.part, true)
 	return t, err

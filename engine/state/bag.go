@@ -12,8 +12,9 @@ import (
 // Bag holds, for each key, rows with weights: what a join keeps of a side. Its keys are the entries of a Map (Keys),
 // found there by the batch; the rows of a key are a list in the order of arrival.
 //
-// A bag that takes retractions finds the row that one belongs to by a second hash table over all of its rows; one that
-// only ever grows has none and keeps each arrival as it is.
+// A bag that takes retractions finds the row that one belongs to by going through the key's list while it is short, and
+// otherwise by a second hash table over the rows of all keys that have many; one that only ever grows has none and keeps
+// each arrival as it is.
 //
 // Below memory a key's changes of each checkpoint are one value, and the rows are their sum: adding to a key of a
 // million rows writes what was added. When the values of a key have become many and long beside what is left of it,
@@ -23,7 +24,7 @@ type Bag struct {
 	store    *Store
 	retract  bool
 	header   int     // length of a row's header
-	index    []table // rows by the hash of key and row
+	index    []table // rows by the hash of key and row, of the keys whose bagRows say indexed
 	rows     int64
 	rowBytes int64
 	touched  []Ref // keys changed since the last checkpoint
@@ -34,7 +35,7 @@ type Bag struct {
 const (
 	bagHead     = 0  // u32 Ref of the first row
 	bagTail     = 4  // u32
-	bagRows     = 8  // u32
+	bagRows     = 8  // u32; with the bit indexed
 	bagSegments = 12 // u32 how many values lie below memory, the open one included
 	bagSince    = 16 // u32 how many changes they hold
 	bagGrave    = 20 // u32 the checkpoint that left the key without rows, if it is among the graves
@@ -50,7 +51,17 @@ const (
 	nodeGrowing = 12 // length of the header of a bag that only grows
 	nodePrev    = 12
 	nodeKey     = 16
-	nodeRetract = 20 // length of the header otherwise
+	nodeStamp   = 20 // u32 the interval in which the row's weight changed last, and u32 chunk and place of its add then
+	nodeChunk   = 24
+	nodeOff     = 28
+	nodeRetract = 32 // length of the header otherwise
+)
+
+// indexed tells that the rows of a key are in the index: so they are from the first time that it has more than listRows
+// until it has none.
+const (
+	indexed  = 1 << 31
+	listRows = 4
 )
 
 // rewriteSegments is from how many values on a key's are written anew, if they hold twice what is left.
@@ -107,7 +118,7 @@ func (b *Bag) Count(key Ref) int {
 	if key == 0 {
 		return 0
 	}
-	return int(b.store.arena.u32(key, entryValue+bagRows))
+	return int(b.store.arena.u32(key, entryValue+bagRows) &^ indexed)
 }
 
 // Mark is a number that the bag's owner has set for a key in this process, 0 or any other at first. It is not kept.
@@ -121,7 +132,7 @@ func (b *Bag) Find(key Ref, hash uint64, r []byte) Ref {
 	if key == 0 {
 		return 0
 	}
-	return b.lookup(&b.index[b.store.group(hash)], rowHash(hash, r), key, r)
+	return b.find(key, hash, r)
 }
 
 // Near brings the first rows of keys into the cache, so that the waits for memory overlap: of the rows of b that count,
@@ -139,36 +150,25 @@ func (b *Bag) Near(batch *row.Batch, refs []Ref) {
 // AddAll is Add of every row of batch that counts, with its weight: its key's entry and hash are in refs and keys, its
 // bytes are a span of heap.
 func (b *Bag) AddAll(batch *row.Batch, keys *row.Keys, refs []Ref, spans []row.Span, heap []byte) error {
-	var hashes [probeWidth]uint64
-	var first [probeWidth]Ref
 	var sum byte
 	a, n := b.store.arena, batch.Rows()
 	for from := 0; from < n; from += probeWidth {
 		to := min(from+probeWidth, n)
 		for k := from; k < to; k++ {
 			i := batch.At(k)
-			first[k-from] = Ref(a.u32(refs[i], entryValue+bagTail))
-			if !b.retract {
-				continue
+			e := a.bytes(refs[i], entryValue, bagValueLen)
+			near := binary.LittleEndian.Uint32(e[bagTail:])
+			if b.retract && binary.LittleEndian.Uint32(e[bagRows:])&indexed == 0 {
+				near = binary.LittleEndian.Uint32(e[bagHead:])
 			}
-			s := spans[i]
-			h := rowHash(keys.Hash[i], heap[s.Off:s.Off+s.Len])
-			hashes[k-from] = h
-			if t := &b.index[b.store.group(keys.Hash[i])]; t.mask != 0 {
-				if slot := a.words(t.slots, int(t.mask)+1)[uint32(h)&t.mask]; uint32(slot) != 0 && uint32(slot>>32) == uint32(h) {
-					first[k-from] = Ref(slot)
-				}
-			}
-		}
-		for k := from; k < to; k++ {
-			if r := first[k-from]; r != 0 {
-				sum += a.bytes(r, nodeNext, 1)[0]
+			if near != 0 {
+				sum += a.bytes(Ref(near), nodeNext, 1)[0]
 			}
 		}
 		for k := from; k < to; k++ {
 			i := batch.At(k)
 			s := spans[i]
-			if _, err := b.put(refs[i], keys.Hash[i], hashes[k-from], heap[s.Off:s.Off+s.Len], batch.Weight(i)); err != nil {
+			if _, err := b.Put(refs[i], keys.Hash[i], heap[s.Off:s.Off+s.Len], batch.Weight(i)); err != nil {
 				return err
 			}
 		}
@@ -185,22 +185,12 @@ func (b *Bag) Add(key Ref, hash uint64, r []byte, w int64) error {
 
 // Put is Add that returns the row, 0 if it is gone by it.
 func (b *Bag) Put(key Ref, hash uint64, r []byte, w int64) (Ref, error) {
-	h := uint64(0)
-	if b.retract {
-		h = rowHash(hash, r)
-	}
-	return b.put(key, hash, h, r, w)
-}
-
-// put is Put of a row whose hash is h.
-func (b *Bag) put(key Ref, hash, h uint64, r []byte, w int64) (Ref, error) {
 	if w < math.MinInt32 || w > math.MaxInt32 {
 		return 0, fmt.Errorf("state %s: a row of weight %d", b.m.name, w)
 	}
 	a := b.store.arena
 	e := a.bytes(key, 0, entryValue+bagValueLen)
 	if !b.loading {
-		b.log(key, hash, r, int32(w))
 		if binary.LittleEndian.Uint32(e[entryDirty:]) != b.store.interval {
 			binary.LittleEndian.PutUint32(e[entryDirty:], b.store.interval)
 			b.touched = append(b.touched, key)
@@ -214,25 +204,41 @@ func (b *Bag) put(key Ref, hash, h uint64, r []byte, w int64) (Ref, error) {
 		if w < 1 {
 			return 0, fmt.Errorf("state %s only grows and got a row of weight %d", b.m.name, w)
 		}
+		if !b.loading && b.store.keepAdds {
+			b.log(key, hash, r, int32(w))
+		}
 		return b.append(key, e, r, int32(w)), nil
 	}
-	t := &b.index[b.store.group(hash)]
-	if n := b.lookup(t, h, key, r); n != 0 {
+	if n := b.find(key, hash, r); n != 0 {
 		old := int64(int32(a.u32(n, nodeWeight)))
 		if old+w > math.MaxInt32 || old+w < math.MinInt32 {
 			return 0, fmt.Errorf("state %s: a row of weight %d", b.m.name, old+w)
 		}
+		b.logRow(key, hash, n, r, int32(w))
 		if old+w == 0 {
-			unlinkSlot(b.store.arena, t, uint32(h), n)
-			b.remove(e, n)
+			b.remove(e, hash, n)
 			return 0, nil
 		}
 		a.setU32(n, nodeWeight, uint32(int32(old+w)))
 		return n, nil
 	}
 	n := b.append(key, e, r, int32(w))
-	b.rowBytes += linkSlot(a, t, uint32(h), n)
+	b.logRow(key, hash, n, r, int32(w))
+	switch rows := binary.LittleEndian.Uint32(e[entryValue+bagRows:]); {
+	case rows&indexed != 0:
+		b.link(hash, n)
+	case rows > listRows:
+		addU32(e, entryValue+bagRows, indexed)
+		for n := b.First(key); n != 0; n = b.Next(n) {
+			b.link(hash, n)
+		}
+	}
 	return n, nil
+}
+
+// link puts a row into the index.
+func (b *Bag) link(hash uint64, n Ref) {
+	b.rowBytes += linkSlot(b.store.arena, &b.index[b.store.group(hash)], uint32(rowHash(hash, b.Row(n))), n)
 }
 
 func addU32(b []byte, off int, v uint32) {
@@ -243,19 +249,32 @@ func addU32(b []byte, off int, v uint32) {
 func rowHash(key uint64, r []byte) uint64 { return row.HashBytes(r) ^ key*0x9E3779B97F4A7C15 }
 
 // log notes an add for the next delta.
-func (b *Bag) log(key Ref, hash uint64, r []byte, w int32) {
+func (b *Bag) log(key Ref, hash uint64, r []byte, w int32) addPlace {
 	s := b.store
-	if !s.keepAdds {
+	var prefix [recordPrefix]byte
+	binary.BigEndian.PutUint16(prefix[:], uint16(hash>>48))
+	binary.BigEndian.PutUint32(prefix[2:], b.m.id)
+	if b.m.intKey {
+		s.scratch = b.m.Key(s.scratch[:0], key)
+		return s.log.append(prefix, s.scratch, r, w)
+	}
+	return s.log.append(prefix, b.m.Key(nil, key), r, w)
+}
+
+// logRow is log of a row that can be taken out: within a checkpoint it has one add, whose weight changes.
+func (b *Bag) logRow(key Ref, hash uint64, n Ref, r []byte, w int32) {
+	if b.loading || !b.store.keepAdds {
 		return
 	}
-	at := len(s.adds)
-	s.adds = append(s.adds, make([]byte, addHeader)...)
-	s.adds = recordKey(s.adds, hash, b.m.id)
-	s.adds = b.appendKey(s.adds, key)
-	binary.LittleEndian.PutUint32(s.adds[at:], uint32(len(s.adds)-at-addHeader))
-	binary.LittleEndian.PutUint32(s.adds[at+4:], uint32(len(r)))
-	binary.LittleEndian.PutUint32(s.adds[at+8:], uint32(w))
-	s.adds = append(s.adds, r...)
+	node := b.store.arena.bytes(n, 0, nodeRetract)
+	if binary.LittleEndian.Uint32(node[nodeStamp:]) == b.store.interval {
+		b.store.log.change(addPlace{binary.LittleEndian.Uint32(node[nodeChunk:]), binary.LittleEndian.Uint32(node[nodeOff:])}, w)
+		return
+	}
+	p := b.log(key, hash, r, w)
+	binary.LittleEndian.PutUint32(node[nodeStamp:], b.store.interval)
+	binary.LittleEndian.PutUint32(node[nodeChunk:], p.chunk)
+	binary.LittleEndian.PutUint32(node[nodeOff:], p.off)
 }
 
 func (b *Bag) appendKey(dst []byte, key Ref) []byte {
@@ -275,6 +294,7 @@ func (b *Bag) append(key Ref, e, r []byte, w int32) Ref {
 	if b.retract {
 		binary.LittleEndian.PutUint32(node[nodePrev:], tail)
 		binary.LittleEndian.PutUint32(node[nodeKey:], uint32(key))
+		binary.LittleEndian.PutUint32(node[nodeStamp:], 0)
 	}
 	binary.LittleEndian.PutUint32(node[nodeLen:], uint32(len(r)))
 	binary.LittleEndian.PutUint32(node[nodeWeight:], uint32(w))
@@ -291,8 +311,13 @@ func (b *Bag) append(key Ref, e, r []byte, w int32) Ref {
 	return n
 }
 
-func (b *Bag) remove(e []byte, n Ref) {
+// remove takes a row out of its key's list and, if it is there, out of the index. e is the key's entry.
+func (b *Bag) remove(e []byte, hash uint64, n Ref) {
 	a := b.store.arena
+	rows := binary.LittleEndian.Uint32(e[entryValue+bagRows:])
+	if rows&indexed != 0 {
+		unlinkSlot(a, &b.index[b.store.group(hash)], uint32(rowHash(hash, b.Row(n))), n)
+	}
 	next, prev, size := a.u32(n, nodeNext), a.u32(n, nodePrev), b.header+int(a.u32(n, nodeLen))
 	if prev == 0 {
 		binary.LittleEndian.PutUint32(e[entryValue+bagHead:], next)
@@ -304,17 +329,25 @@ func (b *Bag) remove(e []byte, n Ref) {
 	} else {
 		a.setU32(Ref(next), nodePrev, prev)
 	}
-	addU32(e, entryValue+bagRows, math.MaxUint32)
+	if rows--; rows == indexed {
+		rows = 0
+	}
+	binary.LittleEndian.PutUint32(e[entryValue+bagRows:], rows)
 	b.rows--
 	b.rowBytes -= int64(size)
 	a.release(n, size)
 }
 
-// lookup finds a row of a key by its bytes; rows of other keys may have the same.
-func (b *Bag) lookup(t *table, h uint64, key Ref, r []byte) Ref {
-	if t.mask == 0 {
-		return 0
+// find is the row of a key with these bytes, 0 if it has none. Rows of other keys may have the same.
+func (b *Bag) find(key Ref, hash uint64, r []byte) Ref {
+	if b.store.arena.u32(key, entryValue+bagRows)&indexed == 0 {
+		n := b.First(key)
+		for n != 0 && !bytes.Equal(b.Row(n), r) {
+			n = b.Next(n)
+		}
+		return n
 	}
+	t, h := &b.index[b.store.group(hash)], rowHash(hash, r)
 	slots := b.store.arena.words(t.slots, int(t.mask)+1)
 	tag := uint32(h)
 	for at := tag & t.mask; ; at = (at + 1) & t.mask {
@@ -334,7 +367,7 @@ func (b *Bag) takeDelta(d *Delta, checkpoint uint64) {
 	a := b.store.arena
 	for _, key := range b.touched {
 		e := a.bytes(key, 0, entryValue+bagValueLen)
-		rows := binary.LittleEndian.Uint32(e[entryValue+bagRows:])
+		rows := binary.LittleEndian.Uint32(e[entryValue+bagRows:]) &^ indexed
 		switch {
 		case rows == 0:
 			d.below(b, key, checkpoint+1)

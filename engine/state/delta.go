@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"slices"
 )
 
 // Delta is what the states of a task changed since the last checkpoint. It is independent of the store: another
@@ -14,11 +13,13 @@ import (
 // away, and the changes of a bag's key are the value of a key that ends with the checkpoint's number. DeleteBelow takes
 // away what a bag's key has of earlier checkpoints.
 type Delta struct {
-	heap    []byte
-	records []record
-	// adds are the changes of bags in the order in which they came; Sort makes records of them.
-	adds       []byte
+	heap       []byte
+	records    []record
+	order      []sortKey // of records: chunk is the number
+	log        addLog    // the changes of bags, of which Records makes values
+	adds       []sortKey
 	checkpoint uint64
+	key, value []byte
 }
 
 // Op is what a record does.
@@ -57,12 +58,15 @@ func recordKey(dst []byte, hash uint64, id uint32) []byte {
 const recordPrefix = 6
 
 // Empty tells that nothing changed.
-func (d *Delta) Empty() bool { return len(d.records) == 0 && len(d.adds) == 0 }
+func (d *Delta) Empty() bool { return len(d.records) == 0 && d.log.used == 0 }
 
 // Bytes is about how much the delta holds.
-func (d *Delta) Bytes() int { return len(d.heap) + len(d.adds) }
+func (d *Delta) Bytes() int { return len(d.heap) + d.log.bytes }
 
-func (d *Delta) reset() { d.heap, d.records, d.adds = d.heap[:0], d.records[:0], d.adds[:0] }
+func (d *Delta) reset() {
+	d.heap, d.records = d.heap[:0], d.records[:0]
+	d.log.reset()
+}
 
 func (d *Delta) bytes(s span) []byte { return d.heap[s.off : s.off+s.len : s.off+s.len] }
 
@@ -74,7 +78,7 @@ func (s *Store) TakeDelta(d *Delta, checkpoint uint64) {
 			m.takeDelta(d, checkpoint)
 		}
 	}
-	d.adds, s.adds, d.checkpoint = s.adds, d.adds, checkpoint
+	d.log, s.log, d.checkpoint = s.log, d.log, checkpoint
 	for _, b := range s.bags {
 		b.takeDelta(d, checkpoint)
 	}
@@ -137,72 +141,63 @@ func (m *Map) appendRecordKey(d *Delta, r Ref) span {
 
 // Sort brings the records into the order of their keys. It is called once, from any goroutine, before Records.
 func (d *Delta) Sort() {
-	d.gatherAdds()
-	slices.SortStableFunc(d.records, func(x, y record) int { return bytes.Compare(d.bytes(x.key), d.bytes(y.key)) })
-	// Records of takeDelta stand before those of adds.
-	kept := d.records[:0]
-	for _, r := range d.records {
-		if n := len(kept); n > 0 && kept[n-1].op == rewrite && bytes.Equal(d.bytes(kept[n-1].key), d.bytes(r.key)) {
-			continue
-		}
-		kept = append(kept, r)
+	d.order = d.order[:0]
+	for i := range d.records {
+		k := sortKey{addPlace: addPlace{chunk: uint32(i)}}
+		k.hi, k.lo = keyPrefix(d.bytes(d.records[i].key))
+		d.order = append(d.order, k)
 	}
-	d.records = kept
+	sortByKey(d.order, func(x, y sortKey) int {
+		if c := bytes.Compare(d.bytes(d.records[x.chunk].key), d.bytes(d.records[y.chunk].key)); c != 0 {
+			return c
+		}
+		return cmp.Compare(x.chunk, y.chunk)
+	})
+	d.adds = d.log.sorted(d.adds[:0])
 }
 
 // Records calls f with every record in order.
 func (d *Delta) Records(f func(Record) error) error {
-	for _, r := range d.records {
-		if err := f(Record{Op: r.op &^ 0x80, Key: d.bytes(r.key), Value: d.bytes(r.value)}); err != nil {
+	adds := d.adds
+	// next gives the adds of a key as one record: their weights and rows, as bagValue reads them.
+	have := false
+	next := func() {
+		if have = len(adds) > 0; !have {
+			return
+		}
+		first := adds[0]
+		k := d.log.key(first.addPlace)
+		d.key = binary.BigEndian.AppendUint64(append(d.key[:0], k...), d.checkpoint)
+		d.value = d.value[:0]
+		for len(adds) > 0 && adds[0].hi == first.hi && adds[0].lo == first.lo && bytes.Equal(d.log.key(adds[0].addPlace), k) {
+			d.value = d.log.appendValue(d.value, adds[0].addPlace)
+			adds = adds[1:]
+		}
+	}
+	next()
+	for _, o := range d.order {
+		r := &d.records[o.chunk]
+		key := d.bytes(r.key)
+		for have && bytes.Compare(d.key, key) < 0 {
+			if err := f(Record{Op: Set, Key: d.key, Value: d.value}); err != nil {
+				return err
+			}
+			next()
+		}
+		if r.op == rewrite && have && bytes.Equal(d.key, key) {
+			next()
+		}
+		if err := f(Record{Op: r.op &^ 0x80, Key: key, Value: d.bytes(r.value)}); err != nil {
 			return err
 		}
 	}
+	for have {
+		if err := f(Record{Op: Set, Key: d.key, Value: d.value}); err != nil {
+			return err
+		}
+		next()
+	}
 	return nil
-}
-
-// An add in Delta.adds is
-//
-//	u32 length of the record's key | u32 length of the row | i32 weight | record key, without the checkpoint | row
-const addHeader = 12
-
-// gatherAdds makes one record of all adds of a key: its value is the adds' weights and rows, as bagValue reads them.
-func (d *Delta) gatherAdds() {
-	if len(d.adds) == 0 {
-		return
-	}
-	var at []uint32
-	for p := 0; p < len(d.adds); {
-		at = append(at, uint32(p))
-		p += addHeader + int(binary.LittleEndian.Uint32(d.adds[p:])) + int(binary.LittleEndian.Uint32(d.adds[p+4:]))
-	}
-	key := func(p uint32) []byte {
-		n := binary.LittleEndian.Uint32(d.adds[p:])
-		return d.adds[p+addHeader : p+addHeader+n]
-	}
-	slices.SortFunc(at, func(x, y uint32) int {
-		if c := bytes.Compare(key(x), key(y)); c != 0 {
-			return c
-		}
-		return cmp.Compare(x, y)
-	})
-	for i := 0; i < len(at); {
-		k := key(at[i])
-		from := len(d.heap)
-		d.heap = append(d.heap, k...)
-		d.heap = binary.BigEndian.AppendUint64(d.heap, d.checkpoint)
-		rec := record{op: Set, key: span{uint32(from), uint32(len(k) + 8)}}
-		from = len(d.heap)
-		for ; i < len(at) && bytes.Equal(key(at[i]), k); i++ {
-			p := at[i] + addHeader + uint32(len(k))
-			n := binary.LittleEndian.Uint32(d.adds[at[i]+4:])
-			d.heap = append(d.heap, d.adds[at[i]+8:at[i]+12]...)
-			d.heap = binary.LittleEndian.AppendUint32(d.heap, n)
-			d.heap = append(d.heap, d.adds[p:p+n]...)
-		}
-		rec.value = span{uint32(from), uint32(len(d.heap) - from)}
-		d.records = append(d.records, rec)
-	}
-	d.adds = d.adds[:0]
 }
 
 // bagValue calls f with each weight and row of a bag record's value.

@@ -48,7 +48,7 @@ type Store struct {
 	bags       []*Bag
 	names      map[string]uint32
 	scratch    []byte
-	adds       []byte // changes of bags since the last checkpoint, see Delta
+	log        addLog // changes of bags since the last checkpoint
 	keepAdds   bool
 }
 

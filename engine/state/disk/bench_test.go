@@ -188,7 +188,7 @@ func BenchmarkBacking(b *testing.B) {
 			}
 		})
 	}
-	b.Log(fmt.Sprintf("%+v\n%s", d.Stats(), d.db.Metrics()))
+	b.Logf("%+v\n%s", d.Stats(), d.db.Metrics())
 	must(b, d.Close())
 }
 

@@ -42,6 +42,25 @@ func small() Options {
 	return Options{CacheBytes: 1 << 20, MemTableBytes: 64 << 10, LogBytes: 24 << 10, SegmentBytes: 4 << 10, IngestRecords: 40}
 }
 
+// crashable is a file system to be cloned while it is in use. Its Link takes a lock for reading twice, which hangs if
+// CrashClone comes between, so the two exclude each other.
+type crashable struct {
+	*vfs.MemFS
+	link sync.Mutex
+}
+
+func (c *crashable) Link(old, name string) error {
+	c.link.Lock()
+	defer c.link.Unlock()
+	return c.MemFS.Link(old, name)
+}
+
+func (c *crashable) CrashClone(cfg vfs.CrashCloneCfg) *vfs.MemFS {
+	c.link.Lock()
+	defer c.link.Unlock()
+	return c.MemFS.CrashClone(cfg)
+}
+
 // kv is the second answer: a map that deltas are applied to.
 type kv map[string]string
 
@@ -190,7 +209,7 @@ func (l *line) head() *checkpoint {
 
 // crashed is what is left after a crash: the disk, and what the catalog says.
 type crashed struct {
-	fs        vfs.FS
+	fs        *vfs.MemFS
 	manifest  map[string]*checkpoint
 	published map[string]uint64
 }
@@ -199,7 +218,7 @@ type crashed struct {
 type world struct {
 	t     *testing.T
 	r     *rand.Rand
-	fs    *vfs.MemFS
+	fs    *crashable
 	d     *Disk
 	lines []*line
 
@@ -240,7 +259,7 @@ func (w *world) arm(p failpoint.Point, hits int) {
 func (w *world) open(c *crashed) {
 	t := w.t
 	t.Helper()
-	w.fs = c.fs.(*vfs.MemFS)
+	w.fs = &crashable{MemFS: c.fs}
 	var err error
 	w.d, err = Open(testEnv(w.fs), "/data", small())
 	must(t, err)
@@ -423,7 +442,9 @@ func TestAgainstModel(t *testing.T) {
 			}
 			c := w.crash
 			w.mu.Unlock()
+			w.d.mu.Lock()
 			cuts += int(w.d.mu.nextSegment) - 1 - len(w.d.mu.segments)
+			w.d.mu.Unlock()
 			ingests += w.d.tables.Load()
 			_ = w.d.Close()
 			w.open(c)

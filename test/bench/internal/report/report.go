@@ -29,6 +29,7 @@ type Line struct {
 type Floor struct {
 	Ratio float64 // at least so many times as good as the peer
 	Most  float64 // a value of at most this
+	Least float64 // a value of at least this
 }
 
 func (f Floor) String() string {
@@ -37,6 +38,8 @@ func (f Floor) String() string {
 		return fmt.Sprintf("ratio>=%g", f.Ratio)
 	case f.Most > 0:
 		return fmt.Sprintf("value<=%g", f.Most)
+	case f.Least > 0:
+		return fmt.Sprintf("value>=%g", f.Least)
 	}
 	return ""
 }
@@ -81,6 +84,8 @@ func (l Line) Judge(values, peers []float64) Record {
 		r.OK = r.Ratio != nil && *r.Ratio >= l.Floor.Ratio
 	case l.Floor.Most > 0:
 		r.OK = value <= l.Floor.Most
+	case l.Floor.Least > 0:
+		r.OK = value >= l.Floor.Least
 	}
 	return r
 }
