@@ -198,11 +198,12 @@ INSERT INTO cities SELECT p.city, COUNT(*), SUM(o.amount) FROM orders o JOIN peo
 	q.begin()
 	settles("the first files")
 	for range 5 {
-		until := time.Now().Add(time.Duration(100+r.IntN(900)) * time.Millisecond)
-		for time.Now().Before(until) {
+		tick := time.NewTicker(20 * time.Millisecond)
+		for range 5 + r.IntN(40) {
 			add()
-			time.Sleep(time.Duration(r.IntN(40)) * time.Millisecond)
+			<-tick.C
 		}
+		tick.Stop()
 		q.kill()
 		add()
 		q.begin()

@@ -130,6 +130,8 @@ type shelf struct {
 	last dataflow.Checkpoint
 	rows map[int64]int64
 	err  error // of the next publish, which does nothing
+
+	changed chan struct{} // has a value when something was published since it was last read
 }
 
 func (s *shelf) Open(context.Context, dataflow.Generation, dataflow.Checkpoint) (dataflow.Checkpoint, error) {
@@ -159,6 +161,10 @@ func (s *shelf) Publish(_ context.Context, c dataflow.Checkpoint, changes datafl
 		}
 	}
 	s.last = c
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -181,7 +187,7 @@ type bench struct {
 }
 
 func newBench(t *testing.T, fs vfs.FS) *bench {
-	b := &bench{t: t, m: &manifests{}, tap: &tapState{more: make(chan struct{})}, shelf: &shelf{rows: map[int64]int64{}}}
+	b := &bench{t: t, m: &manifests{}, tap: &tapState{more: make(chan struct{})}, shelf: &shelf{rows: map[int64]int64{}, changed: make(chan struct{}, 1)}}
 	b.env = env.Real(slog.New(slog.DiscardHandler))
 	b.env.FS = fs
 	b.p = api.Pipeline{ID: "p1", Name: "sums", Query: &api.QuerySpec{Name: "sums", File: "sums.sql", Options: map[string]string{"checkpoint.interval": "0s", "parallelism": "2"}, SQL: `
@@ -220,13 +226,14 @@ func (b *bench) start() coordinator.Running {
 
 func (b *bench) shows(want string) {
 	b.t.Helper()
-	for range 1000 {
-		if b.shelf.holds() == want {
-			return
+	late := time.After(10 * time.Second)
+	for b.shelf.holds() != want {
+		select {
+		case <-b.shelf.changed:
+		case <-late:
+			b.t.Fatalf("the sink holds %s, want %s", b.shelf.holds(), want)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
-	b.t.Fatalf("the sink holds %s, want %s", b.shelf.holds(), want)
 }
 
 func (b *bench) ended(r coordinator.Running) error {
