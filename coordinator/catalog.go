@@ -28,6 +28,7 @@ type pipelineRecord struct {
 	Force      bool           `json:"force,omitempty"` // of the delete
 	Checkpoint uint64         `json:"checkpoint,omitempty"`
 	Digest     string         `json:"digest,omitempty"`
+	Bytes      int64          `json:"bytes,omitempty"`
 	Positions  []Position     `json:"positions,omitempty"` // by source
 	Steps      uint64         `json:"steps,omitempty"`     // how many schema steps were recorded
 	StepLog    []recordedStep `json:"step_log,omitempty"`  // the last ones
@@ -87,11 +88,17 @@ func (c *catalog) putConnection(e PutConnection) *errs.Error {
 }
 
 func (c *catalog) createPipeline(e CreatePipeline) *errs.Error {
-	name := e.Mirror.Name
+	name := e.name()
 	if name == "" || e.ID == "" {
 		return errs.New(errs.BadFlag, "a pipeline needs a name and an id")
 	}
-	if err := checkSpec(e.Mirror); err != nil {
+	var err *errs.Error
+	if e.Query != nil {
+		err = checkQuery(*e.Query)
+	} else {
+		err = checkSpec(e.Mirror)
+	}
+	if err != nil {
 		return err
 	}
 	if id, taken := c.names[name]; taken {
@@ -106,7 +113,7 @@ func (c *catalog) createPipeline(e CreatePipeline) *errs.Error {
 	}
 	c.names[name] = e.ID
 	c.pipelines[e.ID] = pipelineRecord{Pipeline: api.Pipeline{
-		ID: e.ID, Name: name, Version: 1, Mirror: e.Mirror, Desired: api.WantRunning, CreatedAt: e.At,
+		ID: e.ID, Name: name, Version: 1, Mirror: e.Mirror, Query: e.Query, Desired: api.WantRunning, CreatedAt: e.At,
 	}}
 	return nil
 }
@@ -127,6 +134,10 @@ func (c *catalog) updatePipeline(e UpdatePipeline) *errs.Error {
 	p := r.Pipeline
 	if p.Desired == api.WantDeleted {
 		return errs.New(errs.PipelineState, "pipeline %q is being deleted", p.Name)
+	}
+	if p.Query != nil {
+		return errs.New(errs.PipelineState, "pipeline %q is no mirror: its definition cannot be changed", p.Name).
+			WithHint("a changed query needs another --name, or delete this pipeline first")
 	}
 	if p.Version != e.Version {
 		return errs.New(errs.PipelineState, "pipeline %q was changed meanwhile", p.Name).
@@ -224,7 +235,7 @@ func (c *catalog) checkpoint(e Checkpoint) *errs.Error {
 	if err != nil {
 		return err
 	}
-	r.Checkpoint, r.Digest, r.Positions = e.Checkpoint, e.Digest, positions
+	r.Checkpoint, r.Digest, r.Bytes, r.Positions = e.Checkpoint, e.Digest, e.Bytes, positions
 	c.pipelines[e.ID] = r
 	return nil
 }

@@ -35,6 +35,9 @@ func anyEntry() *rapid.Generator[Entry] {
 			return PutConnection{api.Connection{Name: "c" + id, URL: "postgres://db/" + id}}
 		case 1, 2:
 			name := rapid.SampledFrom([]string{"orders", "users", "audit"}).Draw(t, "name")
+			if rapid.Bool().Draw(t, "query") {
+				return CreatePipeline{ID: id, At: time.Unix(1700000000, 0).UTC(), Query: &api.QuerySpec{Name: name, File: "q.sql", SQL: "SELECT 1;"}}
+			}
 			return CreatePipeline{ID: id, At: time.Unix(1700000000, 0).UTC(), Mirror: spec(name)}
 		case 3:
 			m := spec(rapid.SampledFrom([]string{"orders", "users", "audit"}).Draw(t, "name"))
@@ -50,6 +53,7 @@ func anyEntry() *rapid.Generator[Entry] {
 		case 8:
 			return Checkpoint{
 				ID: id, Generation: small.Draw(t, "gen"), Checkpoint: rapid.Uint64Range(0, 20).Draw(t, "checkpoint"),
+				Bytes:  int64(small.Draw(t, "bytes")),
 				Digest: fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "digest")),
 				Positions: []Position{{
 					Source:      rapid.SampledFrom([]string{"s", "t"}).Draw(t, "source"),
@@ -169,10 +173,10 @@ func TestCatalogInvariants(t *testing.T) {
 			}
 			switch e := e.(type) {
 			case CreatePipeline:
-				if other, taken := named[e.Mirror.Name]; taken {
-					t.Fatalf("name %s belongs to %s and %s", e.Mirror.Name, other, e.ID)
+				if other, taken := named[e.name()]; taken {
+					t.Fatalf("name %s belongs to %s and %s", e.name(), other, e.ID)
 				}
-				named[e.Mirror.Name] = e.ID
+				named[e.name()] = e.ID
 				version[e.ID] = 1
 				// The ids of a test return, unlike real ones: what follows is another pipeline.
 				recreated++

@@ -29,6 +29,9 @@ type Options struct {
 	// that holds one is refused.
 	Seal func(ctx context.Context, m api.MirrorSpec) (api.MirrorSpec, error)
 
+	// SealQuery does the same for the text of a pipeline of queries. Without it none can be made.
+	SealQuery func(ctx context.Context, q api.QuerySpec) (api.QuerySpec, error)
+
 	// Told: whoever opened the node tells what a pipeline fails with, so that the log need not repeat it. Nil: of none.
 	Told func(pipeline string) bool
 
@@ -215,7 +218,7 @@ func (c *Coordinator) LastCheckpoint(ctx context.Context, id string) (Checkpoint
 			err = refused
 			return
 		}
-		cp = Checkpoint{ID: id, Generation: r.Pipeline.Generation, Checkpoint: r.Checkpoint, Digest: r.Digest, Positions: r.Positions}
+		cp = Checkpoint{ID: id, Generation: r.Pipeline.Generation, Checkpoint: r.Checkpoint, Digest: r.Digest, Bytes: r.Bytes, Positions: r.Positions}
 	})
 	return cp, err
 }
@@ -274,6 +277,24 @@ func (c *Coordinator) CreateMirror(ctx context.Context, m api.MirrorSpec) (api.P
 	id := c.env.IDs.New()
 	at := c.env.Clock.Now().UTC().Round(time.Microsecond)
 	if _, err := c.propose(ctx, CreatePipeline{ID: id, At: at, Mirror: m}); err != nil {
+		return api.Pipeline{}, err
+	}
+	c.reconcile()
+	return c.lookup(id)
+}
+
+// CreateQuery records a pipeline of queries, which then starts.
+func (c *Coordinator) CreateQuery(ctx context.Context, q api.QuerySpec) (api.Pipeline, error) {
+	if c.opts.SealQuery == nil {
+		return api.Pipeline{}, errs.New(errs.NotBuiltYet, "this node runs no queries")
+	}
+	q, err := c.opts.SealQuery(ctx, q)
+	if err != nil {
+		return api.Pipeline{}, err
+	}
+	id := c.env.IDs.New()
+	at := c.env.Clock.Now().UTC().Round(time.Microsecond)
+	if _, err := c.propose(ctx, CreatePipeline{ID: id, At: at, Query: &q}); err != nil {
 		return api.Pipeline{}, err
 	}
 	c.reconcile()
@@ -438,6 +459,9 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 	if err != nil {
 		return p, err
 	}
+	if p.Query != nil {
+		return p, noMirror(p)
+	}
 	if len(change.AddTables)+len(change.RemoveTables) == 0 {
 		return p, errs.New(errs.BadFlag, "the update of pipeline %q names no tables", p.Name)
 	}
@@ -462,6 +486,10 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 		}
 	}
 	return c.lookup(p.ID)
+}
+
+func noMirror(p api.Pipeline) *errs.Error {
+	return errs.New(errs.PipelineState, "pipeline %q is no mirror", p.Name).WithHint("its tables are those of its SQL: weir pipelines get %s", p.Name)
 }
 
 // changed is a definition with a change of its tables. An add takes back what a remove has put into Except, and the
@@ -571,6 +599,9 @@ func (c *Coordinator) Command(ctx context.Context, name string, cmd api.Command)
 	if err != nil {
 		return err
 	}
+	if p.Query != nil {
+		return noMirror(p)
+	}
 	d := c.driver(p.ID)
 	if d == nil {
 		return errs.New(errs.PipelineState, "pipeline %q is not running", p.Name)
@@ -588,9 +619,14 @@ func (c *Coordinator) Command(ctx context.Context, name string, cmd api.Command)
 // sourceLimit is how long one source has to answer for a listing.
 const sourceLimit = 5 * time.Second
 
-// Sources asks the source of every pipeline, all at once. One that does not answer is listed without its figures.
+// mirrors lists the pipelines that are mirrors.
+func (c *Coordinator) mirrors() []PipelineView {
+	return slices.DeleteFunc(c.Pipelines(), func(v PipelineView) bool { return v.Query != nil })
+}
+
+// Sources asks the source of every mirror, all at once. One that does not answer is listed without its figures.
 func (c *Coordinator) Sources(ctx context.Context) []api.SourceStatus {
-	views := c.Pipelines()
+	views := c.mirrors()
 	out := make([]api.SourceStatus, len(views))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -649,7 +685,7 @@ func (c *Coordinator) Source(ctx context.Context, name string) (api.SourceStatus
 
 func (c *Coordinator) pipelineOfSource(name string) (api.Pipeline, error) {
 	var names []string
-	for _, v := range c.Pipelines() {
+	for _, v := range c.mirrors() {
 		if name == v.Mirror.Source.Name || name == v.Name || name == v.ID {
 			return v.Pipeline, nil
 		}

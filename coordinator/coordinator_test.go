@@ -699,7 +699,7 @@ func TestCheckpointsThroughRaft(t *testing.T) {
 	f := newFixture(t, vfs.NewMem())
 	p := f.create("orders")
 	f.wait("orders", api.PhaseLive)
-	cp := Checkpoint{ID: p.ID, Generation: 1, Checkpoint: 3, Digest: "d3", Positions: []Position{{"s", "tl1", 10}}}
+	cp := Checkpoint{ID: p.ID, Generation: 1, Checkpoint: 3, Digest: "d3", Bytes: 77, Positions: []Position{{"s", "tl1", 10}}}
 	if err := f.c.RecordCheckpoint(f.ctx(), cp); err != nil {
 		t.Fatal(err)
 	}
@@ -712,6 +712,90 @@ func TestCheckpointsThroughRaft(t *testing.T) {
 		t.Errorf("a checkpoint of an older generation: %v", err)
 	}
 	f.close()
+}
+
+// A definition that an older weir wrote still means the same, and one of queries has no mirror in it.
+func TestQueriesInTheCatalog(t *testing.T) {
+	old := append([]byte{byte(KindCreatePipeline)}, `{"id":"a","at":"2026-01-02T03:04:05Z","mirror":{"name":"m","source":{"name":"s","url":"postgres://s/d"},"target":{"name":"","url":"postgres://t/d"},"tables":[]}}`...)
+	e, err := DecodeEntry(entryFormat.Append(nil, old))
+	if c, ok := e.(CreatePipeline); err != nil || !ok || c.Query != nil || c.name() != "m" {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	q := CreatePipeline{ID: "b", Query: &api.QuerySpec{Name: "q", File: "q.sql", SQL: "SELECT 1;"}}
+	b, err := EncodeEntry(q)
+	if err != nil || strings.Contains(string(b), "mirror") {
+		t.Errorf("%s, %v", b, err)
+	}
+	c := newCatalog()
+	for _, e := range []Entry{e, q, NewGeneration{ID: "b"}, Checkpoint{ID: "b", Generation: 1, Checkpoint: 4, Digest: "d", Bytes: 9}} {
+		if _, err := c.apply(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := c.pipelines["b"]; r.Pipeline.Query.SQL != "SELECT 1;" || r.Checkpoint != 4 || r.Bytes != 9 {
+		t.Errorf("%+v", r)
+	}
+	for _, e := range []Entry{
+		CreatePipeline{ID: "c", Query: &api.QuerySpec{Name: "q", SQL: "x"}},
+		CreatePipeline{ID: "c", Query: &api.QuerySpec{Name: "no spaces", SQL: "x"}},
+		CreatePipeline{ID: "c", Query: &api.QuerySpec{Name: "empty", SQL: " "}},
+		UpdatePipeline{ID: "b", Version: 1, Mirror: api.MirrorSpec{Name: "q"}},
+	} {
+		if _, err := c.apply(e); err == nil {
+			t.Errorf("accepted %+v", e)
+		}
+	}
+	f := newFixture(t, vfs.NewMem())
+	if _, err := f.c.CreateQuery(f.ctx(), *q.Query); !errs.Is(err, errs.NotBuiltYet) {
+		t.Errorf("a node without a way to keep secrets: %v", err)
+	}
+	f.c.opts.SealQuery = func(_ context.Context, q api.QuerySpec) (api.QuerySpec, error) {
+		q.SQL = "sealed"
+		return q, nil
+	}
+	if p, err := f.c.CreateQuery(f.ctx(), *q.Query); err != nil || p.Query.SQL != "sealed" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err := f.c.Update(f.ctx(), "q", Change{AddTables: []string{"a.b"}}); !errs.Is(err, errs.PipelineState) {
+		t.Errorf("update: %v", err)
+	}
+	if err := f.c.Command(f.ctx(), "q", api.Command{Verb: "refresh"}); !errs.Is(err, errs.PipelineState) {
+		t.Errorf("command: %v", err)
+	}
+	if s := f.c.Sources(f.ctx()); len(s) != 0 {
+		t.Errorf("sources %+v", s)
+	}
+	f.close()
+}
+
+func BenchmarkRecordCheckpoint(b *testing.B) {
+	e := env.Real(nil)
+	state, err := OpenState(e, b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	c, err := Open(ctx, e, Options{State: state, Runner: newFakeRunner()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := c.propose(ctx, CreatePipeline{ID: "a", Query: &api.QuerySpec{Name: "q", SQL: "x"}}); err != nil {
+		b.Fatal(err)
+	}
+	c.reconcile()
+	if _, err := c.WaitPhase(ctx, "q", api.PhaseLive); err != nil {
+		b.Fatal(err)
+	}
+	n := uint64(0)
+	for b.Loop() {
+		n++
+		if err := c.RecordCheckpoint(ctx, Checkpoint{ID: "a", Generation: 1, Checkpoint: n, Digest: "0123456789abcdef0123456789abcdef", Bytes: 1 << 20}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := errors.Join(c.Close(ctx), state.Close()); err != nil {
+		b.Fatal(err)
+	}
 }
 
 func TestFailedDiskEndsEverything(t *testing.T) {

@@ -163,7 +163,7 @@ func (d *driver) step() ([]action, state, bool) {
 			d.log.Log(d.c.ctx, level, "pipeline failed and waits for the user", "error", s.failure, "detail", detail)
 		}
 	}
-	if s.state != starting && s.state != running && s.state != stopping {
+	if s.state != starting && s.state != running && s.state != stopping && s.state != ended {
 		d.mu.running = nil
 	}
 	return actions, s.state, true
@@ -357,8 +357,11 @@ func (d *driver) heard() (s supervisor, since time.Time, r Running) {
 func (d *driver) status() api.PipelineStatus {
 	s, since, r := d.heard()
 	var st api.PipelineStatus
-	if r != nil && (s.state == running || s.state == stopping) {
+	if r != nil && (s.state == running || s.state == stopping || s.state == ended) {
 		st = r.Status()
+		if s.state == ended {
+			st.Phase, st.Since = api.PhaseFinished, since // with the figures that it ended with
+		}
 	} else {
 		st = api.PipelineStatus{Phase: s.phase(), Since: since, LagBytes: -1, LagMS: -1, UpdatedAt: d.env.Clock.Now()}
 	}
@@ -383,6 +386,8 @@ func (s *supervisor) phase() api.Phase {
 		return api.PhaseStarting
 	case minting, starting:
 		return api.PhaseStarting
+	case ended:
+		return api.PhaseFinished
 	default:
 		return api.PhaseStopped
 	}

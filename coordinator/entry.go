@@ -41,7 +41,17 @@ type PutConnection struct {
 type CreatePipeline struct {
 	ID     string         `json:"id"`
 	At     time.Time      `json:"at"`
-	Mirror api.MirrorSpec `json:"mirror"`
+	Mirror api.MirrorSpec `json:"mirror,omitzero"`
+	// Query, if it is there, makes it a pipeline of queries, and Mirror is empty.
+	Query *api.QuerySpec `json:"query,omitempty"`
+}
+
+// name is the pipeline's.
+func (e CreatePipeline) name() string {
+	if e.Query != nil {
+		return e.Query.Name
+	}
+	return e.Mirror.Name
 }
 
 // UpdatePipeline replaces a definition if it still is the one the proposer has seen.
@@ -74,11 +84,13 @@ type SchemaStep struct {
 
 // Checkpoint is the commit point of a pipeline whose truth is raft. Answers nothing; being accepted is the answer.
 type Checkpoint struct {
-	ID         string     `json:"id"`
-	Generation uint64     `json:"generation"`
-	Checkpoint uint64     `json:"checkpoint"` // above the last
-	Digest     string     `json:"digest"`
-	Positions  []Position `json:"positions,omitempty"`
+	ID         string `json:"id"`
+	Generation uint64 `json:"generation"`
+	Checkpoint uint64 `json:"checkpoint"` // above the last
+	Digest     string `json:"digest"`
+	// Bytes is how long the checkpoint is in its worker's delta log.
+	Bytes     int64      `json:"bytes,omitempty"`
+	Positions []Position `json:"positions,omitempty"`
 }
 
 // Position is where a checkpoint stands in a source, as a number that rises within one incarnation of the source.

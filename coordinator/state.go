@@ -25,6 +25,7 @@ const (
 	raftDir          = "raft"
 	spillDir         = "spill"
 	secretsDir       = "secrets"
+	engineDir        = "engine"
 )
 
 // State is a state directory that this process owns. Two processes on one directory would write each other's log, so
@@ -133,6 +134,9 @@ func (s *State) RaftDir() string { return s.path(raftDir) }
 
 // SpillDir holds what does not fit memory. Nothing in it survives a restart.
 func (s *State) SpillDir() string { return s.path(spillDir) }
+
+// EngineDir holds the state of pipelines of queries. It is there when one has run.
+func (s *State) EngineDir() string { return s.path(engineDir) }
 
 // SecretsDir holds one file for each secret.
 func (s *State) SecretsDir() string { return s.path(secretsDir) }

@@ -386,16 +386,15 @@ func needsUser(err error) bool {
 	if !ok {
 		return false
 	}
-	if e.Final {
+	if e.Final || e.Code.Part() == "SQL" {
 		return true
 	}
 	switch e.Code {
 	case errs.SourcePreflight, errs.SlotLost, errs.SlotGap, errs.SourceReplaced, errs.PublicationMissing,
 		errs.TableUnsupported, errs.NoTables, errs.SourceSchemaChange, errs.RowFilterUnsupport, errs.TableUnknown,
 		errs.Fenced, errs.TargetRejected, errs.TargetDDL, errs.TargetRowMissing,
-		errs.TargetTable,
-		errs.BadFlag, errs.BadURL, errs.SecretMissing, errs.UnknownOption, errs.BadPattern, errs.NotBuiltYet,
-		errs.SQLSyntax, errs.SQLNotBuilt, errs.SQLUnknownName:
+		errs.TargetTable, errs.InsertOnly, errs.StateLogDamaged,
+		errs.BadFlag, errs.BadURL, errs.SecretMissing, errs.UnknownOption, errs.BadPattern, errs.NotBuiltYet:
 		return true
 	}
 	return false

@@ -67,13 +67,18 @@ func (p *program) app(io cli.IO) *cli.App {
 					Examples: []cli.Example{{Line: "weir mirror cutover mirror_shop --dry-run", Says: "list the steps"}},
 					Run:      p.cutover},
 			}},
-		{Name: "run", Short: "Run the pipelines of an SQL file until interrupted",
-			Args:  []cli.Arg{{Name: "FILE", Help: "SQL: CREATE CONNECTION, CREATE MIRROR, SET"}},
-			Flags: []cli.Flag{httpAddr, {Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end with exit code 0 when all its mirrors have caught up: what their sources had committed when each went live, and so also when this command began, is durable on the targets"}},
+		{Name: "run", Short: "Run the pipelines of an SQL file",
+			Long:  "The queries of a file (CREATE TABLE, INSERT INTO, CREATE MATERIALIZED VIEW) are one pipeline, and each CREATE MIRROR is one of its own. A pipeline of queries whose sources end by themselves ends with them; everything else runs until interrupted, makes a last checkpoint then, and goes on from it when the same command is given again. A file that means something else is refused: what its pipeline has kept belongs to the queries that it had.",
+			Args:  []cli.Arg{{Name: "FILE", Help: "SQL: CREATE TABLE, INSERT INTO, CREATE MATERIALIZED VIEW, CREATE CONNECTION, CREATE MIRROR, SET"}},
+			Flags: []cli.Flag{{Name: "name", Value: "NAME", Help: "name of the pipeline of queries (default: the file's base name)"}, httpAddr, {Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end with exit code 0 when all its mirrors have caught up: what their sources had committed when each went live, and so also when this command began, is durable on the targets"}},
 			Uses:  cli.UsesSet | cli.UsesDryRun,
-			Examples: []cli.Example{{Line: "weir run mirror.sql"},
+			Examples: []cli.Example{{Line: "weir run totals.sql --set parallelism=2"}, {Line: "weir run mirror.sql"},
 				{Line: "weir run mirror.sql --dry-run", Says: "see what would be done"}},
 			Run: p.run},
+		{Name: "explain", Short: "Show how the queries of an SQL file are kept up to date",
+			Args: []cli.Arg{{Name: "FILE", Help: "SQL with queries"}}, Uses: cli.UsesSet,
+			Flags:    []cli.Flag{{Name: "name", Value: "NAME", Help: "name of the pipeline (default: the file's base name)"}},
+			Examples: []cli.Example{{Line: "weir explain totals.sql"}}, Run: p.explain},
 		{Name: "server", Short: "Keep pipelines running", Long: "Serves REST and metrics, starts the pipelines of its state directory and keeps them running until it is told to stop.",
 			Flags: []cli.Flag{httpAddr, {Name: "allow-remote-without-authentication", Kind: cli.BoolFlag, Help: "serve an address beyond loopback although anybody who reaches it may do anything"}},
 			Uses:  cli.UsesSet,
@@ -98,6 +103,17 @@ func (p *program) app(io cli.IO) *cli.App {
 				Args:  []cli.Arg{{Name: "TABLE", Help: "schema.table", Many: true}},
 				Flags: []cli.Flag{{Name: "source", Value: "SOURCE", Help: "the source, if there are several", Complete: p.sourceNames}},
 				Uses:  cli.UsesYes, Run: p.sourcesRefresh},
+		}},
+		{Name: "views", Aliases: []string{"view"}, Short: "Materialized views of pipelines of queries", Subs: []cli.Command{
+			{Name: "list", Aliases: []string{"ls"}, Short: "List views with their columns and keys", Uses: cli.UsesWatch, Run: p.viewsList},
+		}},
+		{Name: "checkpoints", Aliases: []string{"checkpoint"}, Short: "Checkpoints of pipelines of queries", Subs: []cli.Command{
+			{Name: "list", Aliases: []string{"ls"}, Short: "List the last checkpoints of a pipeline that this process has made",
+				Args: []cli.Arg{pipeline}, Uses: cli.UsesWatch, Run: p.checkpointsList},
+		}},
+		{Name: "state", Short: "State of pipelines of queries", Subs: []cli.Command{
+			{Name: "size", Short: "Show what the state of each operator takes, as of the last checkpoint",
+				Args: []cli.Arg{pipeline}, Uses: cli.UsesWatch, Run: p.stateSize},
 		}},
 		{Name: "secrets", Aliases: []string{"secret"}, Short: "Secrets of a state directory", Long: "Files that only their owner can read; definitions refer to them as ${secret:NAME}.", Subs: []cli.Command{
 			{Name: "set", Short: "Store a secret read from the terminal or standard input", Long: "It is not an argument, because arguments are visible to every user of the machine and stay in the shell's history.",
@@ -145,8 +161,8 @@ func (p *program) app(io cli.IO) *cli.App {
 
 // planned are the words of the design that this release does not have.
 func planned() []string {
-	return []string{"apply", "backup", "bench", "checkpoints", "cluster", "connectors", "ctx", "deploy", "dev", "dlq", "explain", "fmt", "generate",
-		"import", "init", "lint", "logs", "lsp", "mcp", "plan", "preview", "raft", "savepoints", "sinks", "sql", "state", "support", "tap", "test",
-		"top", "ui", "upgrade", "views", "workers",
+	return []string{"apply", "backup", "bench", "cluster", "connectors", "ctx", "deploy", "dev", "dlq", "fmt", "generate",
+		"import", "init", "lint", "logs", "lsp", "mcp", "plan", "preview", "raft", "savepoints", "sinks", "sql", "support", "tap", "test",
+		"top", "ui", "upgrade", "workers",
 		"--ctx", "--explain", "--join", "--node-addr", "--pg-addr", "--role"}
 }

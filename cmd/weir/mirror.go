@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,11 +30,16 @@ func (p *program) mirror(ctx context.Context, c *cli.Call) error {
 		return err
 	}
 	spec.Options = set.Stored(options.Pipeline)
-	return p.start(ctx, c, []api.MirrorSpec{spec}, set)
+	return p.start(ctx, c, definitions{mirrors: []api.MirrorSpec{spec}}, set)
 }
 
-// start plans mirrors, or runs them: in a server that is already there, or in this process.
-func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec, set options.Set) error {
+// start plans pipelines, or runs them: in a server that is already there, or in this process.
+func (p *program) start(ctx context.Context, c *cli.Call, d definitions, set options.Set) error {
+	specs := d.mirrors
+	if len(d.queries) > 0 && c.Bool("until-caught-up") {
+		return errs.New(errs.NotBuiltYet, "--until-caught-up is about mirrors, and the file has queries").
+			WithHint("a pipeline whose sources end by themselves ends with them, and then so does weir run")
+	}
 	e := p.env(c)
 	store := p.store(c, e)
 	server, err := p.running(ctx, c, e)
@@ -52,8 +58,17 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 		}
 	}
 	if c.Bool("dry-run") {
+		for _, q := range d.queries {
+			if err := q.explain(c); err != nil {
+				return err
+			}
+		}
+		if len(specs) == 0 {
+			return nil
+		}
 		return p.plan(ctx, c, e, specs, store, server)
 	}
+	here := server == nil || addr(c) == ""
 	if server != nil && addr(c) == "" {
 		if err := handOver(c, e); err != nil {
 			return err
@@ -62,7 +77,7 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 	// A server elsewhere has a secret store of its own and seals what it is given. Here nothing may leave unsealed, and of
 	// what is refused nothing stays.
 	var was before
-	if server == nil || addr(c) == "" {
+	if here {
 		for _, spec := range specs {
 			if _, _, err := p.both(ctx, spec, store, server); err != nil {
 				return err
@@ -77,9 +92,12 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 			}
 		}
 	}
+	if err := d.sealAll(e, c, store, here); err != nil {
+		return errors.Join(err, was.restore(nil, nil))
+	}
 	if server != nil {
 		c.Note("handed to the weir that runs at %s; it goes on when this command ends", server.Addr())
-		if err = p.follow(ctx, c, e, server, specs, nil); errors.Is(err, errDeleted) {
+		if err = p.follow(ctx, c, e, server, d, nil); errors.Is(err, errDeleted) || errors.Is(err, errFinished) {
 			return nil
 		}
 		return was.unlessBegun(e, server, specs, err)
@@ -88,16 +106,14 @@ func (p *program) start(ctx context.Context, c *cli.Call, specs []api.MirrorSpec
 		return notBuilt(c)
 	}
 	opts := p.nodeOptions(c, store, set)
-	for _, spec := range specs {
-		opts.Follows = append(opts.Follows, spec.Name)
-	}
+	opts.Follows = d.names()
 	n, err := p.engines.Node(ctx, e, opts)
 	if err != nil {
 		return errors.Join(err, was.restore(nil, nil))
 	}
-	err = p.startIn(ctx, c, e, n, specs, was)
+	err = p.startIn(ctx, c, e, n, d, was)
 	more := err == nil || errors.Is(err, context.Canceled)
-	if errors.Is(err, errDeleted) {
+	if errors.Is(err, errDeleted) || errors.Is(err, errFinished) {
 		err = nil
 	}
 	next := ""
@@ -152,14 +168,17 @@ func handOver(c *cli.Call, e *env.Env) error {
 		WithHint("weir pipelines list --state %s shows its mirrors; for another one name another directory with --state, or run weir server on this one, which takes mirrors from other commands", state(c))
 }
 
-func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, specs []api.MirrorSpec, was before) error {
+func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, d definitions, was before) error {
 	cl, err := p.dial(e, rest.ClientOptions{Addr: n.Addr()})
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
 	c.Note("weir %s  http://%s  state %s", p.version, n.Addr(), state(c))
-	return was.unlessBegun(e, cl, specs, p.follow(ctx, c, e, cl, specs, n))
+	for _, q := range d.queries {
+		q.introduce(c)
+	}
+	return was.unlessBegun(e, cl, d.mirrors, p.follow(ctx, c, e, cl, d, n))
 }
 
 func (p *program) nodeOptions(c *cli.Call, store *secrets.Store, set options.Set) nodeOptions {
@@ -174,6 +193,9 @@ const closeLimit = 30 * time.Second
 
 // errDeleted ends a look at mirrors that are all gone: it is how a cutover ends, and no failure.
 var errDeleted = errors.New("no mirror is left")
+
+// errFinished ends a look at pipelines whose sources had no more to give.
+var errFinished = errors.New("every pipeline has finished")
 
 // close ends the node; next is what it says of how the mirrors go on.
 func (p *program) close(c *cli.Call, e *env.Env, n node, next string) error {
@@ -190,24 +212,32 @@ func (p *program) close(c *cli.Call, e *env.Env, n node, next string) error {
 // lookPeriod is how often progress is shown: often enough to look alive, seldom enough to cost nothing.
 const lookPeriod = 250 * time.Millisecond
 
-// follow makes sure that the mirrors run and shows them until they are done, one fails for good, or ctx ends. n is the
+// follow makes sure that the pipelines run and shows them until they are done, one fails for good, or ctx ends. n is the
 // node of this process, or nil.
-func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client, specs []api.MirrorSpec, n node) error {
+func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client, d definitions, n node) error {
 	made := map[string]bool{}
 	began := e.Clock.Now()
-	for _, spec := range specs {
+	for _, spec := range d.mirrors {
 		created, err := ensure(ctx, c, cl, spec)
 		if err != nil {
 			return err
 		}
 		made[spec.Name] = created
 	}
+	for _, q := range d.queries {
+		created, err := ensureQuery(ctx, c, cl, q)
+		if err != nil {
+			return err
+		}
+		made[q.spec.Name] = created
+	}
+	names := d.names()
 	var stopped <-chan struct{}
 	if n != nil {
 		stopped = n.Done()
 	}
 	watch := newCatchUp(e.Clock.Now, c.Note)
-	show := p.displays(c, specs)
+	show := p.displays(c, names)
 	deleted := map[string]bool{}
 	for {
 		looked := e.Clock.Now()
@@ -216,15 +246,20 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 			return n.Err()
 		default:
 		}
-		views := make([]coordinator.PipelineView, 0, len(specs))
-		for _, spec := range specs {
-			if deleted[spec.Name] {
+		views := make([]coordinator.PipelineView, 0, len(names))
+		finished := 0
+		for _, name := range names {
+			if deleted[name] {
 				continue
 			}
-			v, err := cl.Pipeline(ctx, spec.Name)
+			v, err := cl.Pipeline(ctx, name)
 			if errs.Is(err, errs.PipelineNotFound) && !c.Bool("until-caught-up") {
-				deleted[spec.Name] = true
-				c.Note("mirror %s was cut over or deleted and has ended; its tables on the target stay", spec.Name)
+				deleted[name] = true
+				if slices.ContainsFunc(d.queries, func(q queryDefinition) bool { return q.spec.Name == name }) {
+					c.Note("pipeline %s was deleted and has ended; what it wrote stays", name)
+				} else {
+					c.Note("mirror %s was cut over or deleted and has ended; its tables on the target stay", name)
+				}
 				continue
 			}
 			if err != nil {
@@ -234,7 +269,10 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 				return err
 			}
 			views = append(views, v)
-			if made[spec.Name] && stillborn(v.Status, e.Clock.Now().Sub(began)) {
+			if v.Status.Phase == api.PhaseFinished {
+				finished++
+			}
+			if made[name] && stillborn(v.Status, e.Clock.Now().Sub(began)) {
 				// The corrected command makes it anew.
 				if err := cl.Delete(ctx, v.ID, rest.DeleteOptions{Force: true, Wait: true}); err != nil && !errs.Is(err, errs.PipelineNotFound) {
 					return err
@@ -245,11 +283,17 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 				return recordOf(v.Status.Error)
 			}
 		}
-		if len(deleted) == len(specs) {
+		if len(deleted) == len(names) {
 			return errDeleted
 		}
 		if err := show(views); err != nil {
 			return err
+		}
+		if finished > 0 && finished == len(views) {
+			for _, v := range views {
+				c.Note("%s", conclusion(v, e.Clock.Now().Sub(began)))
+			}
+			return errFinished
 		}
 		if c.Bool("until-caught-up") {
 			done, err := watch.done(ctx, cl, views)
@@ -282,6 +326,9 @@ func stillborn(st api.PipelineStatus, age time.Duration) bool {
 	if st.Error == nil || !st.Error.Unbegun {
 		return false
 	}
+	if st.Error.Code == string(errs.SourceFile) && st.Phase == api.PhaseRetrying {
+		return true // files are here or they are not: nothing has to come up first
+	}
 	away := st.Error.Code == string(errs.SourceUnreachable) || st.Error.Code == string(errs.TargetUnreachable)
 	return st.Phase == api.PhaseFailed || st.Phase == api.PhaseRetrying && away && age > firstContact
 }
@@ -301,20 +348,16 @@ func recordOf(i *api.ErrorInfo) error {
 // ensure creates the mirror, and tells so, or takes up one of the same definition. One that is being deleted goes first:
 // its node may be this process, and would otherwise end with the refusal before it has done the rest of the delete.
 func ensure(ctx context.Context, c *cli.Call, cl client, spec api.MirrorSpec) (created bool, err error) {
-	v, err := cl.Pipeline(ctx, spec.Name)
-	if err == nil && v.Desired == api.WantDeleted {
-		c.Note("pipeline %s is being deleted; the new one starts when it is gone", spec.Name)
-		if err := cl.Delete(ctx, v.ID, rest.DeleteOptions{Wait: true}); err != nil && !errs.Is(err, errs.PipelineNotFound) {
-			return false, err
-		}
-		v, err = cl.Pipeline(ctx, spec.Name)
-	}
+	v, err := settled(ctx, c, cl, spec.Name)
 	if errs.Is(err, errs.PipelineNotFound) {
 		_, err = cl.CreateMirror(ctx, spec)
 		return err == nil, err
 	}
 	if err != nil {
 		return false, err
+	}
+	if v.Query != nil {
+		return false, errs.New(errs.PipelineExists, "pipeline %s exists and is one of queries", spec.Name).WithHint("name the mirror otherwise")
 	}
 	if diff := difference(v.Mirror, spec); len(diff) > 0 {
 		return false, errs.New(errs.PipelineExists, "pipeline %s exists with another definition", spec.Name).
@@ -341,18 +384,18 @@ func join(words []string) string {
 // displays shows progress where a person looks for it: on standard error, so that standard output stays data. With a
 // -o json and -o ndjson each change of a phase is a record on standard output; the other formats cannot hold records that
 // follow one another, and say nothing.
-func (p *program) displays(c *cli.Call, specs []api.MirrorSpec) func([]coordinator.PipelineView) error {
+func (p *program) displays(c *cli.Call, names []string) func([]coordinator.PipelineView) error {
 	if c.Format == cli.FormatJSON || c.Format == cli.FormatNDJSON {
 		return phases(c)
 	}
 	if c.Quiet || !c.Human() {
 		return func([]coordinator.PipelineView) error { return nil }
 	}
-	single := len(specs) == 1 && c.ErrTerminal
-	shown := make(map[string]*cli.Display, len(specs))
-	for _, spec := range specs {
+	single := len(names) == 1 && c.ErrTerminal
+	shown := make(map[string]*cli.Display, len(names))
+	for _, name := range names {
 		// Several blocks cannot be redrawn over each other, so that several mirrors are told in lines.
-		shown[spec.Name] = &cli.Display{Out: c.Err, Terminal: single, Colour: single && c.Colour(), Width: c.Width}
+		shown[name] = &cli.Display{Out: c.Err, Terminal: single, Colour: single && c.Colour(), Width: c.Width}
 	}
 	return func(views []coordinator.PipelineView) error {
 		for _, v := range views {

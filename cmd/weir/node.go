@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres/plan"
 	"github.com/weirstream/weir/cmd/weir/mirror"
+	"github.com/weirstream/weir/cmd/weir/query"
 	"github.com/weirstream/weir/coordinator"
 	rest "github.com/weirstream/weir/coordinator/http"
 	"github.com/weirstream/weir/internal/api"
@@ -20,6 +23,7 @@ import (
 	"github.com/weirstream/weir/internal/options"
 	"github.com/weirstream/weir/internal/pg"
 	"github.com/weirstream/weir/internal/secrets"
+	sqlplan "github.com/weirstream/weir/sql/plan"
 )
 
 // memoryTarget is what the collector aims at when memory.limit says nothing. A mirror's own memory is a few batches
@@ -33,6 +37,8 @@ type localNode struct {
 	server *rest.Server
 	addr   string
 	done   chan struct{}
+	run    *query.Runner
+	ended  chan struct{} // Close has begun
 }
 
 // arm arms the crash points that a test asks for.
@@ -50,10 +56,7 @@ func openNode(ctx context.Context, e *env.Env, o nodeOptions) (node, error) {
 		return nil, err
 	}
 	limit := settings.Size("memory.limit")
-	if limit == 0 {
-		limit = memoryTarget
-	}
-	debug.SetMemoryLimit(limit)
+	debug.SetMemoryLimit(cmp.Or(limit, memoryTarget))
 	if err := arm(e); err != nil {
 		return nil, err
 	}
@@ -61,15 +64,16 @@ func openNode(ctx context.Context, e *env.Env, o nodeOptions) (node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &localNode{state: state, done: make(chan struct{})}
-	if err := n.open(ctx, e, o); err != nil {
+	n := &localNode{state: state, done: make(chan struct{}), ended: make(chan struct{})}
+	if err := n.open(ctx, e, o, limit); err != nil {
 		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
 	return n, nil
 }
 
-func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
+func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit int64) error {
 	var opened atomic.Pointer[coordinator.Coordinator] // pipelines start while it is still being opened
+	open := make(chan struct{})                        // closed when it is
 	runner := mirror.NewRunner(e, mirror.Options{
 		Pipelines: func() ([]api.Pipeline, error) {
 			c := opened.Load()
@@ -78,7 +82,9 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 			}
 			var out []api.Pipeline
 			for _, v := range c.Pipelines() {
-				out = append(out, v.Pipeline)
+				if v.Query == nil {
+					out = append(out, v.Pipeline)
+				}
 			}
 			return out, nil
 		},
@@ -88,22 +94,54 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 			return examination{env: e, spec: spec, source: s, target: t, installation: n.state.Installation(), itself: true, plan: p}.run(ctx)
 		},
 	})
+	reg := metrics.New(o.Version)
+	work := reg.Queries()
+	n.run = query.NewRunner(e, query.Options{
+		Dir: n.state.EngineDir(), Connectors: connectors(), Plan: sqlplan.Build, Expand: expandText(o.Secrets),
+		Manifests: func(ctx context.Context) (query.Manifests, error) {
+			select {
+			case <-open:
+				return opened.Load(), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+		Known: func(id string) bool {
+			_, err := opened.Load().Pipeline(id)
+			return !errs.Is(err, errs.PipelineNotFound)
+		},
+		Begin: func() {
+			if limit == 0 {
+				debug.SetMemoryLimit(share(machineMemory(), 60))
+			}
+		},
+		OnEpoch:      work.Epoch,
+		OnCheckpoint: work.Checkpoint,
+	})
+	e.Go("watch the state of queries", func() {
+		select {
+		case <-n.run.Failed():
+			close(n.done)
+		case <-n.ended:
+		}
+	})
 	var err error
 	n.coord, err = coordinator.Open(ctx, e, coordinator.Options{
-		State: n.state, Runner: runner,
+		State: n.state, Runner: runners{runner, n.run},
 		Seal: func(ctx context.Context, m api.MirrorSpec) (api.MirrorSpec, error) {
 			err := seal(ctx, &m, o.Secrets, func(ctx context.Context, cfg *pg.Config) error { return runLogin(ctx, e, cfg) })
 			return m, err
 		},
-		CheckAdd: addable,
-		Covers:   covers,
-		Told:     func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
+		SealQuery: func(_ context.Context, q api.QuerySpec) (api.QuerySpec, error) { return sealQuery(q, o.Secrets) },
+		CheckAdd:  addable,
+		Covers:    covers,
+		Told:      func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
 	})
 	if err != nil {
 		return err
 	}
 	opened.Store(n.coord)
-	reg := metrics.New(o.Version)
+	close(open)
 	reg.Pipelines(func() []metrics.Pipeline {
 		var out []metrics.Pipeline
 		for _, p := range n.coord.Pipelines() {
@@ -146,6 +184,19 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions) error {
 	return err
 }
 
+// expandText puts secrets into an option of a table, which is a connection string or not.
+func expandText(store *secrets.Store) func(string) (string, error) {
+	return func(text string) (string, error) {
+		plain := strings.TrimPrefix(text, "jdbc:")
+		expand := store.Expand
+		if strings.Contains(plain, "://") {
+			expand = store.ExpandURL
+		}
+		v, err := expand(plain)
+		return text[:len(text)-len(plain)] + v.Reveal(), err
+	}
+}
+
 func expander(store *secrets.Store) func(string) (string, error) {
 	return func(url string) (string, error) {
 		v, err := store.ExpandURL(url)
@@ -158,15 +209,20 @@ func (n *localNode) Addr() string { return n.addr }
 
 func (n *localNode) Done() <-chan struct{} { return n.done }
 
-func (n *localNode) Err() error { return nil }
+// Err implements node.
+func (n *localNode) Err() error { return n.run.Err() }
 
 func (n *localNode) Close(ctx context.Context) error {
 	var err error
+	close(n.ended)
 	if n.server != nil {
 		err = n.server.Close(ctx)
 	}
 	if n.coord != nil {
 		err = errors.Join(err, n.coord.Close(ctx))
+	}
+	if n.run != nil {
+		err = errors.Join(err, n.run.Close())
 	}
 	return errors.Join(err, n.state.Close())
 }

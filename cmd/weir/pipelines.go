@@ -48,7 +48,7 @@ func pipelineList(c *cli.Call, views []coordinator.PipelineView) cli.List[coordi
 	now := c.Now()
 	return cli.List[view]{
 		Rows: views, Name: func(v view) string { return v.Name },
-		Empty: "no pipelines; `weir mirror SOURCE TARGET` starts one",
+		Empty: "no pipelines; `weir run FILE` or `weir mirror SOURCE TARGET` starts one",
 		Columns: []cli.Column[view]{
 			{Head: "NAME", Cell: func(v view) string { return v.Name }},
 			{Head: "PHASE", Cell: func(v view) string { return c.Paint(cli.PhaseStyle(v.Status.Phase), string(v.Status.Phase)) },
@@ -120,6 +120,10 @@ func printPipeline(w io.Writer, c *cli.Call, v coordinator.PipelineView) {
 	for _, line := range show.Block() {
 		fmt.Fprintln(w, line)
 	}
+	if v.Query != nil {
+		printQuery(w, c, v)
+		return
+	}
 	t := cli.Table{Rows: [][]string{
 		{"source", endpointName(v.Mirror.Source)}, {"target", endpointName(v.Mirror.Target)}, {"tables", join(v.Mirror.Tables)},
 	}}
@@ -141,6 +145,37 @@ func printPipeline(w io.Writer, c *cli.Call, v coordinator.PipelineView) {
 	add("filters", filters)
 	for _, key := range sortedKeys(v.Mirror.Options) {
 		t.Rows = append(t.Rows, []string{key, v.Mirror.Options[key]})
+	}
+	t.Rows = append(t.Rows, []string{"wanted", string(v.Desired)}, []string{"created", cli.Ago(c.Now(), v.CreatedAt)},
+		[]string{"generation", fmt.Sprint(v.Generation)}, []string{"id", v.ID})
+	fmt.Fprintf(w, "\n%s", t.String())
+}
+
+// printQuery tells of a pipeline of queries: its sources, sinks and views, and what it was made of.
+func printQuery(w io.Writer, c *cli.Call, v coordinator.PipelineView) {
+	if q := v.Status.Query; q != nil {
+		flows := func(what string, flows []api.Flow) {
+			t := cli.Table{Head: []string{"  " + what, "CONNECTOR", "ROWS", "RATE"}, Right: []bool{false, false, true, true}}
+			for _, f := range flows {
+				t.Rows = append(t.Rows, []string{"  " + f.Name, f.Connector, cli.Count(f.Rows), cli.RowRate(f.RowsPerSec)})
+			}
+			if len(flows) > 0 {
+				fmt.Fprint(w, "\n", t.String())
+			}
+		}
+		flows("SOURCE", q.Sources)
+		flows("SINK", q.Sinks)
+		t := cli.Table{Head: []string{"  VIEW", "COLUMNS", "KEY", "ROWS"}, Right: []bool{false, false, false, true}}
+		for _, view := range q.Views {
+			t.Rows = append(t.Rows, []string{"  " + view.Name, columnsText(view.Columns), join(view.Key), rowsText(view.Rows)})
+		}
+		if len(q.Views) > 0 {
+			fmt.Fprint(w, "\n", t.String())
+		}
+	}
+	t := cli.Table{Rows: [][]string{{"file", v.Query.File}, {"directory", v.Query.Dir}}}
+	for _, key := range sortedKeys(v.Query.Options) {
+		t.Rows = append(t.Rows, []string{key, v.Query.Options[key]})
 	}
 	t.Rows = append(t.Rows, []string{"wanted", string(v.Desired)}, []string{"created", cli.Ago(c.Now(), v.CreatedAt)},
 		[]string{"generation", fmt.Sprint(v.Generation)}, []string{"id", v.ID})
@@ -220,7 +255,7 @@ func (p *program) pipelinesPause(ctx context.Context, c *cli.Call) error {
 
 func (p *program) pipelinesResume(ctx context.Context, c *cli.Call) error {
 	return p.act(ctx, c, "resumes", func(cl client) (coordinator.PipelineView, error) { return cl.Resume(ctx, c.Arg(0)) },
-		api.PhaseCopy, api.PhaseCatchUp, api.PhaseLive)
+		api.PhaseCopy, api.PhaseCatchUp, api.PhaseLive, api.PhaseFinished)
 }
 
 func (p *program) pipelinesDelete(ctx context.Context, c *cli.Call) error {
@@ -229,7 +264,10 @@ func (p *program) pipelinesDelete(ctx context.Context, c *cli.Call) error {
 		if err != nil {
 			return err
 		}
-		effect := fmt.Sprintf("deletes pipeline %s, its %s and its ledger on the target; the target's tables stay", v.Name, slotOf(ctx, cl, v))
+		effect := fmt.Sprintf("deletes pipeline %s with its state and checkpoints; what it has written stays", v.Name)
+		if v.Query == nil {
+			effect = fmt.Sprintf("deletes pipeline %s, its %s and its ledger on the target; the target's tables stay", v.Name, slotOf(ctx, cl, v))
+		}
 		if c.Bool("dry-run") {
 			return cli.PrintRecord(c, v.Pipeline, v.Name, func(w io.Writer) { fmt.Fprintln(w, effect) })
 		}
@@ -260,10 +298,10 @@ func tellPasswords(ctx context.Context, c *cli.Call, cl client, gone coordinator
 	if err != nil {
 		return
 	}
-	names := secretsOf(gone.Mirror)
+	names := secretsIn(gone.Pipeline)
 	for _, v := range views {
 		if v.ID != gone.ID {
-			names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(secretsOf(v.Mirror), n) })
+			names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(secretsIn(v.Pipeline), n) })
 		}
 	}
 	slices.Sort(names)

@@ -37,6 +37,7 @@ type client interface {
 	Pipelines(ctx context.Context) ([]coordinator.PipelineView, error)
 	Pipeline(ctx context.Context, name string) (coordinator.PipelineView, error)
 	CreateMirror(ctx context.Context, m api.MirrorSpec) (coordinator.PipelineView, error)
+	CreateQuery(ctx context.Context, q api.QuerySpec) (coordinator.PipelineView, error)
 	Update(ctx context.Context, name string, change coordinator.Change) (coordinator.PipelineView, error)
 	Delete(ctx context.Context, name string, o rest.DeleteOptions) error
 	Pause(ctx context.Context, name string) (coordinator.PipelineView, error)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weirstream/weir/cmd/weir/query"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/cli"
 	"github.com/weirstream/weir/internal/errs"
@@ -16,21 +17,37 @@ import (
 	"github.com/weirstream/weir/sql/parser"
 )
 
-func (p *program) run(ctx context.Context, c *cli.Call) error {
+// readSQL reads the file that is the command's first argument, and the settings in force.
+func (p *program) readSQL(c *cli.Call) (*sqlFile, options.Set, error) {
 	path := c.Arg(0)
 	text, err := readLimited(path, parser.MaxBytes)
 	if err != nil {
-		return err
+		return nil, options.Set{}, err
 	}
 	f := &sqlFile{program: p, call: c, name: filepath.ToSlash(path), text: string(text), connections: map[string]api.Connection{}}
 	if err := f.read(); err != nil {
-		return err
+		return nil, options.Set{}, err
 	}
 	set, err := p.options(c, f.settings())
+	return f, set, err
+}
+
+func (p *program) run(ctx context.Context, c *cli.Call) error {
+	f, set, err := p.readSQL(c)
 	if err != nil {
 		return err
 	}
-	return p.start(ctx, c, f.specs, set)
+	d := definitions{mirrors: f.specs}
+	if f.queries != nil {
+		q, err := f.query(ctx, set)
+		if err != nil {
+			return err
+		}
+		d.queries = append(d.queries, q)
+	} else if c.Given("name") {
+		return errs.New(errs.BadFlag, "--name names a pipeline of queries, and %s has none", f.name).WithHint("a mirror's name stands in its CREATE MIRROR")
+	}
+	return p.start(ctx, c, d, set)
 }
 
 // sqlFile turns the statements of a file into definitions. SET holds for the mirrors after it, as in Flink.
@@ -41,6 +58,8 @@ type sqlFile struct {
 	sets        []*parser.Set
 	connections map[string]api.Connection
 	specs       []api.MirrorSpec
+	script      *parser.Script
+	queries     *parser.Script // nil: only mirrors
 }
 
 func (f *sqlFile) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {
@@ -60,30 +79,41 @@ func (f *sqlFile) read() error {
 	if err != nil {
 		return err
 	}
+	f.script, f.queries = script, query.Queries(script)
 	for _, s := range script.Statements {
 		switch s := s.(type) {
 		case *parser.Set:
+			if query.Foreign(s.Key.Text) {
+				f.call.Note("note: %s is Flink's and changes nothing here", s.Key.Text)
+				continue
+			}
 			// Checked at once, so that a mistake is told at its place even if no mirror follows.
 			f.sets = append(f.sets, s)
 			if _, err := options.Resolve(f.settings()); err != nil {
 				return err
 			}
+		case *parser.Reset:
+			f.reset(s)
 		case *parser.CreateConnection:
 			err = f.connection(s)
 		case *parser.CreateMirror:
 			err = f.mirror(s)
-		default:
-			err = f.fail(errs.SQLNotBuilt, s.Position(), "%s is not built yet", parser.Keywords(s)).
-				WithHint("this release runs CREATE CONNECTION, CREATE MIRROR and SET")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if len(f.specs) == 0 {
-		return errs.New(errs.SQLUnknownName, "%s creates no mirror", f.name).WithHint("CREATE MIRROR name FROM source TO target TABLES 'public.*';")
+	if len(f.specs) == 0 && f.queries == nil {
+		return errs.New(errs.SQLUnknownName, "%s has nothing to run", f.name).
+			WithDetail("it has no INSERT INTO, no CREATE MATERIALIZED VIEW and no CREATE MIRROR").
+			WithHint("for a query: INSERT INTO sink SELECT ... FROM source; for a mirror: CREATE MIRROR name FROM source TO target TABLES 'public.*';")
 	}
 	return nil
+}
+
+// reset takes settings back.
+func (f *sqlFile) reset(s *parser.Reset) {
+	f.sets = slices.DeleteFunc(f.sets, func(set *parser.Set) bool { return s.Key == nil || set.Key.Text == s.Key.Text })
 }
 
 // settings are the SETs so far. Of several for one key the last counts.

@@ -119,7 +119,7 @@ func (p *program) usersOf(ctx context.Context, c *cli.Call, e *env.Env, name str
 	}
 	var users []string
 	for _, v := range views {
-		if slices.Contains(secretsOf(v.Mirror), name) {
+		if slices.Contains(secretsIn(v.Pipeline), name) {
 			users = append(users, v.Name)
 		}
 	}

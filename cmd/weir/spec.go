@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/weirstream/weir/cdc/postgres/selection"
+	"github.com/weirstream/weir/cmd/weir/query"
 	"github.com/weirstream/weir/coordinator"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/cli"
@@ -236,6 +237,14 @@ func secretsOf(m api.MirrorSpec) []string {
 	return append(secrets.Names(m.Source.URL), secrets.Names(m.Target.URL)...)
 }
 
+// secretsIn lists the stored secrets that a pipeline refers to.
+func secretsIn(p api.Pipeline) []string {
+	if p.Query != nil {
+		return query.Secrets(p.Query.SQL)
+	}
+	return secretsOf(p.Mirror)
+}
+
 // unlessBegun puts the secrets back of those mirrors that err, which it returns, has left nothing of.
 func (b before) unlessBegun(e *env.Env, cl client, specs []api.MirrorSpec, err error) error {
 	if err == nil || errors.Is(err, errDeleted) || len(b.values) == 0 {
@@ -261,7 +270,7 @@ func (b before) restore(views []coordinator.PipelineView, specs []api.MirrorSpec
 		if slices.ContainsFunc(specs, func(s api.MirrorSpec) bool { return s.Name == v.Name }) {
 			by = ours
 		}
-		for _, name := range secretsOf(v.Mirror) {
+		for _, name := range secretsIn(v.Pipeline) {
 			by[name] = true
 		}
 	}

@@ -81,6 +81,15 @@ func (f *fakeServer) Pipeline(_ context.Context, name string) (coordinator.Pipel
 	return coordinator.PipelineView{}, errs.New(errs.PipelineNotFound, "there is no pipeline %s", name)
 }
 
+func (f *fakeServer) CreateQuery(_ context.Context, q api.QuerySpec) (coordinator.PipelineView, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("create query %s", q.Name)
+	v := coordinator.PipelineView{Pipeline: api.Pipeline{ID: "id-" + q.Name, Name: q.Name, Query: &q, Desired: api.WantRunning}}
+	f.views[q.Name] = v
+	return v, nil
+}
+
 func (f *fakeServer) CreateMirror(_ context.Context, m api.MirrorSpec) (coordinator.PipelineView, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -811,7 +820,7 @@ func TestRunFile(t *testing.T) {
 		"CREATE MIRROR m FROM 'postgres://a/b' TO 'postgres://h/d' TABLES 'x';":                          "error[W6007]",
 		"CREATE MIRROR m FROM 'postgres://a/b' TO 'postgres://h/d' WITH ('snapshot.paralelism' = '1');":  ":1:65\n",
 		"SELECT 1;":  "error[W2002]: SELECT is not built yet",
-		"-- nothing": "creates no mirror",
+		"-- nothing": "has nothing to run",
 	} {
 		write(text)
 		f.want(t, 2, "run", file)

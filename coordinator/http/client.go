@@ -160,6 +160,13 @@ func (c *Client) CreateMirror(ctx context.Context, m api.MirrorSpec) (coordinato
 	return out, err
 }
 
+// CreateQuery makes a pipeline of queries, which then starts.
+func (c *Client) CreateQuery(ctx context.Context, q api.QuerySpec) (coordinator.PipelineView, error) {
+	var out coordinator.PipelineView
+	err := c.call(ctx, "POST", "/queries", q, &out)
+	return out, err
+}
+
 // Update changes the tables of a mirror.
 func (c *Client) Update(ctx context.Context, name string, change coordinator.Change) (coordinator.PipelineView, error) {
 	var out coordinator.PipelineView

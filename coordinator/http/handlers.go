@@ -40,6 +40,7 @@ func routes() []route {
 	return []route{
 		{"GET", "/pipelines", (*Server).listPipelines},
 		{"POST", "/pipelines", (*Server).createPipeline},
+		{"POST", "/queries", (*Server).createQuery},
 		{"GET", "/pipelines/{name}", (*Server).getPipeline},
 		{"PATCH", "/pipelines/{name}", (*Server).updatePipeline},
 		{"DELETE", "/pipelines/{name}", (*Server).deletePipeline},
@@ -66,6 +67,19 @@ func (s *Server) createPipeline(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	p, err := s.opts.Coordinator.CreateMirror(r.Context(), m)
+	if err != nil {
+		return reply{}, err
+	}
+	v, err := s.opts.Coordinator.Pipeline(p.ID)
+	return reply{http.StatusCreated, v}, err
+}
+
+func (s *Server) createQuery(r *http.Request) (reply, error) {
+	var q api.QuerySpec
+	if err := decode(r, &q); err != nil {
+		return reply{}, err
+	}
+	p, err := s.opts.Coordinator.CreateQuery(r.Context(), q)
 	if err != nil {
 		return reply{}, err
 	}

@@ -111,7 +111,8 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.c, err = coordinator.Open(f.ctx(), f.env, coordinator.Options{State: state, Runner: f.runner}); err != nil {
+	if f.c, err = coordinator.Open(f.ctx(), f.env, coordinator.Options{State: state, Runner: f.runner,
+		SealQuery: func(_ context.Context, q api.QuerySpec) (api.QuerySpec, error) { return q, nil }}); err != nil {
 		t.Fatal(err)
 	}
 	reg := metrics.New("1.2.3")
@@ -701,7 +702,7 @@ func TestDescriptionMatchesTypes(t *testing.T) {
 	}
 	for _, v := range []any{
 		PipelineList{}, SourceList{}, coordinator.PipelineView{}, coordinator.Change{}, api.MirrorSpec{}, api.Command{},
-		RefreshRequest{}, DoctorRequest{}, DoctorReport{}, PlanRequest{}, api.Plan{}, Version{}, Status{}, Problem{},
+		RefreshRequest{}, DoctorRequest{}, DoctorReport{}, PlanRequest{}, api.QuerySpec{}, api.Plan{}, Version{}, Status{}, Problem{},
 	} {
 		want(reflect.TypeOf(v))
 	}
@@ -749,6 +750,8 @@ func TestAnswersMatchTheDescription(t *testing.T) {
 		{"POST", "/pipelines/{name}/pause", "", "/pipelines/orders/pause", 200},
 		{"POST", "/pipelines/{name}/resume", "", "/pipelines/orders/resume", 200},
 		{"DELETE", "/pipelines/{name}", "", "/pipelines/orders", 202},
+		{"POST", "/queries", `{"name":"q","file":"q.sql","sql":"INSERT INTO a SELECT * FROM b;"}`, "/queries", 201},
+		{"GET", "/pipelines/{name}", "", "/pipelines/q", 200},
 	} {
 		met[c.method+" "+c.path] = true
 		status, got := f.raw(c.method, Prefix+c.at, c.body)

@@ -35,6 +35,15 @@ type Filter struct {
 	Where string `json:"where"`
 }
 
+// QuerySpec is a pipeline of SQL queries: what `weir run` makes of a file that has some.
+type QuerySpec struct {
+	Name    string            `json:"name"`
+	File    string            `json:"file"`              // what errors call the text
+	SQL     string            `json:"sql"`               // secrets are references; comments and statements for mirrors are blanks
+	Dir     string            `json:"dir,omitempty"`     // relative paths of files begin there
+	Options map[string]string `json:"options,omitempty"` // keys as in docs/options.md
+}
+
 // Desired is what the user wants of a pipeline.
 type Desired string
 
@@ -45,12 +54,13 @@ const (
 	WantDeleted Desired = "deleted"
 )
 
-// Pipeline is the catalog's record of one pipeline.
+// Pipeline is the catalog's record of one pipeline: a mirror, or with Query a pipeline of queries.
 type Pipeline struct {
 	ID         string     `json:"id"` // 32 hex digits, never reused; the name may be
 	Name       string     `json:"name"`
 	Version    uint64     `json:"version"` // of the definition
-	Mirror     MirrorSpec `json:"mirror"`
+	Mirror     MirrorSpec `json:"mirror,omitzero"`
+	Query      *QuerySpec `json:"query,omitempty"`
 	Desired    Desired    `json:"desired"`
 	Generation uint64     `json:"generation"`
 	CreatedAt  time.Time  `json:"created_at"`
@@ -70,6 +80,7 @@ const (
 	PhaseRetrying Phase = "retrying" // failed, and will be started again
 	PhaseFailed   Phase = "failed"   // failed, and needs the user
 	PhaseStopped  Phase = "stopped"
+	PhaseFinished Phase = "finished" // its sources had no more to give
 )
 
 // PipelineStatus is what a running pipeline tells about itself. Rates are per second over the last few seconds.
@@ -90,6 +101,7 @@ type PipelineStatus struct {
 	Restarts        int           `json:"restarts"`
 	Lanes           int           `json:"lanes,omitempty"` // connections that commit; above 1 a commit is not one cut of the source
 	Tables          []TableStatus `json:"tables,omitempty"`
+	Query           *QueryStatus  `json:"query,omitempty"` // of a pipeline of queries that runs
 	// Building: unique and foreign keys and the indexes of the first copy are not there yet.
 	Building bool `json:"building,omitempty"`
 	// CatalogAt is when the source's catalog was last looked at and had no table that is not among Tables; zero: not yet.

@@ -130,7 +130,7 @@ func (p Progress) paint(s Style, text string) string {
 // PhaseStyle is the colour of a phase.
 func PhaseStyle(ph api.Phase) Style {
 	switch ph {
-	case api.PhaseLive:
+	case api.PhaseLive, api.PhaseFinished:
 		return Good
 	case api.PhaseRetrying, api.PhasePaused:
 		return Warn
@@ -168,7 +168,38 @@ func (p Progress) summary(s sums) string {
 	return strings.Join(parts, "  ")
 }
 
+// query is the stream of a pipeline of queries.
+func (p Progress) query() string {
+	st, q := p.Status, p.Status.Query
+	var out int64
+	for _, f := range q.Sinks {
+		out += f.Rows
+	}
+	text := strings.Join([]string{fmt.Sprintf("  stream  %s", RowRate(st.RowsPerSec)),
+		fmt.Sprintf("read %s rows, wrote %s rows", Count(st.RowsTotal), Count(out)),
+		fmt.Sprintf("epoch %d in %s", q.Epoch, fine(q.EpochMS)),
+		fmt.Sprintf("checkpoint %d%s", st.Durable, lastCheckpoint(q)),
+		"state " + Bytes(q.StateBytes)}, "  ")
+	if q.Faults > 0 {
+		text += "  " + p.paint(Warn, Count(q.Faults)+" rows"+" could not be evaluated")
+	}
+	return text
+}
+
+func lastCheckpoint(q *api.QueryStatus) string {
+	if len(q.Checkpoints) == 0 {
+		return ""
+	}
+	return " in " + fine(q.Checkpoints[0].TookMS)
+}
+
+// fine is a short time in milliseconds.
+func fine(ms float64) string { return Took(time.Duration(ms * float64(time.Millisecond))) }
+
 func (p Progress) stream() string {
+	if p.Status.Query != nil {
+		return p.query()
+	}
 	st := p.Status
 	parts := []string{fmt.Sprintf("  stream  %s  %s", RowRate(st.RowsPerSec), ByteRate(st.BytesPerSec)),
 		"lag " + Bytes(st.LagBytes) + ", " + Millis(st.LagMS),

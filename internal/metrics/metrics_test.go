@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirstream/weir/internal/api"
 )
@@ -18,9 +19,14 @@ func full() *Registry {
 		return []Pipeline{
 			{"orders", api.PipelineStatus{Phase: api.PhaseLive, LagBytes: 12, LagMS: 1500, RowsTotal: 3, Checkpoint: 7, Durable: 6,
 				Restarts: 2, Tables: []api.TableStatus{{Missing: 1}, {Missing: 4}}}},
+			{"totals", api.PipelineStatus{Phase: api.PhaseLive, LagBytes: -1, LagMS: -1, Query: &api.QueryStatus{StateBytes: 4096, QueueItems: 1, QueueRoom: 4,
+				Sources: []api.Flow{{Name: "bids", Rows: 10}}, Sinks: []api.Flow{{Name: "out", Rows: 2}}}}},
 			{"users", api.PipelineStatus{Phase: api.PhaseCopy, LagBytes: -1, LagMS: -1}},
 		}
 	})
+	q := r.Queries()
+	q.Epoch("totals", 300*time.Microsecond)
+	q.Checkpoint("totals", 5*time.Millisecond, 1000)
 	r.Sources(func() []api.SourceStatus {
 		return []api.SourceStatus{{Name: "shop", Pipeline: "orders", WALRetainedBytes: 5, WALLimitBytes: -1, SlotActive: true, LagMS: 250}}
 	})
@@ -53,6 +59,13 @@ func TestScrape(t *testing.T) {
 		`weir_source_lag_seconds{pipeline="orders",source="shop"} 0.25`,
 		`weir_source_slot_active{pipeline="orders",source="shop"} 1`,
 		`weir_source_slot_lost{pipeline="orders",source="shop"} 0`,
+		`weir_state_bytes{pipeline="totals"} 4096`,
+		`weir_queue_fill_ratio{pipeline="totals"} 0.25`,
+		`weir_source_rows_total{pipeline="totals",source="bids"} 10`,
+		`weir_sink_rows_total{pipeline="totals",sink="out"} 2`,
+		`weir_epoch_seconds_count{pipeline="totals"} 1`,
+		`weir_checkpoint_seconds_bucket{pipeline="totals",le="0.008"} 1`,
+		`weir_checkpoint_bytes_sum{pipeline="totals"} 1000`,
 		`weir_raft_applied_index 9`,
 		`weir_raft_leader 1`,
 	} {

@@ -66,6 +66,11 @@ func (r *Registry) Pipelines(read func() []Pipeline) {
 		{"weir_pipeline_restarts_total", "counter", by, "Starts after a failure since the process started."},
 		{"weir_pipeline_lanes", "gauge", by, "Connections that commit at the target; above 1 a commit is not one cut of the source. Absent while the pipeline does not run."},
 		{"weir_pipeline_missing_rows", "gauge", by, "Updates and deletes whose row the target did not have."},
+		{"weir_state_bytes", "gauge", by, "Memory that the state of a pipeline of queries takes."},
+		{"weir_queue_fill_ratio", "gauge", by, "How full the queues between the tasks of a pipeline of queries are, from 0 to 1: near 1, what is behind them is the bottleneck."},
+		{"weir_source_rows_total", "counter", []string{"pipeline", "source"}, "Rows that a source of a pipeline of queries has given since the pipeline was started."},
+		{"weir_sink_rows_total", "counter", []string{"pipeline", "sink"}, "Rows that a sink of a pipeline of queries has taken since the pipeline was started."},
+		{"weir_pipeline_faults_rows", "gauge", by, "Rows of a pipeline of queries whose evaluation failed, less those that were taken back."},
 	}, func(emit func(int, float64, ...string)) {
 		for _, p := range read() {
 			s := p.Status
@@ -88,6 +93,21 @@ func (r *Registry) Pipelines(read func() []Pipeline) {
 				emit(7, float64(s.Lanes), p.Name)
 			}
 			emit(8, float64(missing), p.Name)
+			q := s.Query
+			if q == nil {
+				continue
+			}
+			emit(9, float64(q.StateBytes), p.Name)
+			if q.QueueRoom > 0 {
+				emit(10, float64(q.QueueItems)/float64(q.QueueRoom), p.Name)
+			}
+			for _, f := range q.Sources {
+				emit(11, float64(f.Rows), p.Name, f.Name)
+			}
+			for _, f := range q.Sinks {
+				emit(12, float64(f.Rows), p.Name, f.Name)
+			}
+			emit(13, float64(q.Faults), p.Name)
 		}
 	})
 }

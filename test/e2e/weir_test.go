@@ -64,6 +64,7 @@ type mirror struct {
 	state    string
 	args     []string // further arguments
 	env      []string
+	dir      string // where the process runs; "": here
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -115,7 +116,7 @@ func (m *mirror) run(args ...string) {
 	m.starts++
 	fmt.Fprintf(m.logs, "=== start %d at %s\n", m.starts, time.Now().Format(time.TimeOnly))
 	m.cmd = exec.Command(path, args...)
-	m.cmd.Env = append(os.Environ(), m.env...)
+	m.cmd.Env, m.cmd.Dir = append(os.Environ(), m.env...), m.dir
 	m.cmd.Stdout, m.cmd.Stderr = m.logs, m.logs
 	// Its own group, and dead with us: a test that panics leaves nothing behind.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,10 @@ type Options struct {
 	CheckpointInterval time.Duration
 	// MaxEpoch is how long an epoch lasts at most while rows come; default 100 ms.
 	MaxEpoch time.Duration
+	// OnEpoch and OnCheckpoint are told how long each took, and a checkpoint its bytes; nil: nobody is. They are called
+	// by the driver's goroutines and must not block.
+	OnEpoch      func(took time.Duration)
+	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
 }
 
 // Source is a source of the pipeline.
@@ -95,6 +100,9 @@ type Pipeline struct {
 	mu struct {
 		sync.Mutex
 		status Status
+		// What Status asks, once all of it is built.
+		feeders []*feeder
+		inboxes []*exchange.Inbox
 	}
 }
 
@@ -106,6 +114,10 @@ type Status struct {
 	// Rows that came in, by source, and went out, by sink.
 	RowsIn, RowsOut []int64
 	StateBytes      uint64
+	// States are the sizes as of the last checkpoint, by name, over all tasks.
+	States []state.StateSize
+	// QueueItems of QueueRoom batches wait in the queues of the tasks.
+	QueueItems, QueueRoom int
 	// How long the last epoch took from its barrier until it was visible, and the last checkpoint until it was durable.
 	EpochTook, CheckpointTook time.Duration
 	CheckpointBytes           int
@@ -123,6 +135,14 @@ type passed struct {
 	outbox []byte
 	faults []dataflow.Fault
 	memory uint64
+	sizes  []state.StateSize // with a checkpoint
+	// Rows of the epoch that went to sinks which keep nothing.
+	discarded []discarded
+}
+
+type discarded struct {
+	sink int
+	rows int64
 }
 
 // cutDone is a feeder's word that it has cut.
@@ -157,8 +177,12 @@ func (p *Pipeline) Status() Status {
 	defer p.mu.Unlock()
 	s := p.mu.status
 	s.RowsIn, s.RowsOut = slices.Clone(s.RowsIn), slices.Clone(s.RowsOut)
-	for i, f := range p.feeders {
+	for i, f := range p.mu.feeders {
 		s.RowsIn[i] = f.rows.Load()
+	}
+	for _, in := range p.mu.inboxes {
+		items, room := in.Fill()
+		s.QueueItems, s.QueueRoom = s.QueueItems+items, s.QueueRoom+room
 	}
 	return s
 }
@@ -330,6 +354,14 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 			t.connect(ctx)
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.feeders = p.feeders
+	for _, ts := range p.tasks {
+		for _, t := range ts {
+			p.mu.inboxes = append(p.mu.inboxes, t.inbox)
+		}
+	}
 	return nil
 }
 
@@ -495,9 +527,11 @@ func (d *driver) publish(ctx context.Context, c dataflow.Checkpoint, outbox []by
 		}
 		ch := newChanges(outbox, i, d.opts.Sinks[i].Tables)
 		if !ch.empty() {
-			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, ch); err != nil {
+			counted := &counter{changes: ch}
+			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, counted); err != nil {
 				return err
 			}
+			d.update(func(s *Status) { s.RowsOut[i] += counted.rows })
 		}
 		d.published[i] = c
 	}
@@ -627,6 +661,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	states := make([]dataflow.State, len(d.feeders))
 	d.cost = 0
 	var memory uint64
+	sizes := map[string]state.StateSize{}
 	for cuts := len(d.feeders); tasks > 0 || cuts > 0; {
 		select {
 		case c := <-d.cutDone:
@@ -637,10 +672,17 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			tasks--
 			d.cost = max(d.cost, p.cost)
 			memory += p.memory
+			for _, x := range p.sizes {
+				sum := sizes[x.Name]
+				sizes[x.Name] = state.StateSize{Name: x.Name, Entries: sum.Entries + x.Entries, Rows: sum.Rows + x.Rows, Bytes: sum.Bytes + x.Bytes}
+			}
 			if p.delta != nil {
 				deltas = append(deltas, p.delta)
 			}
 			outbox = append(outbox, p.outbox...)
+			for _, x := range p.discarded {
+				d.update(func(s *Status) { s.RowsOut[x.sink] += x.rows })
+			}
 			for _, f := range p.faults {
 				d.update(func(s *Status) { s.Faults += f.Weight })
 			}
@@ -648,9 +690,19 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			return ctx.Err()
 		}
 	}
+	took := d.env.Clock.Now().Sub(began)
 	d.update(func(s *Status) {
-		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, d.env.Clock.Now().Sub(began), memory
+		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, memory
+		if check {
+			s.States = s.States[:0:0] // who was given the last ones keeps them
+			for _, name := range slices.Sorted(maps.Keys(sizes)) {
+				s.States = append(s.States, sizes[name])
+			}
+		}
 	})
+	if d.opts.OnEpoch != nil {
+		d.opts.OnEpoch(took)
+	}
 	if check {
 		d.check(ctx, began, deltas, outbox, states)
 	}
@@ -678,9 +730,13 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 					return err
 				}
 			}
+			took := d.env.Clock.Now().Sub(began)
 			d.update(func(s *Status) {
-				s.Checkpoint, s.CheckpointTook, s.CheckpointBytes = c, d.env.Clock.Now().Sub(began), bytes
+				s.Checkpoint, s.CheckpointTook, s.CheckpointBytes = c, took, bytes
 			})
+			if d.opts.OnCheckpoint != nil {
+				d.opts.OnCheckpoint(c, took, bytes)
+			}
 			if err := d.publish(ctx, c, outbox); err != nil {
 				return err
 			}

@@ -198,9 +198,9 @@ func (c *changes) Next() (int, *row.Batch, error) {
 
 // discardNode hands rows to a sink that keeps nothing.
 type discardNode struct {
-	to          dataflow.Discarder
-	task, table int
-	rows        int64
+	to                dataflow.Discarder
+	task, sink, table int
+	rows              int64 // since the last barrier
 }
 
 func (d *discardNode) Process(_ int, b *row.Batch) error {
@@ -210,3 +210,18 @@ func (d *discardNode) Process(_ int, b *row.Batch) error {
 }
 
 func (d *discardNode) Barrier(dataflow.Epoch) error { return nil }
+
+// counter counts the rows that a sink takes.
+type counter struct {
+	*changes
+	rows int64
+}
+
+// Next is part of dataflow.Changes.
+func (c *counter) Next() (int, *row.Batch, error) {
+	table, b, err := c.changes.Next()
+	if err == nil {
+		c.rows += int64(b.Rows())
+	}
+	return table, b, err
+}

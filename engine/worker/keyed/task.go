@@ -87,7 +87,7 @@ func (t *task) build() error {
 		switch {
 		case node.Sink != nil:
 			if d, ok := t.p.opts.Sinks[node.Sink.Sink].Sink.(dataflow.Discarder); ok {
-				dn := &discardNode{to: d, task: t.index, table: node.Sink.Table}
+				dn := &discardNode{to: d, task: t.index, sink: node.Sink.Sink, table: node.Sink.Table}
 				t.discards = append(t.discards, dn)
 				t.operators[n] = dn
 				break
@@ -190,6 +190,12 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 	t.store.NextEpoch()
 	p := passed{task: t, epoch: e.N, faults: t.faults}
 	t.faults = nil
+	for _, d := range t.discards {
+		if d.rows > 0 {
+			p.discarded = append(p.discarded, discarded{d.sink, d.rows})
+			d.rows = 0
+		}
+	}
 	if e.Checkpoint {
 		if t.p.opts.Durable != nil {
 			t.store.Absorbed(t.p.opts.Durable.Absorbed())
@@ -201,6 +207,7 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 			t.outbox = s.take(t.outbox)
 		}
 		p.outbox = t.outbox
+		p.sizes = t.store.Sizes()
 	}
 	p.memory = t.store.MemoryBytes()
 	p.cost = t.p.env.Clock.Now().Sub(began)

@@ -1,0 +1,296 @@
+package e2e
+
+import (
+	"encoding/csv"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weirstream/weir/internal/api"
+)
+
+// queries is `weir run` of a file in a directory of its own, in which the file's relative paths begin.
+type queries struct {
+	*mirror
+}
+
+func newQueries(t *testing.T, sql string) *queries {
+	t.Helper()
+	m := newMirror(t, db{}, db{}, "")
+	m.name, m.dir = "totals", t.TempDir()
+	q := &queries{m}
+	q.write("totals.sql", sql)
+	return q
+}
+
+// write makes a file appear as a whole.
+func (q *queries) write(name, text string) {
+	q.t.Helper()
+	path := filepath.Join(q.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		q.t.Fatal(err)
+	}
+	hidden := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := os.WriteFile(hidden, []byte(text), 0o644); err != nil {
+		q.t.Fatal(err)
+	}
+	if err := os.Rename(hidden, path); err != nil {
+		q.t.Fatal(err)
+	}
+}
+
+func (q *queries) begin(args ...string) {
+	q.t.Helper()
+	q.run(append([]string{"run", filepath.Join(q.dir, "totals.sql"), "--state", q.state, "--http-addr", "127.0.0.1:0"}, args...)...)
+}
+
+// net adds up a changelog of files: its rows with their weights. Every row's weight must be 0 or more after each
+// checkpoint, of which a file is a part.
+func (q *queries) net(dir string) map[string]int {
+	q.t.Helper()
+	files, err := filepath.Glob(filepath.Join(q.dir, dir, "part-*"))
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			q.t.Fatal(err)
+		}
+		rows, err := csv.NewReader(f).ReadAll()
+		_ = f.Close()
+		if err != nil {
+			q.t.Fatalf("%s: %v", path, err)
+		}
+		for _, r := range rows {
+			w := 1
+			if r[0] == "-D" {
+				w = -1
+			}
+			row := strings.Join(r[1:], ",")
+			if out[row] += w; out[row] == 0 {
+				delete(out, row)
+			}
+		}
+	}
+	return out
+}
+
+// ends waits until the process has ended by itself, with exit code 0.
+func (q *queries) ends() {
+	q.t.Helper()
+	if err := q.wait(30 * time.Second); err != nil {
+		q.t.Fatalf("weir run ended with %v\n%s", err, q.logTail(40))
+	}
+}
+
+const regions = 7
+
+// TestQueryToTheEnd: sources that end make a pipeline that ends, and what it wrote is the answer. The same command again
+// has nothing to do.
+func TestQueryToTheEnd(t *testing.T) {
+	const rows = 20_000
+	q := newQueries(t, `
+-- bids of regions, of which a file knows the names
+SET 'parallelism.default' = '2';
+SET 'execution.runtime-mode' = 'streaming';
+CREATE TABLE bid (id BIGINT, price BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '100000000',
+	'fields.id.kind' = 'sequence', 'fields.id.start' = '1', 'fields.id.end' = '20000',
+	'fields.price.kind' = 'sequence', 'fields.price.start' = '1', 'fields.price.end' = '20000');
+CREATE TABLE region (n BIGINT, name STRING) WITH ('connector' = 'filesystem', 'path' = 'region', 'format' = 'csv');
+CREATE TABLE total (name STRING, bids BIGINT, money BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv', 'sink.changelog' = 'true');
+INSERT INTO total SELECT r.name, COUNT(*), SUM(b.price) FROM bid b JOIN region r ON MOD(b.id, 7) = r.n GROUP BY r.name;
+`)
+	var names strings.Builder
+	for n := range regions {
+		fmt.Fprintf(&names, "%d,region %d\n", n, n)
+	}
+	q.write("region/names.csv", names.String())
+	run := func() {
+		q.begin()
+		q.ends()
+	}
+	run()
+	want := map[string]int{}
+	for n := range int64(regions) {
+		count, sum := int64(0), int64(0)
+		for id := int64(1); id <= rows; id++ {
+			if id%regions == n {
+				count++
+				sum += id
+			}
+		}
+		want[fmt.Sprintf("region %d,%d,%d", n, count, sum)] = 1
+	}
+	if got := q.net("out"); !maps.Equal(got, want) {
+		t.Errorf("got %v\nwant %v", got, want)
+	}
+	if log := q.log(); !strings.Contains(log, "totals finished in") || !strings.Contains(log, "execution.runtime-mode is Flink's") {
+		t.Errorf("printed\n%s", log)
+	}
+	run()
+	if got := q.net("out"); !maps.Equal(got, want) {
+		t.Errorf("after a second run: %v", got)
+	}
+}
+
+// TestQueryThroughCrashes: the files of two directories that are watched come in bit by bit, weir is killed again and
+// again, and the changes that it has written add up to the answer.
+func TestQueryThroughCrashes(t *testing.T) {
+	q := newQueries(t, `
+CREATE TABLE orders (id BIGINT, who STRING, amount BIGINT) WITH ('connector' = 'filesystem', 'path' = 'orders', 'format' = 'csv', 'source.monitor-interval' = '50 ms');
+CREATE TABLE people (who STRING, city STRING) WITH ('connector' = 'filesystem', 'path' = 'people', 'format' = 'csv', 'source.monitor-interval' = '50 ms');
+CREATE TABLE cities (city STRING, n BIGINT, total BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv', 'sink.changelog' = 'true');
+INSERT INTO cities SELECT p.city, COUNT(*), SUM(o.amount) FROM orders o JOIN people p ON o.who = p.who GROUP BY p.city;
+`)
+	r := rand.New(rand.NewPCG(4, 2))
+	type sum struct{ n, total int64 }
+	city := map[string]string{}
+	orders := map[string]sum{}
+	files, ids := 0, 0
+	add := func() {
+		files++
+		var o, p strings.Builder
+		for range 200 {
+			ids++
+			who, amount := fmt.Sprintf("p%d", r.IntN(300)), r.Int64N(1000)
+			fmt.Fprintf(&o, "%d,%s,%d\n", ids, who, amount)
+			s := orders[who]
+			orders[who] = sum{s.n + 1, s.total + amount}
+		}
+		for range 5 {
+			who := fmt.Sprintf("p%d", r.IntN(300))
+			if city[who] == "" {
+				city[who] = fmt.Sprintf("city %d", r.IntN(12))
+				fmt.Fprintf(&p, "%s,%s\n", who, city[who])
+			}
+		}
+		q.write(fmt.Sprintf("orders/%04d.csv", files), o.String())
+		q.write(fmt.Sprintf("people/%04d.csv", files), p.String())
+	}
+	answer := func() map[string]int {
+		sums := map[string]sum{}
+		for who, s := range orders {
+			if c := city[who]; c != "" {
+				sums[c] = sum{sums[c].n + s.n, sums[c].total + s.total}
+			}
+		}
+		out := map[string]int{}
+		for c, s := range sums {
+			out[fmt.Sprintf("%s,%d,%d", c, s.n, s.total)] = 1
+		}
+		return out
+	}
+	settles := func(what string) {
+		t.Helper()
+		eventually(t, 30*time.Second, what, func() (bool, string) {
+			got, want := q.net("out"), answer()
+			return maps.Equal(got, want), fmt.Sprintf("got %v, want %v", got, want)
+		})
+	}
+	add()
+	q.begin()
+	settles("the first files")
+	for range 5 {
+		tick := time.NewTicker(20 * time.Millisecond)
+		for range 5 + r.IntN(40) {
+			add()
+			<-tick.C
+		}
+		tick.Stop()
+		q.kill()
+		add()
+		q.begin()
+	}
+	settles("after five crashes")
+
+	// What is told of it.
+	v, err := q.view()
+	s := v.Status.Query
+	if err != nil || v.Query == nil || s == nil || v.Status.Phase != api.PhaseLive || len(s.Checkpoints) == 0 || s.StateBytes == 0 || len(s.States) == 0 || len(s.Sources) != 2 || len(s.Sinks) != 1 {
+		t.Errorf("status %+v, %v", v, err)
+	}
+	for _, c := range []struct{ args, says string }{
+		{"pipelines list", "totals"}, {"pipelines get totals", "cities"}, {"checkpoints list totals", "CHECKPOINT"}, {"state size totals", "aggregate"}, {"views list", ""},
+	} {
+		if out := q.mustCLI(strings.Fields(c.args)...); !strings.Contains(out, c.says) {
+			t.Errorf("weir %s printed\n%s", c.args, out)
+		}
+	}
+	scraped, err := q.rest("GET", "/metrics")
+	if metrics := string(scraped); err != nil || !strings.Contains(metrics, `weir_checkpoint_seconds_count{pipeline="totals"}`) || !strings.Contains(metrics, `weir_source_rows_total{pipeline="totals",source="`) {
+		t.Errorf("metrics: %v\n%s", err, metrics)
+	}
+
+	q.stop()
+	add()
+	q.begin()
+	settles("after an interrupt")
+	q.mustCLI("pipelines", "pause", "totals", "--wait")
+	add()
+	q.mustCLI("pipelines", "resume", "totals", "--wait")
+	settles("after a pause")
+	q.stop()
+
+	// A file that means the same goes on, one that means something else is refused.
+	text, err := os.ReadFile(filepath.Join(q.dir, "totals.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.write("totals.sql", "-- the same\n"+strings.ReplaceAll(string(text), "INSERT INTO", "insert  into"))
+	add()
+	q.begin()
+	settles("with a comment")
+	q.stop()
+	q.write("totals.sql", strings.ReplaceAll(string(text), "COUNT(*)", "COUNT(o.amount) + 1"))
+	q.begin()
+	if err := q.wait(20 * time.Second); err == nil || !strings.Contains(q.logTail(20), "pipeline totals exists with another definition") {
+		t.Errorf("a changed file: %v\n%s", err, q.logTail(20))
+	}
+	q.write("totals.sql", string(text))
+	q.begin()
+	add()
+	settles("with the old text")
+	q.mustCLI("pipelines", "delete", "totals", "--yes", "--wait")
+	if err := q.wait(20 * time.Second); err != nil {
+		t.Errorf("after the delete weir run ended with %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(q.dir, "out", "part-*")); len(left) == 0 {
+		t.Error("the delete took what was written")
+	}
+}
+
+// TestQueryMistakes: what is wrong is told with its place, and leaves no pipeline behind.
+func TestQueryMistakes(t *testing.T) {
+	tables := "CREATE TABLE a (x BIGINT) WITH ('connector' = 'filesystem', 'path' = 'a', 'format' = 'csv');\nCREATE TABLE p (x BIGINT) WITH ('connector' = 'print');\n"
+	q := newQueries(t, "")
+	for _, c := range []struct{ sql, says string }{
+		{tables + "INSERT INTO p SELECT y FROM a;", "totals.sql:3:22"},
+		{tables + "INSERT INTO p SELEC x FROM a;", "totals.sql:3:15"},
+		{strings.ReplaceAll(tables, "'path'", "'pat'") + "INSERT INTO p SELECT x FROM a;", "totals.sql:1:1"},
+		{tables + "CREATE TABLE b (x BIGINT) WITH ('connector' = 'filesistem');\nINSERT INTO b SELECT x FROM a;", "totals.sql:3:"},
+		{"SET 'parallelism' = 'many';\n" + tables + "INSERT INTO p SELECT x FROM a;", "totals.sql:1:5"},
+		{tables, "has nothing to run"},
+		{tables + "INSERT INTO p SELECT x FROM a;", "error[W1018]"}, // and after it there is no pipeline that would be another
+		{strings.ReplaceAll(tables, "'a'", "'b'") + "INSERT INTO p SELECT x FROM a;", "error[W1018]"},
+	} {
+		q.write("totals.sql", c.sql)
+		q.begin()
+		err := q.wait(20 * time.Second)
+		code := -1
+		if q.cmd.ProcessState != nil {
+			code = q.cmd.ProcessState.ExitCode()
+		}
+		log := q.log()
+		log = log[strings.LastIndex(log, "=== start"):]
+		if err == nil || code != 2 && !strings.Contains(c.says, "W1018") || !strings.Contains(log, c.says) {
+			t.Errorf("%s\nended with %d, %v, and printed\n%s\nwant %s", c.sql, code, err, log, c.says)
+		}
+	}
+}
