@@ -325,7 +325,7 @@ func stepped(p *plan.Program, history []transaction, parallelism int) ([]string,
 }
 
 // crashing runs a program with crashes at random transactions and gives its last output.
-func crashing(t testing.TB, r *rand.Rand, p *plan.Program, history []transaction) (string, error) {
+func crashing(t testing.TB, r *rand.Rand, p *plan.Program, history []transaction) (_ string, runs string, _ error) {
 	l := newLedger(p)
 	m := &memory{t: t, backing: statetest.New(), outboxes: map[dataflow.Checkpoint][]byte{}}
 	for run := 0; ; run++ {
@@ -339,12 +339,15 @@ func crashing(t testing.TB, r *rand.Rand, p *plan.Program, history []transaction
 		if f.confirmed != nil && run > 0 { // what is confirmed already is not confirmed again
 			f.confirmed = nil
 		}
-		err := pipeline(p, f, l, 1+r.IntN(3), m)
+		tasks := 1 + r.IntN(3)
+		runs += fmt.Sprintf("%d tasks from checkpoint %d (%s)", tasks, m.last, l)
+		err := pipeline(p, f, l, tasks, m)
+		runs += fmt.Sprintf(" to transaction %d, checkpoint %d, published %d\n", f.at, m.last, l.last)
 		if err == nil {
-			return l.String(), l.wrong
+			return l.String(), runs, l.wrong
 		}
 		if !errors.Is(err, errCrash) {
-			return "", err
+			return "", runs, err
 		}
 	}
 }
