@@ -271,7 +271,7 @@ func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
 			if ok && insideOnly(x) {
 				l, x = x, l
 			}
-			c, column := l.(*expr.Column)
+			c, column := uncast(l).(*expr.Column)
 			if !ok || !column || c.Index < 0 || !outsideOnly(x) {
 				return nil, b.fail(errs.NotBuiltYet, q.Position(), "LIMIT in a subquery that is compared with the query around it by anything but a column and = is not built yet")
 			}
