@@ -38,6 +38,7 @@ func (b *binder) place(err error, at parser.Pos) error {
 
 // scope is the names that an expression may use: the columns of a relation, with the table that each came from.
 type scope struct {
+	star []int // the order of *; nil: that of cols
 	cols []scopeColumn
 	// outer is the scope around a subquery. Its columns are given as expr.Column of a negative index, see outerColumn.
 	outer *scope
@@ -68,6 +69,18 @@ func scopeOf(table string, s row.Schema) *scope {
 		sc.cols = append(sc.cols, scopeColumn{table: table, name: f.Name, typ: f.Type})
 	}
 	return sc
+}
+
+// starOrder is the order in which * gives the columns.
+func (s *scope) starOrder() []int {
+	if s.star != nil {
+		return s.star
+	}
+	order := make([]int, len(s.cols))
+	for i := range order {
+		order[i] = i
+	}
+	return order
 }
 
 // lookup finds a column by its table and name. Case counts first; where nothing fits, another case does, if only one

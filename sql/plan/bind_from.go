@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/weirstream/weir/engine/expr"
@@ -24,7 +25,7 @@ func (b *binder) from(refs []parser.TableRef, a around) (rel, *scope, error) {
 			return nil, nil, err
 		}
 		r = &join{kind: innerJoin, left: r, right: right, pos: x.Position()}
-		sc = &scope{cols: append(sc.cols[:len(sc.cols):len(sc.cols)], rs.cols...)}
+		sc = &scope{cols: append(sc.cols[:len(sc.cols):len(sc.cols)], rs.cols...), star: joinedStar(sc, rs, nil)}
 	}
 	sc.outer, sc.common = a.outer, a.ctes
 	return r, sc, nil
@@ -117,6 +118,7 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 	both := &scope{cols: append(ls.cols[:len(ls.cols):len(ls.cols)], rs.cols...), outer: a.outer, common: a.ctes}
 	j := &join{kind: kind, left: left, right: right, pos: x.OpPos}
 	using := x.Using
+	var common []int // the columns of USING that are there
 	if x.Natural {
 		for _, c := range ls.cols {
 			if len(rs.lookup("", c.name)) == 1 {
@@ -145,10 +147,11 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 			}
 			conds = append(conds, eq)
 			// The column is there once: the right one is reached by its table's name alone.
-			hide := &both.cols[len(ls.cols)+r[0]]
+			hide, keep := &both.cols[len(ls.cols)+r[0]], l[0]
 			if kind == rightJoin {
-				hide = &both.cols[l[0]]
+				hide, keep = &both.cols[l[0]], len(ls.cols)+r[0]
 			}
+			common = append(common, keep)
 			if kind == fullJoin {
 				return nil, nil, b.fail(errs.NotBuiltYet, u.Pos, "USING with FULL JOIN is not built yet").WithHint("write ON and COALESCE")
 			}
@@ -156,6 +159,7 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 		}
 		j.cond = expr.And(conds...)
 	}
+	both.star = joinedStar(ls, rs, common)
 	// Whether a column may be NULL is another matter behind an outer join.
 	for i, f := range append(append(j.left.columns()[:0:0], j.left.columns()...), j.right.columns()...) {
 		both.cols[i].typ = f.Type
@@ -169,7 +173,24 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 		}
 	}
 	if kind == semiJoin || kind == antiJoin {
-		both.cols = both.cols[:len(ls.cols)]
+		both.cols, both.star = both.cols[:len(ls.cols)], ls.star
 	}
 	return j, both, nil
+}
+
+// joinedStar is the order of * over two scopes side by side: the columns that they have in common come first.
+func joinedStar(left, right *scope, common []int) []int {
+	star := slices.Clone(common)
+	add := func(c int) {
+		if !slices.Contains(common, c) {
+			star = append(star, c)
+		}
+	}
+	for _, c := range left.starOrder() {
+		add(c)
+	}
+	for _, c := range right.starOrder() {
+		add(len(left.cols) + c)
+	}
+	return star
 }

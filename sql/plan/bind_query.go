@@ -556,9 +556,13 @@ func (b *binder) expandItems(q *parser.Select, sc *scope) (items []parser.Expr, 
 		if star, ok := item.X.(*parser.Star); ok {
 			found := false
 			table := star.Qualifier.Last().Text
-			for c := range sc.cols {
+			order := sc.starOrder()
+			if table != "" {
+				order = (&scope{cols: sc.cols}).starOrder()
+			}
+			for _, c := range order {
 				col := &sc.cols[c]
-				if col.hidden || table != "" && !strings.EqualFold(col.table, table) {
+				if col.hidden && (table == "" || !col.merged) || table != "" && !strings.EqualFold(col.table, table) {
 					continue
 				}
 				found = true
