@@ -637,15 +637,15 @@ func (b *binder) where(p *exprPlace, x parser.Expr, a around, pulled *[]expr.Exp
 // subquery binds a query inside an expression of p. Its conditions on p's columns are over p's columns and, behind them,
 // the query's.
 //
-// value is whether it gives one column; empty is what an aggregate is that it gives where no condition holds, else nil.
-func (b *binder) subquery(p *exprPlace, q parser.Query, value bool) (r rel, conds []expr.Expr, empty expr.Expr, err error) {
+// width is how many columns it has to give, or 0; empty is what an aggregate is that it gives where no condition holds, else nil.
+func (b *binder) subquery(p *exprPlace, q parser.Query, width int) (r rel, conds []expr.Expr, empty expr.Expr, err error) {
 	var pulled []expr.Expr
 	r, err = b.query(q, around{outer: p.scope, ctes: p.scope.common, pulled: &pulled, empty: &empty})
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if w := ownColumns(r.columns()); value && w != 1 {
-		return nil, nil, nil, b.fail(errs.SQLTypeMismatch, q.Position(), "a subquery of %d columns where one is wanted", w)
+	if w := ownColumns(r.columns()); width > 0 && w != width {
+		return nil, nil, nil, b.fail(errs.SQLTypeMismatch, q.Position(), "a subquery of %d columns, %d wanted", w, width)
 	}
 	n := len((*p.in).columns())
 	for i, e := range pulled {
@@ -670,7 +670,7 @@ func (b *binder) rowForNone(empty expr.Expr, at parser.Pos) error {
 }
 
 func (b *binder) exists(p *exprPlace, x *parser.Exists, no bool, _ around) error {
-	r, conds, empty, err := b.subquery(p, x.Query, false)
+	r, conds, empty, err := b.subquery(p, x.Query, 0)
 	if err != nil {
 		return err
 	}
@@ -695,11 +695,20 @@ func conjunction(conds []expr.Expr) expr.Expr {
 // in makes x IN (query) a semi-join and x NOT IN (query) an anti-join: the latter keeps a row only if no row of the query
 // is equal or could be, because one of the two is NULL.
 func (b *binder) in(p *exprPlace, x *parser.In, _ around) error {
-	left, err := b.expr(p, x.X)
+	items := []parser.Expr{x.X}
+	if rw, ok := x.X.(*parser.Row); ok {
+		items = rw.Items
+	}
+	lefts, err := b.exprs(p, items...)
 	if err != nil {
 		return err
 	}
-	r, conds, empty, err := b.subquery(p, x.Query, true)
+	for i, l := range lefts {
+		if !insideOnly(l) {
+			return b.fail(errs.NotBuiltYet, items[i].Position(), "IN with a query of a column of the query around it is not built yet")
+		}
+	}
+	r, conds, empty, err := b.subquery(p, x.Query, len(items))
 	if err != nil {
 		return err
 	}
@@ -708,31 +717,31 @@ func (b *binder) in(p *exprPlace, x *parser.In, _ around) error {
 	}
 	n := len((*p.in).columns())
 	s := r.columns()
-	right := &expr.Column{Index: n, T: s[0].Type}
-	eq, err := expr.Resolve("=", []expr.Expr{left, right})
-	if err != nil {
-		return b.place(err, x.Pos)
-	}
 	kind := semiJoin
 	if x.Not {
 		kind = antiJoin
-		alternatives := []expr.Expr{eq}
-		for _, side := range []expr.Expr{left, right} {
-			if !side.Type().NotNull {
-				null, err := expr.Resolve("IS NULL", []expr.Expr{side})
-				if err != nil {
-					return b.place(err, x.Pos)
-				}
-				alternatives = append(alternatives, null)
-			}
+	}
+	for i, left := range lefts {
+		right := &expr.Column{Index: n + i, T: s[i].Type}
+		eq, err := expr.Resolve("=", []expr.Expr{left, right})
+		if err != nil {
+			return b.place(err, x.Pos)
 		}
-		for _, c := range alternatives[1:] {
-			if eq, err = expr.Resolve("OR", []expr.Expr{eq, c}); err != nil {
+		for _, side := range []expr.Expr{left, right} {
+			if !x.Not || side.Type().NotNull {
+				continue
+			}
+			null, err := expr.Resolve("IS NULL", []expr.Expr{side})
+			if err != nil {
+				return b.place(err, x.Pos)
+			}
+			if eq, err = expr.Resolve("OR", []expr.Expr{eq, null}); err != nil {
 				return b.place(err, x.Pos)
 			}
 		}
+		conds = append(conds, eq)
 	}
-	*p.in = &join{kind: kind, left: *p.in, right: r, cond: expr.And(append(conds, eq)...), pos: x.Pos}
+	*p.in = &join{kind: kind, left: *p.in, right: r, cond: expr.And(conds...), pos: x.Pos}
 	return nil
 }
 
@@ -742,7 +751,7 @@ func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 	if p.grouped != nil {
 		return nil, b.fail(errs.NotBuiltYet, x.Pos, "a subquery among aggregates is not built yet").WithHint("group in a subquery of FROM")
 	}
-	r, conds, empty, err := b.subquery(p, x.Query, true)
+	r, conds, empty, err := b.subquery(p, x.Query, 1)
 	if err != nil {
 		return nil, err
 	}
