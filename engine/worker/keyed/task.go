@@ -209,6 +209,7 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		p.outbox = t.outbox
 		p.sizes = t.store.Sizes()
 	}
+	t.store.Evict()
 	p.memory = t.store.MemoryBytes()
 	p.cost = t.p.env.Clock.Now().Sub(began)
 	select {
