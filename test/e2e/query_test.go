@@ -11,7 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirstream/weir/cmd/weir/query"
+	"github.com/weirstream/weir/engine/state/disk"
 	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/failpoint"
+	"github.com/weirstream/weir/raft"
 )
 
 // queries is `weir run` of a file in a directory of its own, in which the file's relative paths begin.
@@ -140,60 +144,116 @@ INSERT INTO total SELECT r.name, COUNT(*), SUM(b.price) FROM bid b JOIN region r
 	}
 }
 
-// TestQueryThroughCrashes: the files of two directories that are watched come in bit by bit, weir is killed again and
-// again, and the changes that it has written add up to the answer.
-func TestQueryThroughCrashes(t *testing.T) {
-	q := newQueries(t, `
+// cities is a join and an aggregate over two directories that are watched. Its files come in bit by bit.
+type cities struct {
+	*queries
+	r          *rand.Rand
+	city       map[string]string // by person
+	orders     map[string]money  // by person
+	files, ids int
+}
+
+type money struct{ n, total int64 }
+
+func newCities(t *testing.T, seed uint64, set string) *cities {
+	t.Helper()
+	return &cities{r: rand.New(rand.NewPCG(seed, 2)), city: map[string]string{}, orders: map[string]money{}, queries: newQueries(t, set+`
 CREATE TABLE orders (id BIGINT, who STRING, amount BIGINT) WITH ('connector' = 'filesystem', 'path' = 'orders', 'format' = 'csv', 'source.monitor-interval' = '50 ms');
 CREATE TABLE people (who STRING, city STRING) WITH ('connector' = 'filesystem', 'path' = 'people', 'format' = 'csv', 'source.monitor-interval' = '50 ms');
 CREATE TABLE cities (city STRING, n BIGINT, total BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv', 'sink.changelog' = 'true');
 INSERT INTO cities SELECT p.city, COUNT(*), SUM(o.amount) FROM orders o JOIN people p ON o.who = p.who GROUP BY p.city;
-`)
-	r := rand.New(rand.NewPCG(4, 2))
-	type sum struct{ n, total int64 }
-	city := map[string]string{}
-	orders := map[string]sum{}
-	files, ids := 0, 0
-	add := func() {
-		files++
-		var o, p strings.Builder
-		for range 200 {
-			ids++
-			who, amount := fmt.Sprintf("p%d", r.IntN(300)), r.Int64N(1000)
-			fmt.Fprintf(&o, "%d,%s,%d\n", ids, who, amount)
-			s := orders[who]
-			orders[who] = sum{s.n + 1, s.total + amount}
-		}
-		for range 5 {
-			who := fmt.Sprintf("p%d", r.IntN(300))
-			if city[who] == "" {
-				city[who] = fmt.Sprintf("city %d", r.IntN(12))
-				fmt.Fprintf(&p, "%s,%s\n", who, city[who])
-			}
-		}
-		q.write(fmt.Sprintf("orders/%04d.csv", files), o.String())
-		q.write(fmt.Sprintf("people/%04d.csv", files), p.String())
+`)}
+}
+
+// add makes a file appear in each directory.
+func (q *cities) add() {
+	q.files++
+	var o, p strings.Builder
+	for range 200 {
+		q.ids++
+		who, amount := fmt.Sprintf("p%d", q.r.IntN(300)), q.r.Int64N(1000)
+		fmt.Fprintf(&o, "%d,%s,%d\n", q.ids, who, amount)
+		q.orders[who] = money{q.orders[who].n + 1, q.orders[who].total + amount}
 	}
-	answer := func() map[string]int {
-		sums := map[string]sum{}
-		for who, s := range orders {
-			if c := city[who]; c != "" {
-				sums[c] = sum{sums[c].n + s.n, sums[c].total + s.total}
-			}
+	for range 5 {
+		who := fmt.Sprintf("p%d", q.r.IntN(300))
+		if q.city[who] == "" {
+			q.city[who] = fmt.Sprintf("city %d", q.r.IntN(12))
+			fmt.Fprintf(&p, "%s,%s\n", who, q.city[who])
 		}
-		out := map[string]int{}
-		for c, s := range sums {
-			out[fmt.Sprintf("%s,%d,%d", c, s.n, s.total)] = 1
-		}
-		return out
 	}
-	settles := func(what string) {
-		t.Helper()
-		eventually(t, 30*time.Second, what, func() (bool, string) {
-			got, want := q.net("out"), answer()
-			return maps.Equal(got, want), fmt.Sprintf("got %v, want %v", got, want)
+	q.write(fmt.Sprintf("orders/%04d.csv", q.files), o.String())
+	q.write(fmt.Sprintf("people/%04d.csv", q.files), p.String())
+}
+
+// answer is the query over all files.
+func (q *cities) answer() map[string]int {
+	sums := map[string]money{}
+	for who, s := range q.orders {
+		if c := q.city[who]; c != "" {
+			sums[c] = money{sums[c].n + s.n, sums[c].total + s.total}
+		}
+	}
+	out := map[string]int{}
+	for c, s := range sums {
+		out[fmt.Sprintf("%s,%d,%d", c, s.n, s.total)] = 1
+	}
+	return out
+}
+
+// settles waits until what was written adds up to the answer.
+func (q *cities) settles(what string) {
+	q.t.Helper()
+	eventually(q.t, 30*time.Second, what, func() (bool, string) {
+		got, want := q.net("out"), q.answer()
+		return maps.Equal(got, want), fmt.Sprintf("got %v, want %v", got, want)
+	})
+}
+
+// TestQueryAtEachPoint: a crash at any point of a checkpoint loses nothing and writes nothing twice.
+func TestQueryAtEachPoint(t *testing.T) {
+	points := append(disk.FailPoints(), query.FailPrepared, query.FailCommitted, query.FailPublished, raft.FailUnknown)
+	for n, p := range points {
+		switch p {
+		case disk.FailIngest, disk.FailFlush, disk.FailDelete:
+			continue // they come with much more state
+		}
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			q := newCities(t, uint64(n), "SET 'parallelism.default' = '2';\nSET 'checkpoint.interval' = '0s';\n")
+			q.env = []string{fmt.Sprintf("WEIR_FAILPOINTS=%s=kill@%d", p, 5+n%4)}
+			q.add()
+			q.begin()
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for range 1000 {
+				if !q.running() {
+					break
+				}
+				<-tick.C
+				if q.files < 60 {
+					q.add()
+				}
+			}
+			if err := q.wait(10 * time.Second); err == nil || !strings.Contains(q.log(), failpoint.ErrKill.Error()) {
+				t.Fatalf("weir ended with %v, not by the crash point", err)
+			}
+			q.env = nil
+			q.add()
+			q.begin()
+			q.settles("after the crash")
+			q.add()
+			q.settles("and on")
+			q.stop()
 		})
 	}
+}
+
+// TestQueryThroughCrashes: weir is killed again and again while files come in, and the changes that it has written add up
+// to the answer.
+func TestQueryThroughCrashes(t *testing.T) {
+	q := newCities(t, 4, "")
+	add, settles, r := q.add, q.settles, q.r
 	add()
 	q.begin()
 	settles("the first files")

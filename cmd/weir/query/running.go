@@ -49,7 +49,7 @@ func (r *running) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kept, err := recoverState(ctx, part, manifests, r.pipeline.ID, r.gen)
+	kept, err := recoverState(ctx, r.env, part, manifests, r.pipeline.ID, r.gen)
 	if err != nil {
 		return err
 	}
