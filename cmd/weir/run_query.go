@@ -80,7 +80,11 @@ func (f *sqlFile) query(_ context.Context, set options.Set) (queryDefinition, er
 		}
 	}
 	e := f.program.env(c)
-	x := query.Env{Env: e, Connectors: connectors(), Expand: expandText(f.program.store(c, e)), Dir: dir, File: f.name, Text: f.text}
+	zone, err := query.Zone(set)
+	if err != nil {
+		return q, err
+	}
+	x := query.Env{Env: e, Connectors: connectors(), Expand: expandText(f.program.store(c, e)), Zone: zone, Parallelism: set.Int("parallelism"), Spec: q.spec, Text: f.text}
 	return q, x.Check(q.program)
 }
 

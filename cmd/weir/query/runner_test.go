@@ -204,9 +204,9 @@ func (b *bench) open() {
 		Manifests: func(context.Context) (Manifests, error) { return b.m, nil },
 		Known:     func(id string) bool { return id == b.p.ID },
 		Connectors: map[string]Connector{
-			"tap": {Kind: plan.Kind{Source: true}, Source: func(*env.Env, plan.Source, With) (dataflow.Source, error) { return &tap{from: b.tap}, nil }},
+			"tap": {Kind: plan.Kind{Source: true}, Source: func(Make, plan.Source) (dataflow.Source, error) { return &tap{from: b.tap}, nil }},
 			"shelf": {Kind: plan.Kind{Sink: true, SinkChangelog: true, SinkKeyless: true},
-				Sink: func(*env.Env, plan.Sink, With) (dataflow.Sink, error) { return b.shelf, nil }},
+				Sink: func(Make, plan.Sink) (dataflow.Sink, error) { return b.shelf, nil }},
 		},
 	})
 }

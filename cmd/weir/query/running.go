@@ -59,7 +59,8 @@ func (r *running) run(ctx context.Context) error {
 		r.kept.mu.Unlock()
 	}
 	q := r.pipeline.Query
-	x := Env{Env: r.env, Connectors: r.runner.opts.Connectors, Expand: r.runner.opts.Expand, Dir: q.Dir, File: q.File, Text: q.SQL}
+	x := Env{Env: r.env, Connectors: r.runner.opts.Connectors, Expand: r.runner.opts.Expand,
+		Pipeline: r.pipeline, Zone: r.set.zone, Parallelism: r.set.parallelism, Spec: *q, Text: q.SQL}
 	sources, err := x.Sources(r.program)
 	if err != nil {
 		return err
