@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,6 +70,9 @@ func (f *sqlFile) query(_ context.Context, set options.Set) (queryDefinition, er
 	if q.program, err = f.plan(set); err != nil {
 		return q, err
 	}
+	if !relative(q.program) {
+		q.spec.Dir = "" // it decides nothing, and so makes no other definition
+	}
 	for _, w := range q.program.Warnings {
 		where := ""
 		if w.Pos != nil {
@@ -86,6 +90,22 @@ func (f *sqlFile) query(_ context.Context, set options.Set) (queryDefinition, er
 	}
 	x := query.Env{Env: e, Connectors: connectors(), Expand: expandText(f.program.store(c, e)), Zone: zone, Parallelism: set.Int("parallelism"), Spec: q.spec, Text: f.text}
 	return q, x.Check(q.program)
+}
+
+// relative tells whether a table of the program has a path that begins in the working directory.
+func relative(p *plan.Program) bool {
+	is := func(options map[string]string) bool { return query.Relative(options["path"]) }
+	for _, s := range p.Sources {
+		if slices.ContainsFunc(s.Tables, func(t plan.SourceTable) bool { return is(t.Options) }) {
+			return true
+		}
+	}
+	for _, s := range p.Sinks {
+		if slices.ContainsFunc(s.Tables, func(t plan.SinkTable) bool { return is(t.Options) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // plan makes the program of the file's queries.

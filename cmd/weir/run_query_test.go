@@ -41,7 +41,7 @@ func TestRunQueries(t *testing.T) {
 		t.Errorf("calls %v", f.calls)
 	}
 	q := f.views["my_totals"].Query
-	if q == nil || q.Options["parallelism"] != "3" || len(q.Options) != 1 || q.Dir != f.dir || strings.Contains(q.SQL, "SET") || !strings.Contains(q.SQL, "INSERT INTO") {
+	if q == nil || q.Options["parallelism"] != "3" || len(q.Options) != 1 || q.Dir != "" || strings.Contains(q.SQL, "SET") || !strings.Contains(q.SQL, "INSERT INTO") {
 		t.Fatalf("made %+v", q)
 	}
 	for _, says := range []string{"reads   bid (datagen)", "writes  total (print)", "ends when its sources have no more to give", "my_totals finished in", "10 rows read, 7 written",
@@ -66,6 +66,12 @@ func TestRunQueries(t *testing.T) {
 	f.want(t, 2, "run", file, "--set", "state.key-groups=16")
 	if !strings.Contains(f.err.String(), "option state.key-groups") {
 		t.Errorf("other options: %s", f.err.String())
+	}
+	files := strings.ReplaceAll(totals, "'print'", "'filesystem', 'format' = 'csv', 'sink.changelog' = 'true', 'path' = 'out'")
+	f.scripts["here"] = []api.PipelineStatus{done}
+	f.want(t, 0, "run", f.file(t, "here.sql", files))
+	if q := f.views["here"].Query; q == nil || q.Dir != f.dir {
+		t.Errorf("with a relative path: %+v", q)
 	}
 	f.views["shop"] = coordinator.PipelineView{Pipeline: api.Pipeline{Name: "shop", Desired: api.WantRunning}}
 	f.want(t, 2, "run", file, "--name", "shop")

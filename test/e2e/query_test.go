@@ -94,6 +94,35 @@ func (q *queries) ends() {
 	}
 }
 
+// TestExampleQuery runs examples/query as its README says.
+func TestExampleQuery(t *testing.T) {
+	example := filepath.Join("..", "..", "examples", "query")
+	q := newQueries(t, "")
+	for _, name := range []string{"cities.sql", "orders/1.csv", "people/1.csv"} {
+		b, err := os.ReadFile(filepath.Join(example, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "cities.sql" {
+			name = "totals.sql"
+		}
+		q.write(name, string(b))
+	}
+	q.begin()
+	shows := func(want string) {
+		t.Helper()
+		eventually(t, 20*time.Second, want, func() (bool, string) {
+			got := fmt.Sprint(q.net("cities"))
+			return got == want, got
+		})
+	}
+	shows("map[oslo,1,3.00:1 rome,2,19.75:1]")
+	q.write("people/2.csv", "cid,oslo\n")
+	q.write("orders/2.csv", "4,cid,5.00\n")
+	shows("map[oslo,2,8.00:1 rome,2,19.75:1]")
+	q.stop()
+}
+
 const regions = 7
 
 // TestQueryToTheEnd: sources that end make a pipeline that ends, and what it wrote is the answer. The same command again

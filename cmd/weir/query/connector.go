@@ -83,7 +83,7 @@ func (x Env) make(pos parser.Pos, failed *error) Make {
 		if err != nil {
 			*failed, full = err, values
 		}
-		if p, ok := full["path"]; ok && x.Spec.Dir != "" && p != "" && !filepath.IsAbs(p) && !strings.Contains(p, ":/") {
+		if p := full["path"]; x.Spec.Dir != "" && Relative(p) {
 			full["path"] = filepath.Join(x.Spec.Dir, p)
 			if strings.HasSuffix(p, "/") {
 				full["path"] += "/"
@@ -146,6 +146,11 @@ func (x Env) Sinks(p *plan.Program) ([]keyed.Sink, error) {
 		out = append(out, keyed.Sink{Name: s.Name, Sink: made, Tables: tables})
 	}
 	return out, nil
+}
+
+// Relative tells whether a path of a table begins in the pipeline's directory.
+func Relative(path string) bool {
+	return path != "" && !filepath.IsAbs(path) && !strings.Contains(path, ":/")
 }
 
 // Check makes a program's sources and sinks and throws them away, so that what is wrong with their options is told before
