@@ -53,16 +53,27 @@ func (q *queries) begin(args ...string) {
 	q.run(append([]string{"run", filepath.Join(q.dir, "totals.sql"), "--state", q.state, "--http-addr", "127.0.0.1:0"}, args...)...)
 }
 
-// net adds up a changelog of files: its rows with their weights. Every row's weight must be 0 or more after each
-// checkpoint, of which a file is a part.
+// net adds up a changelog of files: its rows with their weights.
 func (q *queries) net(dir string) map[string]int {
+	q.t.Helper()
+	out := map[string]int{}
+	q.checkpoints(dir, out, func(string) {})
+	return out
+}
+
+// checkpoints adds the files of each checkpoint to rows, in their order, and calls after behind each.
+func (q *queries) checkpoints(dir string, rows map[string]int, after func(checkpoint string)) {
 	q.t.Helper()
 	files, err := filepath.Glob(filepath.Join(q.dir, dir, "part-*"))
 	if err != nil {
 		q.t.Fatal(err)
 	}
-	out := map[string]int{}
-	for _, path := range files {
+	out := rows
+	of := func(path string) string {
+		checkpoint, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "part-"), "-")
+		return checkpoint
+	}
+	for i, path := range files { // a checkpoint's number has as many digits as any other's
 		f, err := os.Open(path)
 		if err != nil {
 			q.t.Fatal(err)
@@ -82,8 +93,10 @@ func (q *queries) net(dir string) map[string]int {
 				delete(out, row)
 			}
 		}
+		if i+1 == len(files) || of(files[i+1]) != of(path) {
+			after(of(path))
+		}
 	}
-	return out
 }
 
 // ends waits until the process has ended by itself, with exit code 0.
@@ -239,6 +252,35 @@ func (q *cities) settles(what string) {
 	})
 }
 
+// lawful looks at what was there after each checkpoint: of each city one row, and no order that was not counted before is
+// missing. To be asked while nothing is being written.
+func (q *cities) lawful() {
+	q.t.Helper()
+	rows, seen, before := map[string]int{}, 0, int64(0)
+	q.checkpoints("out", rows, func(checkpoint string) {
+		seen++
+		orders, of := int64(0), map[string]int{}
+		for row, weight := range rows {
+			var n int64
+			city, rest, _ := strings.Cut(row, ",")
+			if of[city]++; weight != 1 || of[city] > 1 {
+				q.t.Errorf("after checkpoint %s: %q has weight %d, and is one of %d rows of its city", checkpoint, row, weight, of[city])
+			}
+			if _, err := fmt.Sscanf(rest, "%d,", &n); err != nil {
+				q.t.Errorf("row %q: %v", row, err)
+			}
+			orders += n
+		}
+		if orders < before {
+			q.t.Errorf("after checkpoint %s there are %d orders, and there were %d before", checkpoint, orders, before)
+		}
+		before = orders
+	})
+	if seen < 3 {
+		q.t.Errorf("only %d checkpoints", seen)
+	}
+}
+
 // TestQueryAtEachPoint: a crash at any point of a checkpoint loses nothing and writes nothing twice.
 func TestQueryAtEachPoint(t *testing.T) {
 	points := append(disk.FailPoints(), query.FailPrepared, query.FailCommitted, query.FailPublished, raft.FailUnknown)
@@ -274,6 +316,7 @@ func TestQueryAtEachPoint(t *testing.T) {
 			q.add()
 			q.settles("and on")
 			q.stop()
+			q.lawful()
 		})
 	}
 }
@@ -326,6 +369,7 @@ func TestQueryThroughCrashes(t *testing.T) {
 	q.mustCLI("pipelines", "resume", "totals", "--wait")
 	settles("after a pause")
 	q.stop()
+	q.lawful()
 
 	// A file that means the same goes on, one that means something else is refused.
 	text, err := os.ReadFile(filepath.Join(q.dir, "totals.sql"))
