@@ -176,6 +176,16 @@ func ensureQuery(ctx context.Context, c *cli.Call, cl client, q queryDefinition)
 			WithDetail("%s", "different: "+join(diff)).
 			WithHint("its state belongs to the definition that it has; run the changed file under another --name, or delete the pipeline first: weir server --state %[2]s & weir pipelines delete %[1]s --state %[2]s", name, state(c))
 	}
+	if query.OtherOptions(*v.Query, meant) {
+		c.Note("pipeline %s takes its new options", name)
+		change := coordinator.Change{Options: meant.Options}
+		if change.Options == nil {
+			change.Options = map[string]string{}
+		}
+		if _, err := cl.Update(ctx, name, change); err != nil {
+			return false, err
+		}
+	}
 	if v.Desired != api.WantRunning || v.Status.Phase == api.PhaseFailed {
 		_, err = cl.Resume(ctx, name)
 	}

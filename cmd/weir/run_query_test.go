@@ -67,6 +67,11 @@ func TestRunQueries(t *testing.T) {
 	if !strings.Contains(f.err.String(), "option state.key-groups") {
 		t.Errorf("other options: %s", f.err.String())
 	}
+	f.calls = nil
+	f.want(t, 0, "run", f.file(t, "my totals.sql", totals))
+	if want := []string{"update my_totals map[]"}; !slices.Equal(f.calls, want) || !strings.Contains(f.err.String(), "takes its new options") {
+		t.Errorf("another parallelism: calls %q, printed %s", f.calls, f.err.String())
+	}
 	files := strings.ReplaceAll(totals, "'print'", "'filesystem', 'format' = 'csv', 'sink.changelog' = 'true', 'path' = 'out'")
 	f.scripts["here"] = []api.PipelineStatus{done}
 	f.want(t, 0, "run", f.file(t, "here.sql", files))

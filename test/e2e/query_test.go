@@ -381,6 +381,16 @@ func TestQueryThroughCrashes(t *testing.T) {
 	q.begin()
 	settles("with a comment")
 	q.stop()
+	add()
+	q.begin("--set", "parallelism=3")
+	settles("with more tasks")
+	if v, err := q.view(); err != nil || v.Status.Query == nil || v.Status.Query.Parallelism != 3 {
+		t.Errorf("with --set parallelism=3: %+v, %v", v.Status.Query, err)
+	}
+	add()
+	settles("and on")
+	q.stop()
+	q.lawful()
 	q.write("totals.sql", strings.ReplaceAll(string(text), "COUNT(*)", "COUNT(o.amount) + 1"))
 	q.begin()
 	if err := q.wait(20 * time.Second); err == nil || !strings.Contains(q.logTail(20), "pipeline totals exists with another definition") {
