@@ -31,7 +31,8 @@ type definitions struct {
 // queryDefinition is a pipeline of queries that is meant.
 type queryDefinition struct {
 	spec    api.QuerySpec
-	meant   string // its SQL with references in the place of secrets, as it will be stored
+	meant   string       // its SQL with references in the place of secrets, as it will be stored
+	keep    func() error // puts the secrets into the store of this machine; nil: they are the server's to keep
 	program *plan.Program
 	script  *parser.Script // what SQL is the text of; sealing changes it
 }
@@ -155,11 +156,21 @@ func sealQuery(q api.QuerySpec, store *secrets.Store) (api.QuerySpec, error) {
 	return q, err
 }
 
-// ensureQuery is ensure for a pipeline of queries.
-func ensureQuery(ctx context.Context, c *cli.Call, cl client, q queryDefinition) (created bool, err error) {
+func (q queryDefinition) keeps() error {
+	if q.keep == nil {
+		return nil
+	}
+	return q.keep()
+}
+
+// ensureQuery is ensure for a pipeline of queries; dir is the state directory, for the hint of a refusal.
+func ensureQuery(ctx context.Context, c *cli.Call, cl client, q queryDefinition, dir string) (created bool, err error) {
 	name := q.spec.Name
 	v, err := settled(ctx, c, cl, name)
 	if errs.Is(err, errs.PipelineNotFound) {
+		if err := q.keeps(); err != nil {
+			return false, err
+		}
 		_, err = cl.CreateQuery(ctx, q.spec)
 		return err == nil, err
 	}
@@ -174,7 +185,10 @@ func ensureQuery(ctx context.Context, c *cli.Call, cl client, q queryDefinition)
 	if diff := query.Differences(*v.Query, meant); len(diff) > 0 {
 		return false, errs.New(errs.PipelineExists, "pipeline %s exists with another definition", name).
 			WithDetail("%s", "different: "+join(diff)).
-			WithHint("its state belongs to the definition that it has; run the changed file under another --name, or delete the pipeline first: weir server --state %[2]s & weir pipelines delete %[1]s --state %[2]s", name, state(c))
+			WithHint("its state belongs to the definition that it has; run the changed file under another --name, or delete the pipeline first: weir server --state %[2]s & weir pipelines delete %[1]s --state %[2]s", name, dir)
+	}
+	if err := q.keeps(); err != nil {
+		return false, err
 	}
 	if query.OtherOptions(*v.Query, meant) {
 		c.Note("pipeline %s takes its new options", name)
@@ -285,19 +299,36 @@ func (p *program) explain(ctx context.Context, c *cli.Call) error {
 	return q.explain(c)
 }
 
-// sealAll gives the definitions as they are stored. Secrets go to the store of this machine if the node that runs them
-// reads it; a server elsewhere has its own and is given the text as it is.
-func (d *definitions) sealAll(e *env.Env, c *cli.Call, store *secrets.Store, here bool) error {
-	for i, q := range d.queries {
-		into := store
-		if !here {
-			into = secrets.Open(e, secrets.Options{Getenv: c.Getenv})
+// move stores secrets of those names that are in one store in another.
+func move(names []string, from, to *secrets.Store) error {
+	for _, name := range names {
+		v, err := from.Get(name)
+		if errs.Is(err, errs.SecretMissing) {
+			continue // it was a reference before
 		}
-		q, err := q.sealed(into)
+		if err == nil {
+			err = to.Set(name, v)
+		}
 		if err != nil {
 			return err
 		}
-		if q.spec.SQL = q.meant; !here {
+	}
+	return nil
+}
+
+// sealAll gives the definitions as they are stored. Secrets go to the store of this machine, when it is known that the
+// definition is not refused, if the node that runs it reads that store; a server elsewhere has its own and is given the
+// text as it is.
+func (d *definitions) sealAll(e *env.Env, c *cli.Call, store *secrets.Store, here bool) error {
+	for i, q := range d.queries {
+		aside := secrets.Open(e, secrets.Options{Getenv: c.Getenv})
+		q, err := q.sealed(aside)
+		if err != nil {
+			return err
+		}
+		if here {
+			q.spec.SQL, q.keep = q.meant, func() error { return move(query.Secrets(q.meant), aside, store) }
+		} else {
 			q.spec.SQL = parser.Print(q.script)
 		}
 		d.queries[i] = q

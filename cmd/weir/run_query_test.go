@@ -11,8 +11,11 @@ import (
 
 	"github.com/weirstream/weir/coordinator"
 	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/cli"
 	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/secrets"
+	"github.com/weirstream/weir/sql/parser"
 )
 
 const totals = `CREATE TABLE bid (id BIGINT, price BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '10');
@@ -119,6 +122,39 @@ func TestSecretsOfQueries(t *testing.T) {
 	}
 	if names := secretsIn(api.Pipeline{Query: &q}); !slices.Equal(names, []string{"q_a_password"}) {
 		t.Errorf("it refers to %v", names)
+	}
+	// A refused definition changes no secret.
+	f := newFixture(t)
+	call := &cli.Call{IO: cli.IO{Getenv: func(string) (string, bool) { return "", false }}}
+	e := env.Real(nil)
+	store := memory()
+	if err := store.Set("q_a_password", secrets.NewValue("old")); err != nil {
+		t.Fatal(err)
+	}
+	define := func(password string) queryDefinition {
+		script, err := parser.Parse("q.sql", "CREATE TABLE a (x BIGINT) WITH ('connector' = 'jdbc', 'password' = '"+password+"'); INSERT INTO b SELECT x FROM a;")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := definitions{queries: []queryDefinition{{spec: api.QuerySpec{Name: "q", File: "q.sql"}, script: script}}}
+		if err := d.sealAll(e, call, store, true); err != nil {
+			t.Fatal(err)
+		}
+		return d.queries[0]
+	}
+	f.views["q"] = coordinator.PipelineView{Pipeline: api.Pipeline{Name: "q", Desired: api.WantRunning, Query: &api.QuerySpec{Name: "q", SQL: "SELECT 1;"}}}
+	if _, err := ensureQuery(t.Context(), call, f, define("new"), "weir-state"); !errs.Is(err, errs.PipelineExists) {
+		t.Errorf("another text: %v", err)
+	}
+	if v, err := store.Get("q_a_password"); err != nil || v.Reveal() != "old" {
+		t.Errorf("a refused definition has set the secret: %s, %v", v.Reveal(), err)
+	}
+	delete(f.views, "q")
+	if _, err := ensureQuery(t.Context(), call, f, define("new"), "weir-state"); err != nil {
+		t.Error(err)
+	}
+	if v, err := store.Get("q_a_password"); err != nil || v.Reveal() != "new" || strings.Contains(f.views["q"].Query.SQL, "new") {
+		t.Errorf("a new definition: %s, %v, %+v", v.Reveal(), err, f.views["q"].Query)
 	}
 	for _, bad := range []api.QuerySpec{{Name: "q", SQL: "SELECT FROM"}, {Name: "q", SQL: "SET 'a' = 'b';"}, {Name: "q", SQL: q.SQL, Options: map[string]string{"no.such": "x"}}} {
 		if _, err := sealQuery(bad, memory()); err == nil {
