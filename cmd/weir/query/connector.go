@@ -1,6 +1,8 @@
 package query
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 	"time"
@@ -22,6 +24,10 @@ type Connector struct {
 	Kind   plan.Kind
 	Source func(m Make, s plan.Source) (dataflow.Source, error)
 	Sink   func(m Make, s plan.Sink) (dataflow.Sink, error)
+	// RemoveSource and RemoveSink delete what a pipeline that is deleted has made outside, and may be called again: slots,
+	// ledgers. nil: there is nothing.
+	RemoveSource func(ctx context.Context, m Make, s plan.Source) error
+	RemoveSink   func(ctx context.Context, m Make, s plan.Sink) error
 }
 
 // Make is what a connector may use to make a source or a sink.
@@ -146,6 +152,27 @@ func (x Env) Sinks(p *plan.Program) ([]keyed.Sink, error) {
 		out = append(out, keyed.Sink{Name: s.Name, Sink: made, Tables: tables})
 	}
 	return out, nil
+}
+
+// Remove deletes what the program's sources and sinks have made outside.
+func (x Env) Remove(ctx context.Context, p *plan.Program) error {
+	for _, s := range p.Sources {
+		if remove := x.Connectors[s.Connector].RemoveSource; remove != nil {
+			var failed error
+			if err := errors.Join(remove(ctx, x.make(s.Pos, &failed), s), failed); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range p.Sinks {
+		if remove := x.Connectors[s.Connector].RemoveSink; remove != nil {
+			var failed error
+			if err := errors.Join(remove(ctx, x.make(s.Pos, &failed), s), failed); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Relative tells whether a path of a table begins in the pipeline's directory.

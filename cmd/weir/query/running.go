@@ -58,9 +58,7 @@ func (r *running) run(ctx context.Context) error {
 		r.kept.begun = true
 		r.kept.mu.Unlock()
 	}
-	q := r.pipeline.Query
-	x := Env{Env: r.env, Connectors: r.runner.opts.Connectors, Expand: r.runner.opts.Expand,
-		Pipeline: r.pipeline, Zone: r.set.zone, Parallelism: r.set.parallelism, Spec: *q, Text: q.SQL}
+	x := r.runner.making(r.env, r.pipeline, r.set)
 	sources, err := x.Sources(r.program)
 	if err != nil {
 		return err
