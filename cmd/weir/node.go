@@ -133,9 +133,15 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			return m, err
 		},
 		SealQuery: func(_ context.Context, q api.QuerySpec) (api.QuerySpec, error) { return sealQuery(q, o.Secrets) },
-		CheckAdd:  addable,
-		Covers:    covers,
-		Told:      func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
+		CheckOptions: func(was, will api.QuerySpec) error {
+			if diff := query.Differences(was, will); len(diff) > 0 {
+				return errs.New(errs.PipelineState, "pipeline %s cannot be given another %s", was.Name, join(diff)).WithHint("make another pipeline with it")
+			}
+			return nil
+		},
+		CheckAdd: addable,
+		Covers:   covers,
+		Told:     func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
 	})
 	if err != nil {
 		return err
