@@ -115,7 +115,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			// The state of queries lies outside Go's heap and has the other half.
 			debug.SetMemoryLimit(memory / 2)
 		},
-		StateMemory: memory / 2,
+		StateMemory:  memory / 2,
 		OnEpoch:      work.Epoch,
 		OnCheckpoint: work.Checkpoint,
 	})

@@ -188,6 +188,9 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		}
 	}
 	t.store.NextEpoch()
+	if t.p.opts.Durable != nil {
+		t.store.Absorbed(t.p.opts.Durable.Absorbed())
+	}
 	p := passed{task: t, epoch: e.N, faults: t.faults}
 	t.faults = nil
 	for _, d := range t.discards {
@@ -198,7 +201,6 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 	}
 	if e.Checkpoint {
 		if t.p.opts.Durable != nil {
-			t.store.Absorbed(t.p.opts.Durable.Absorbed())
 			t.store.TakeDelta(&t.delta, e.N)
 			p.delta = &t.delta
 		}
