@@ -39,8 +39,11 @@ func NewMaterialize(spec Materialize, task dataflow.Task, _ dataflow.Emitter) (d
 	}
 	v.key = row.GroupKey(types)
 	var err error
-	v.bag, err = task.State().Bag(spec.Node+"/rows", v.key, true)
-	return v, err
+	if v.bag, err = task.State().Bag(spec.Node+"/rows", v.key, true); err != nil {
+		return nil, err
+	}
+	v.bag.Keys().KeepResident()
+	return v, nil
 }
 
 // Process takes rows in.

@@ -93,7 +93,7 @@ func All() []Option {
 		{Key: "discovery.interval", Aliases: []string{"scan.newly-added-table.interval"}, Kind: Duration, Default: "2s", Min: 100 * ms, Max: 24 * hour, Scope: Pipeline,
 			Help: "How often the source is asked for tables that are new or gone."},
 		{Key: "memory.limit", Aliases: []string{"taskmanager.memory.process.size"}, Kind: Size, Min: 64 * mB, Scope: Server,
-			Help: "What the process's memory is held to. Default: 160 MB, which is what mirrors need; 60 % of the machine's or the control group's once a pipeline of queries runs."},
+			Help: "What the process's memory is held to. Default: 160 MB, which is what mirrors need; 60 % of the machine's or the control group's once a pipeline of queries runs. The state of a pipeline of queries has half of it in memory, outside the collector's heap, and the rest on disk."},
 	}
 }
 

@@ -35,6 +35,8 @@ type Options struct {
 	Known func(id string) bool
 	// Begin is called before the first pipeline runs: it takes memory that a node of mirrors does not need. It may be nil.
 	Begin func()
+	// StateMemory is how many bytes a pipeline's state may take in memory; 0: no limit.
+	StateMemory int64
 	// OnEpoch and OnCheckpoint are told how long a pipeline's epochs and checkpoints take; nil: nobody is.
 	OnEpoch      func(pipeline string, took time.Duration)
 	OnCheckpoint func(pipeline string, took time.Duration, bytes int)
@@ -313,7 +315,7 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 func (r *running) pipelineOptions(sources []keyed.Source, sinks []keyed.Sink, d keyed.Durable) keyed.Options {
 	name := r.pipeline.Name
 	o := keyed.Options{Graph: r.program.Graph, Sources: sources, Sinks: sinks, Parallelism: r.set.parallelism, Groups: r.set.groups,
-		Generation: r.gen, Durable: d, CheckpointInterval: r.set.interval}
+		Generation: r.gen, Durable: d, CheckpointInterval: r.set.interval, MemoryBytes: r.runner.opts.StateMemory}
 	if f := r.runner.opts.OnEpoch; f != nil {
 		o.OnEpoch = func(took time.Duration) { f(name, took) }
 	}

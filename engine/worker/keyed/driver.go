@@ -26,6 +26,7 @@ type driver struct {
 	lastCut    time.Time
 	cost       time.Duration // of the last barrier, in the slowest task
 	committing chan error    // a checkpoint is being made durable
+	memory     uint64        // of all states, after the last epoch
 	dirty      bool          // something came since the last checkpoint
 	ends       int
 }
@@ -186,7 +187,14 @@ func (d *driver) run(ctx context.Context) error {
 			}
 			return d.committed(ctx)
 		}
-		due := d.committing == nil && d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval
+		if d.memory > 2*uint64(d.opts.MemoryBytes) && d.opts.MemoryBytes > 0 && d.committing != nil {
+			// Far over the limit: nothing more comes in until what changed is on disk and may be let go of.
+			if err := d.committed(ctx); err != nil {
+				return err
+			}
+		}
+		over := d.opts.MemoryBytes > 0 && d.memory > uint64(d.opts.MemoryBytes)
+		due := d.committing == nil && (over || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
 			return err
 		}
@@ -269,7 +277,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	var outbox []byte
 	states := make([]dataflow.State, len(d.feeders))
 	d.cost = 0
-	var memory uint64
+	d.memory = 0
 	sizes := map[string]state.StateSize{}
 	for cuts := len(d.feeders); tasks > 0 || cuts > 0; {
 		select {
@@ -280,7 +288,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 		case p := <-d.passed:
 			tasks--
 			d.cost = max(d.cost, p.cost)
-			memory += p.memory
+			d.memory += p.memory
 			for _, x := range p.sizes {
 				sum := sizes[x.Name]
 				sizes[x.Name] = state.StateSize{Name: x.Name, Entries: sum.Entries + x.Entries, Rows: sum.Rows + x.Rows, Bytes: sum.Bytes + x.Bytes}
@@ -301,7 +309,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	}
 	took := d.env.Clock.Now().Sub(began)
 	d.update(func(s *Status) {
-		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, memory
+		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
 		if check {
 			s.States = s.States[:0:0] // who was given the last ones keeps them
 			for _, name := range slices.Sorted(maps.Keys(sizes)) {

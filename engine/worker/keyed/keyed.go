@@ -33,6 +33,9 @@ type Options struct {
 	Parallelism int // default 1
 	Groups      int // key groups, default state.DefaultGroups
 	Generation  dataflow.Generation
+	// MemoryBytes is what the states of all tasks may take in memory; what is more is fetched from the Durable when it is
+	// asked for. 0: no limit.
+	MemoryBytes int64
 	// Durable keeps checkpoints; nil: nothing outlives the process, and a checkpoint is what sinks publish.
 	Durable Durable
 	// CheckpointInterval is how long after a checkpoint the next may begin.
@@ -333,7 +336,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 			for source, q := range feeds {
 				p.feeders[source].inboxes = append(p.feeders[source].inboxes, inboxQueue{t.inbox, q})
 			}
-			if t.store, err = state.New(state.Options{Groups: p.opts.Groups, Backing: backing, Volatile: p.opts.Durable == nil}); err != nil {
+			if t.store, err = state.New(state.Options{Groups: p.opts.Groups, Backing: backing, Volatile: p.opts.Durable == nil, MemoryBytes: p.memoryOfTask()}); err != nil {
 				return err
 			}
 			p.tasks = append(p.tasks, nil)[:max(len(p.tasks), f.number+1)]
@@ -368,6 +371,18 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// memoryOfTask is a task's part of the memory.
+func (p *Pipeline) memoryOfTask() uint64 {
+	n := 0
+	for _, f := range p.fragments {
+		n += f.tasks
+	}
+	if p.opts.Durable == nil || n == 0 {
+		return 0
+	}
+	return uint64(p.opts.MemoryBytes) / uint64(n)
 }
 
 // queues is how many queues a task has for an edge: one for each upstream task that may send to it.
