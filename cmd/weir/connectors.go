@@ -100,6 +100,7 @@ func filesSink(m query.Make, s plan.Sink) (dataflow.Sink, error) {
 			return nil, errs.New(errs.SQLNotBuilt, "the rows of table %s change after they were written, and files hold inserts only", t.Name).
 				WithHint("'sink.changelog' = 'true' adds a column op with +I and -D to the files, so that they can hold both")
 		}
+		o.Pipeline = m.Pipeline.ID
 		tables = append(tables, o)
 	}
 	return sinkfiles.New(m.Env, tables...)

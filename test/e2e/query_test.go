@@ -184,6 +184,34 @@ INSERT INTO total SELECT r.name, COUNT(*), SUM(b.price) FROM bid b JOIN region r
 	if got := q.net("out"); !maps.Equal(got, want) {
 		t.Errorf("after a second run: %v", got)
 	}
+
+	// A server goes on with it, and takes the same file from another command.
+	q.server()
+	file := filepath.Join(q.dir, "totals.sql")
+	if out, note, code := q.cli("run", file); code != 0 || !strings.Contains(note, "handed to the weir that runs at") || !strings.Contains(note, "totals finished in") {
+		t.Errorf("handed to a server: exit code %d\n%s%s", code, out, note)
+	}
+
+	// The place where it writes is its own: the checkpoints of another pipeline would be taken for its own. And of one that
+	// came before, which is the same.
+	refused := func(args ...string) {
+		t.Helper()
+		if out, note, code := q.cli(append([]string{"run", file}, args...)...); code != 1 || !strings.Contains(note, "error[W4009]") || !strings.Contains(note, "holds what another pipeline has written") {
+			t.Errorf("with another pipeline's directory %v: exit code %d\n%s%s", args, code, out, note)
+		}
+	}
+	refused("--name", "again")
+	q.mustCLI("pipelines", "delete", "totals", "--yes", "--wait")
+	refused()
+	if got := q.net("out"); !maps.Equal(got, want) {
+		t.Errorf("after others tried to write there: %v", got)
+	}
+	if err := os.RemoveAll(filepath.Join(q.dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+	if out, note, code := q.cli("run", file); code != 0 || !strings.Contains(note, "totals finished in") || !maps.Equal(q.net("out"), want) {
+		t.Errorf("anew: exit code %d\n%s%s", code, out, note)
+	}
 }
 
 // cities is a join and an aggregate over two directories that are watched. Its files come in bit by bit.

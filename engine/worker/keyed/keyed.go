@@ -22,6 +22,7 @@ import (
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/state"
 	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
 )
 
 // Options describes a Pipeline.
@@ -238,6 +239,13 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		at, err := p.opts.Sinks[i].Sink.Open(ctx, p.opts.Generation, d.checkpoint)
 		if err != nil {
 			return err
+		}
+		if p.opts.Durable != nil && at > d.checkpoint {
+			e := errs.New(errs.TargetTable, "sink %s holds checkpoint %d, and this pipeline has committed none after %d", p.opts.Sinks[i].Name, at, d.checkpoint).
+				WithDetail("a sink only gets what is committed, so that one was written by another pipeline, or the state directory is older than the sink").
+				WithHint("let the pipeline write to another place, or empty that one")
+			e.Final = true
+			return e
 		}
 		d.published = append(d.published, at)
 	}
