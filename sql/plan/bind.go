@@ -16,6 +16,7 @@ type binder struct {
 	file     string
 	text     string
 	catalog  *catalog
+	asOf     bool // FOR SYSTEM_TIME AS OF may follow the table that is bound
 	depth    int
 	warnings []*errs.Error
 	width    int // of the output of the SELECT that was bound last, without what only ORDER BY needs

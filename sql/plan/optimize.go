@@ -109,7 +109,7 @@ func pushJoin(r *join, conds []expr.Expr) rel {
 			above = append(above, c)
 		}
 	}
-	return filtered(&join{kind: r.kind, left: push(r.left, left), right: push(r.right, rights), cond: conjunction(on), pos: r.pos}, above)
+	return filtered(&join{kind: r.kind, left: push(r.left, left), right: push(r.right, rights), cond: conjunction(on), pos: r.pos, static: r.static}, above)
 }
 
 func pushAggregate(r *aggregate, conds []expr.Expr) rel {

@@ -21,6 +21,7 @@ type feeder struct {
 	inboxes  []inboxQueue // every task that gets rows of this source
 	messages chan dataflow.Message
 	cuts     chan dataflow.Epoch
+	open     chan struct{}  // closed when rows may pass
 	state    dataflow.State // as of the last cut
 	pending  []dataflow.StateChange
 	rows     atomic.Int64
@@ -66,7 +67,8 @@ func (f *feeder) read(ctx context.Context) error {
 func (f *feeder) feed(ctx context.Context) error {
 	boundary := true
 	var cut *dataflow.Epoch
-	messages := f.messages
+	var messages <-chan dataflow.Message
+	open := f.open
 	for {
 		if cut == nil {
 			select {
@@ -110,6 +112,8 @@ func (f *feeder) feed(ctx context.Context) error {
 			default:
 				return unexpected(f.p.opts.Sources[f.number].Name, m.Kind)
 			}
+		case <-open:
+			messages, open = f.messages, nil
 		case e := <-wanted:
 			cut = &e
 		case <-ctx.Done():

@@ -52,6 +52,8 @@ type Options struct {
 type Source struct {
 	Name   string // by which its state is found again
 	Source dataflow.Source
+	// First: the source ends by itself, and no other is read before it has.
+	First bool
 	// Tables are the types of the columns of each of its tables, as the source gives them.
 	Tables [][]row.Type
 }
@@ -313,7 +315,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 	}
 	for i := range p.opts.Sources {
 		p.feeders = append(p.feeders, &feeder{p: p, number: i, source: p.opts.Sources[i].Source, tables: make([][]entry, len(p.opts.Sources[i].Tables)),
-			messages: make(chan dataflow.Message, 4), cuts: make(chan dataflow.Epoch, 1), state: dataflow.State{}})
+			messages: make(chan dataflow.Message, 4), cuts: make(chan dataflow.Epoch, 1), open: make(chan struct{}), state: dataflow.State{}})
 	}
 	for _, f := range p.fragments {
 		queues := 0
