@@ -149,6 +149,7 @@ func (b *binder) makeAggregate(g *grouping) rel {
 		if agg.calls[i].Filter >= 0 {
 			agg.calls[i].Filter += len(g.keys)
 		}
+		agg.calls[i].Order = movedOrder(agg.calls[i].Order, func(c int) int { return c + len(g.keys) })
 	}
 	for i := range agg.calls {
 		agg.schema = append(agg.schema, row.Field{Name: "$call" + strconv.Itoa(i), Type: agg.calls[i].Type})

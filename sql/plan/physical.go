@@ -172,6 +172,9 @@ func (r *aggregate) below(need []bool) []bool {
 		if c.Filter >= 0 {
 			below[c.Filter] = true
 		}
+		for _, o := range c.Order {
+			below[o.Column] = true
+		}
 	}
 	return below
 }
@@ -519,6 +522,7 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 		if c.Filter >= 0 {
 			c.Filter = in.at[c.Filter]
 		}
+		c.Order = movedOrder(c.Order, func(i int) int { return in.at[i] })
 		out.at[at] = len(n.Schema)
 		n.Schema = append(n.Schema, row.Field{Name: r.schema[at].Name, Type: c.Type})
 		spec.Calls = append(spec.Calls, c)
@@ -538,21 +542,6 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 		}
 	}, fmt.Sprint(spec.Retract))
 	return out, nil
-}
-
-func callText(c operator.AggCall) string {
-	arg := "*"
-	if c.Arg >= 0 {
-		arg = fmt.Sprint("$", c.Arg)
-	}
-	if c.Distinct {
-		arg = "DISTINCT " + arg
-	}
-	s := c.Func.Name() + "(" + arg + ")"
-	if c.Filter >= 0 {
-		s += fmt.Sprintf(" FILTER (WHERE $%d)", c.Filter)
-	}
-	return s
 }
 
 func (p *physical) lowerTop(r *top, need []bool) (stream, error) {
