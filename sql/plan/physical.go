@@ -97,6 +97,8 @@ func (p *physical) collect(r rel, need []bool) {
 		p.collect(r.in, r.below(need))
 	case *top:
 		p.collect(r.in, r.below(need))
+	case *unnest:
+		p.collect(r.in, r.below(need))
 	case *union:
 		for _, in := range r.in {
 			p.collect(in, need)
@@ -206,6 +208,8 @@ func (p *physical) lower(r rel, need []bool) (stream, error) {
 		return p.lowerAggregate(r, need)
 	case *top:
 		return p.lowerTop(r, need)
+	case *unnest:
+		return p.lowerUnnest(r, need)
 	case *union:
 		return p.lowerUnion(r, need)
 	}
