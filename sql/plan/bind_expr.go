@@ -38,6 +38,10 @@ type grouping struct {
 	keys   []expr.Expr
 	calls  []operator.AggCall
 	args   []expr.Expr // what is aggregated and filtered by; behind the keys
+	// sets are the keys, in order, of each of the grouping sets; nil: one set of all.
+	sets [][]int
+	// groupings are the keys that each GROUPING asks for.
+	groupings [][]int
 }
 
 // expr binds an expression.
@@ -72,7 +76,7 @@ func (b *binder) groupKey(p *exprPlace, x parser.Expr) expr.Expr {
 	text := e.String()
 	for i, k := range p.grouped.keys {
 		if k.String() == text {
-			return &expr.Column{Index: i, T: k.Type()}
+			return &expr.Column{Index: i, T: p.grouped.keyType(i)}
 		}
 	}
 	return nil
@@ -472,6 +476,9 @@ func (b *binder) function(p *exprPlace, x *parser.Call) (expr.Expr, error) {
 	}
 	if laterAggregates[name] {
 		return nil, b.fail(errs.NotBuiltYet, x.Pos, "%s is not built yet", name)
+	}
+	if isGrouping(x) {
+		return b.groupingCall(p.grouped, x, name)
 	}
 	if isAggregate(x) {
 		if p.grouped == nil {
