@@ -1,5 +1,5 @@
-// Package operator holds the operators of a query that match no rows of two inputs: filter and projection, aggregates,
-// Top-N and deduplication, and what feeds and ends a graph.
+// Package operator holds the operators of a query that match no rows of two inputs: filter and projection, the elements of
+// lists as rows, aggregates, Top-N and deduplication, and what feeds and ends a graph.
 package operator
 
 import (

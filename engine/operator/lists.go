@@ -8,9 +8,12 @@ import (
 	"github.com/weirstream/weir/engine/state"
 )
 
-// maxList is how many bytes a result of ListAgg, ArrayAgg or Collect may have. The arena of a vector has 4 GiB, see
-// chunkBytes.
+// maxList is about how many bytes a result of ListAgg, ArrayAgg or Collect may have, and its elements while it is made. The
+// arena of a vector has 4 GiB, see chunkBytes.
 const maxList = 256 << 20
+
+// elementBytes is what an element takes beside its own bytes.
+const elementBytes = 8
 
 // lists makes the results of ListAgg, ArrayAgg and Collect, in memory that is used again.
 type lists struct {
@@ -44,7 +47,7 @@ func (v *values) list(out *row.Vector, a *accumulator, group state.Ref) *fault {
 		if l.kind == Collect || l.distinct {
 			w = 1
 		}
-		size += w * int64(len(v.bag.Row(n))+len(l.separator))
+		size += w * int64(len(v.bag.Row(n))+len(l.separator)+elementBytes)
 		l.rows = append(l.rows, n)
 	}
 	if size > maxList {
