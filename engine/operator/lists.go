@@ -2,6 +2,8 @@ package operator
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"slices"
 
 	"github.com/weirstream/weir/engine/row"
@@ -21,10 +23,50 @@ type lists struct {
 	elem      row.Type
 	distinct  bool
 	separator string
-	rows      []state.Ref
+	rows      []listRow
 	values    row.Vector
 	counts    row.Vector
 	buf, more []byte
+}
+
+// listRow is a row of a bag with the first bytes that tell the group's rows apart: most comparisons need no more, and
+// stay in the cache.
+type listRow struct {
+	prefix uint64
+	row    state.Ref
+}
+
+// sort orders the rows by their bytes.
+func (v *values) sort(rows []listRow) {
+	if len(rows) < 2 {
+		return
+	}
+	first := v.bag.Row(rows[0].row)
+	common := len(first)
+	for _, r := range rows[1:] {
+		b := v.bag.Row(r.row)
+		common = min(common, len(b))
+		if bytes.Equal(b[:common], first[:common]) {
+			continue
+		}
+		for k := range common {
+			if b[k] != first[k] {
+				common = k
+				break
+			}
+		}
+	}
+	for k := range rows {
+		var prefix [8]byte
+		copy(prefix[:], v.bag.Row(rows[k].row)[common:])
+		rows[k].prefix = binary.BigEndian.Uint64(prefix[:])
+	}
+	slices.SortFunc(rows, func(x, y listRow) int {
+		if c := cmp.Compare(x.prefix, y.prefix); c != 0 {
+			return c
+		}
+		return bytes.Compare(v.bag.Row(x.row), v.bag.Row(y.row))
+	})
 }
 
 func (l *lists) init(a *accumulator, elem row.Type) {
@@ -48,23 +90,23 @@ func (v *values) list(out *row.Vector, a *accumulator, group state.Ref) *fault {
 			w = 1
 		}
 		size += w * int64(len(v.bag.Row(n))+len(l.separator)+elementBytes)
-		l.rows = append(l.rows, n)
+		l.rows = append(l.rows, listRow{row: n})
 	}
 	if size > maxList {
 		out.AppendNull(row.LayoutBytes)
 		return &fault{codeTooLong, a.call.Func.Name() + " is longer than 256 MiB"}
 	}
-	slices.SortFunc(l.rows, func(x, y state.Ref) int { return bytes.Compare(v.bag.Row(x), v.bag.Row(y)) })
+	v.sort(l.rows)
 	l.values.Truncate()
 	l.counts.Truncate()
 	n := 0
 	for k, r := range l.rows {
-		value := v.value(v.bag.Row(r))
+		value := v.value(v.bag.Row(r.row))
 		// Equal values stand beside each other: with DISTINCT the argument is what is ordered by first.
-		if k > 0 && bytes.Equal(value, v.value(v.bag.Row(l.rows[k-1]))) && l.distinct {
+		if l.distinct && k > 0 && bytes.Equal(value, v.value(v.bag.Row(l.rows[k-1].row))) {
 			continue
 		}
-		w := v.bag.Weight(r)
+		w := v.bag.Weight(r.row)
 		if l.distinct {
 			w = 1
 		}
