@@ -19,6 +19,12 @@ func (b *binder) from(refs []parser.TableRef, a around) (rel, *scope, error) {
 		return nil, nil, err
 	}
 	for _, x := range refs[1:] {
+		if u, ok := x.(*parser.Unnest); ok {
+			if r, sc, err = b.unnest(u, r, sc, a, false); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
 		right, rs, err := b.tableRef(x, a)
 		if err != nil {
 			return nil, nil, err
@@ -56,7 +62,7 @@ func (b *binder) tableRef(x parser.TableRef, a around) (rel, *scope, error) {
 	case *parser.Join:
 		return b.join(x, a)
 	case *parser.Unnest:
-		return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "UNNEST is not built yet")
+		return b.unnest(x, &values{rows: [][]*expr.Const{{}}}, &scope{}, a, false)
 	case *parser.TableFunction:
 		return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "the table function %s is not built yet", strings.ToUpper(x.Call.Name.Last().Text))
 	case *parser.MatchRecognize:
@@ -125,6 +131,9 @@ func (b *binder) static(x *parser.Join, left *scope, a around) (bool, error) {
 }
 
 func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
+	if u, ok := x.Right.(*parser.Unnest); ok {
+		return b.unnestJoin(x, u, a)
+	}
 	left, ls, err := b.tableRef(x.Left, a)
 	if err != nil {
 		return nil, nil, err

@@ -19,6 +19,8 @@ func push(r rel, conds []expr.Expr) rel {
 		return pushAggregate(r, conds)
 	case *top:
 		return pushTop(r, conds)
+	case *unnest:
+		return pushUnnest(r, conds)
 	case *union:
 		u := &union{schema: r.schema}
 		for _, in := range r.in {
