@@ -30,7 +30,6 @@ type bank struct {
 	at    int64
 	half  bool
 	b     *row.Builder
-	close chan struct{}
 }
 
 func (s *bank) Open(_ context.Context, st dataflow.State) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/exchange"
+	"github.com/weirstream/weir/engine/operator"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/state"
 	"github.com/weirstream/weir/internal/errs"
@@ -19,6 +20,7 @@ type task struct {
 	fragment  *fragment
 	index     int
 	inbox     *exchange.Inbox
+	reads     chan *read
 	store     *state.Store
 	operators []dataflow.Operator // by node; nil for those of other fragments
 	emitters  []*fan              // by node
@@ -102,6 +104,9 @@ func (t *task) build() error {
 			if err != nil {
 				return fmt.Errorf("%s %s: %w", node.Kind, node.Detail, err)
 			}
+			if v, ok := op.(*operator.View); ok {
+				v.Pin(&t.p.pins.Pins)
+			}
 			t.operators[n] = op
 		}
 	}
@@ -136,6 +141,11 @@ func (t *task) run(ctx context.Context) (err error) {
 		}
 	}()
 	for {
+		select {
+		case r := <-t.reads:
+			t.serve(r)
+		default:
+		}
 		it, _, ok := t.inbox.Take()
 		if !ok {
 			for _, s := range t.senders {
@@ -145,6 +155,8 @@ func (t *task) run(ctx context.Context) (err error) {
 			}
 			select {
 			case <-t.inbox.Filled():
+			case r := <-t.reads:
+				t.serve(r)
 			case <-ctx.Done():
 				return ctx.Err()
 			}
