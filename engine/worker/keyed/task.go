@@ -37,6 +37,7 @@ type task struct {
 type fan struct {
 	to   []port
 	rows int64
+	ctx  context.Context // of a query that is run once; otherwise nil
 }
 
 type port struct {
@@ -47,6 +48,11 @@ type port struct {
 // Emit is part of dataflow.Emitter.
 func (f *fan) Emit(b *row.Batch) error {
 	f.rows += int64(b.Rows())
+	if f.ctx != nil {
+		if err := f.ctx.Err(); err != nil {
+			return err
+		}
+	}
 	for _, p := range f.to {
 		if err := p.process(p.port, b); err != nil {
 			return err
