@@ -225,7 +225,7 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 		made[spec.Name] = created
 	}
 	for _, q := range d.queries {
-		created, err := ensureQuery(ctx, c, cl, q)
+		created, err := ensureQuery(ctx, c, cl, q, state(c))
 		if err != nil {
 			return err
 		}

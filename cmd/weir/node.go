@@ -96,6 +96,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 	})
 	reg := metrics.New(o.Version)
 	work := reg.Queries()
+	memory := cmp.Or(limit, share(machineMemory(), 60))
 	n.run = query.NewRunner(e, query.Options{
 		Dir: n.state.EngineDir(), Connectors: connectors(), Plan: sqlplan.Build, Expand: expandText(o.Secrets),
 		Manifests: func(ctx context.Context) (query.Manifests, error) {
@@ -111,10 +112,10 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			return !errs.Is(err, errs.PipelineNotFound)
 		},
 		Begin: func() {
-			if limit == 0 {
-				debug.SetMemoryLimit(share(machineMemory(), 60))
-			}
+			// The state of queries lies outside Go's heap and has the other half.
+			debug.SetMemoryLimit(memory / 2)
 		},
+		StateMemory:  memory / 2,
 		OnEpoch:      work.Epoch,
 		OnCheckpoint: work.Checkpoint,
 	})
@@ -133,9 +134,15 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			return m, err
 		},
 		SealQuery: func(_ context.Context, q api.QuerySpec) (api.QuerySpec, error) { return sealQuery(q, o.Secrets) },
-		CheckAdd:  addable,
-		Covers:    covers,
-		Told:      func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
+		CheckOptions: func(was, will api.QuerySpec) error {
+			if diff := query.Differences(was, will); len(diff) > 0 {
+				return errs.New(errs.PipelineState, "pipeline %s cannot be given another %s", was.Name, join(diff)).WithHint("make another pipeline with it")
+			}
+			return nil
+		},
+		CheckAdd: addable,
+		Covers:   covers,
+		Told:     func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
 	})
 	if err != nil {
 		return err

@@ -104,7 +104,11 @@ func (f *fakeServer) CreateMirror(_ context.Context, m api.MirrorSpec) (coordina
 }
 
 func (f *fakeServer) Update(ctx context.Context, name string, c coordinator.Change) (coordinator.PipelineView, error) {
-	f.note("update %s +%v -%v", name, c.AddTables, c.RemoveTables)
+	if c.Options != nil {
+		f.note("update %s %v", name, c.Options)
+	} else {
+		f.note("update %s +%v -%v", name, c.AddTables, c.RemoveTables)
+	}
 	return f.Pipeline(ctx, name)
 }
 

@@ -88,10 +88,34 @@ func resolveSign(f *Function, args []Expr) (Expr, error) {
 	case f.name == "+":
 		return args[0], nil
 	}
-	if c, ok := args[0].(*Const); ok && !c.IsNull() && t.Kind == row.Int {
-		return Int(t, -c.Int64()), nil // a literal; -2147483648 comes as BIGINT and is narrowed by its place
+	if c, ok := args[0].(*Const); ok && !c.IsNull() {
+		if n := negated(c); n != nil {
+			return n, nil
+		}
 	}
 	return negateFunction.typed(args, t), nil
+}
+
+// negated is the literal with its sign; the smallest INT and BIGINT come as numbers that fit only once they have it.
+func negated(c *Const) *Const {
+	switch t := c.T; {
+	case t.Kind == row.BigInt && c.Int64() == -math.MinInt32:
+		return Int(kind(row.Int), math.MinInt32)
+	case t.Kind.Integer():
+		low, _ := rangeOf(t)
+		if c.Int64() > low {
+			return Int(t, -c.Int64())
+		}
+	case t.Kind == row.Decimal:
+		d := c.Vec.Decimal[0].Neg()
+		if x, ok := d.Int64(); ok && x == math.MinInt64 && t.Scale == 0 {
+			return Int(kind(row.BigInt), x)
+		}
+		return NewConst(t, &row.Vector{Decimal: []row.Int128{d}})
+	case t.Kind == row.Double:
+		return Float(-c.Vec.Float64[0])
+	}
+	return nil
 }
 
 func resolveNumbers(f *Function, a, b Expr) Expr {

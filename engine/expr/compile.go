@@ -22,7 +22,7 @@ func Compile(exprs []Expr, s Settings) (*Program, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.results = append(p.results, o)
+		p.results, p.layouts = append(p.results, o), append(p.layouts, e.Type().Layout())
 	}
 	p.steps = c.steps
 	return p, nil
@@ -102,22 +102,20 @@ type compiler struct {
 	steps   []step
 	parent  []int // of each context, -1 for the first
 	known   map[placed]operand
-	texts   map[Expr]string
+	numbers map[Expr]int
+	texts   map[string]int
 	serials int
 }
 
 // placed is an expression in a context: what has been computed there, or in a context around it, is not computed again.
-type placed struct {
-	text string
-	ctx  int
-}
+type placed struct{ number, ctx int }
 
 func newCompiler(m *machine, s Settings) *compiler {
 	m.sel = []rows{{}}
 	if s.Rand != nil {
 		m.random = rand.New(s.Rand)
 	}
-	return &compiler{m: m, s: s, parent: []int{-1}, known: map[placed]operand{}, texts: map[Expr]string{}}
+	return &compiler{m: m, s: s, parent: []int{-1}, known: map[placed]operand{}, numbers: map[Expr]int{}, texts: map[string]int{}}
 }
 
 // narrower is a new context inside ctx.
@@ -132,10 +130,11 @@ func (c *compiler) register() int {
 	return len(c.m.regs) - 1
 }
 
-// identity is a text that two expressions share only if they have the same value.
-func (c *compiler) identity(e Expr) string {
-	if t, ok := c.texts[e]; ok {
-		return t
+// identity is a number that two expressions share only if they have the same value. It is found by a text in which the
+// parts stand with their numbers, so that a tree of shared parts does not become as large as what it stands for.
+func (c *compiler) identity(e Expr) int {
+	if n, ok := c.numbers[e]; ok {
+		return n
 	}
 	var t string
 	switch e := e.(type) {
@@ -150,22 +149,29 @@ func (c *compiler) identity(e Expr) string {
 			t += e.Fn.name
 			if e.Fn.volatile == randomFunction {
 				c.serials++
-				t += fmt.Sprint(" #", c.serials)
+				t += fmt.Sprint(" random ", c.serials)
 			}
 		case *In:
-			t += e.String()
+			t += fmt.Sprint(e.Not, e.Null)
+			for _, k := range e.List {
+				t += fmt.Sprint(" #", c.identity(k))
+			}
 		case *Logic:
 			t += fmt.Sprint(e.Or)
 		case *Cast:
-			t += fmt.Sprint(e.Try)
+			t += fmt.Sprint(e.Try, e.Keep)
 		}
 		for _, child := range e.children() {
-			t += " " + c.identity(child)
+			t += fmt.Sprint(" #", c.identity(child))
 		}
-		t += ")"
 	}
-	c.texts[e] = t
-	return t
+	n, ok := c.texts[t]
+	if !ok {
+		n = len(c.texts)
+		c.texts[t] = n
+	}
+	c.numbers[e] = n
+	return n
 }
 
 // compile emits the steps for e in ctx and says where its value is.
@@ -204,7 +210,7 @@ func (c *compiler) emit(e Expr, ctx int) (operand, error) {
 		}
 		return c.emitKernel(e, e.Args, ctx, k, !e.Fn.nulls)
 	case *Cast:
-		if sameValues(e.Arg.Type(), e.T) {
+		if e.Keep || sameValues(e.Arg.Type(), e.T) {
 			return c.compile(e.Arg, ctx)
 		}
 		k, err := castKernel(e, &c.s)
@@ -225,7 +231,7 @@ func (c *compiler) emit(e Expr, ctx int) (operand, error) {
 }
 
 func (c *compiler) emitKernel(e Expr, args []Expr, ctx int, k kernel, strict bool) (operand, error) {
-	st := &call{ctx: ctx, layout: e.Type().Layout(), strict: strict, run_: k}
+	st := &call{ctx: ctx, layout: e.Type().Layout(), strict: strict, kernel: k}
 	for _, a := range args {
 		o, err := c.compile(a, ctx)
 		if err != nil {
@@ -298,6 +304,7 @@ func (c *compiler) emitConst(e *Const) operand {
 }
 
 // Fold computes the parts that are constant. A part that fails stays an expression: it fails for the rows that need it.
+// An expression's text names it only once it is folded: CAST(1 AS DECIMAL(3, 1)) and 1.0 are one then.
 func Fold(e Expr, s Settings) (Expr, error) {
 	var failed error
 	out := Rewrite(e, func(n Expr) Expr {
@@ -343,10 +350,18 @@ func constantParts(e Expr) bool {
 
 // foldForm shortens conditional forms that a constant decides.
 func foldForm(e Expr) (Expr, bool) {
-	c, ok := e.(*Case)
-	if !ok {
-		return nil, false
+	switch e := e.(type) {
+	case *Case:
+		return foldCase(e)
+	case *Logic:
+		return foldLogic(e)
+	case *Coalesce:
+		return foldCoalesce(e)
 	}
+	return nil, false
+}
+
+func foldCase(c *Case) (Expr, bool) {
 	kept := &Case{Else: c.Else, T: c.T}
 	for _, w := range c.Whens {
 		k, constant := w.Cond.(*Const)
@@ -368,6 +383,63 @@ func foldForm(e Expr) (Expr, bool) {
 	return kept, true
 }
 
+// foldLogic drops constants that decide nothing, and what stands behind one that decides. What stands before it is still
+// computed if it can fail.
+func foldLogic(l *Logic) (Expr, bool) {
+	kept := &Logic{Or: l.Or}
+	mayFail := false
+	for n, a := range l.Args {
+		k, constant := a.(*Const)
+		switch {
+		case !constant || k.IsNull():
+			kept.Args = append(kept.Args, a)
+			mayFail = mayFail || CanFault(a)
+			continue
+		case k.Int64() == 0 == l.Or:
+			continue
+		case !mayFail:
+			return k, true
+		}
+		if n == len(l.Args)-1 && len(kept.Args) == n {
+			return nil, false
+		}
+		kept.Args = append(kept.Args, a)
+		return kept, true
+	}
+	switch len(kept.Args) {
+	case 0:
+		return Bool(!l.Or), true
+	case 1:
+		return kept.Args[0], true
+	case len(l.Args):
+		return nil, false
+	}
+	return kept, true
+}
+
+func foldCoalesce(c *Coalesce) (Expr, bool) {
+	kept := &Coalesce{T: c.T}
+	for _, a := range c.Args {
+		k, constant := a.(*Const)
+		if constant && k.IsNull() {
+			continue
+		}
+		kept.Args = append(kept.Args, a)
+		if constant {
+			break
+		}
+	}
+	switch len(kept.Args) {
+	case 0:
+		return NullOf(c.T), true
+	case 1:
+		return kept.Args[0], true
+	case len(c.Args):
+		return nil, false
+	}
+	return kept, true
+}
+
 // evaluate computes an expression without columns; nil if it fails.
 func evaluate(e Expr, s Settings) (*Const, error) {
 	p := &Program{out: make([]*row.Vector, 1)}
@@ -376,7 +448,7 @@ func evaluate(e Expr, s Settings) (*Const, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.results, p.steps = []operand{o}, c.steps
+	p.results, p.layouts, p.steps = []operand{o}, []row.Layout{e.Type().Layout()}, c.steps
 	out, faults := p.Run(&row.Batch{Len: 1}, 0)
 	if len(faults) > 0 {
 		return nil, nil

@@ -49,6 +49,9 @@ type Cast struct {
 	Arg Expr
 	T   row.Type
 	Try bool
+	// Keep is for a text that goes to a column: one that is longer than T says is not cut, as in Flink, and left to the
+	// column's owner to refuse.
+	Keep bool
 }
 
 // When is a branch of a Case.
@@ -142,7 +145,7 @@ func (e *Case) children() []Expr {
 func (e *Column) with([]Expr) Expr      { return e }
 func (e *Const) with([]Expr) Expr       { return e }
 func (e *Call) with(cs []Expr) Expr     { return &Call{e.Fn, cs, e.T} }
-func (e *Cast) with(cs []Expr) Expr     { return &Cast{cs[0], e.T, e.Try} }
+func (e *Cast) with(cs []Expr) Expr     { return &Cast{cs[0], e.T, e.Try, e.Keep} }
 func (e *Logic) with(cs []Expr) Expr    { return &Logic{e.Or, cs} }
 func (e *Coalesce) with(cs []Expr) Expr { return &Coalesce{cs, e.T} }
 func (e *In) with(cs []Expr) Expr       { return &In{cs[0], e.List, e.Null, e.Not} }
@@ -179,6 +182,9 @@ func (e *Const) String() string {
 		}
 		return "CAST(NULL AS " + t.String() + ")"
 	}
+	if composite := compositeText(t, e.Vec); composite != "" {
+		return "CAST(" + composite + " AS " + t.String() + ")"
+	}
 	text := string(row.AppendText(nil, t, e.Vec, 0, nil))
 	quoted := "'" + strings.ReplaceAll(text, "'", "''") + "'"
 	switch t.Kind {
@@ -193,7 +199,7 @@ func (e *Const) String() string {
 			return text
 		}
 	case row.String:
-		if !t.Fixed && t.Precision > 0 {
+		if t.Fixed || t.Precision > 0 {
 			break
 		}
 		return quoted
@@ -205,6 +211,8 @@ func (e *Const) String() string {
 		return "TIME " + quoted
 	case row.Timestamp:
 		return "TIMESTAMP " + quoted
+	case row.TimestampLTZ: // whatever the session's zone is
+		quoted = "'" + text + "Z'"
 	case row.IntervalMonths:
 		return "INTERVAL " + quoted + " YEAR TO MONTH"
 	case row.IntervalTime:
@@ -215,12 +223,52 @@ func (e *Const) String() string {
 	return "CAST(" + quoted + " AS " + t.String() + ")"
 }
 
+// compositeText is the constructor of an array, map or row; its parts are constants of their own, since the plain text
+// of a value does not tell [a, b] from ['a, b'].
+func compositeText(t row.Type, v *row.Vector) string {
+	list := func(elem row.Type, b []byte) []string {
+		l := row.ReadList(elem, b)
+		var out []string
+		for k := range l.Len() {
+			x := &row.Vector{}
+			l.AppendTo(x, k)
+			out = append(out, NewConst(elem, x).String())
+		}
+		return out
+	}
+	switch t.Kind {
+	case row.Array:
+		return "ARRAY[" + strings.Join(list(*t.Elem, v.Bytes(0)), ", ") + "]"
+	case row.Map, row.Multiset:
+		key, value := row.MapTypes(t)
+		kb, vb := row.SplitMap(v.Bytes(0))
+		keys, values := list(key, kb), list(value, vb)
+		for k := range keys {
+			keys[k] += ", " + values[k]
+		}
+		return "MAP[" + strings.Join(keys, ", ") + "]"
+	case row.Struct:
+		c := row.NewCodec(row.Schema(t.Fields).Types())
+		var out []string
+		for k, f := range t.Fields {
+			x := &row.Vector{}
+			c.Decode(x, 0, k, [][]byte{v.Bytes(0)})
+			out = append(out, NewConst(f.Type, x).String())
+		}
+		return "ROW(" + strings.Join(out, ", ") + ")"
+	}
+	return ""
+}
+
 func (e *Call) String() string { return e.Fn.format(e) }
 
 func (e *Cast) String() string {
 	name := "CAST("
-	if e.Try {
+	switch {
+	case e.Try:
 		name = "TRY_CAST("
+	case e.Keep:
+		return e.Arg.String()
 	}
 	return name + e.Arg.String() + " AS " + e.T.Nullable().String() + ")"
 }

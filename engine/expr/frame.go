@@ -3,6 +3,7 @@ package expr
 import (
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/invariants"
 )
 
 // kernel is the loop of a function: it fills f.out for the rows of f.
@@ -35,7 +36,7 @@ type call struct {
 	to     int
 	layout row.Layout
 	strict bool
-	run_   kernel
+	kernel kernel
 	frame  frame
 }
 
@@ -59,7 +60,7 @@ func (c *call) run(m *machine) {
 		f.orNulls()
 	}
 	f.heap, f.shared = r.own[:0], false
-	c.run_(f)
+	c.kernel(f)
 	if c.layout == row.LayoutBytes {
 		r.own = f.heap
 		if !f.shared {
@@ -68,6 +69,65 @@ func (c *call) run(m *machine) {
 	}
 	if len(f.out.Nulls) > 0 {
 		f.zeroNulls(c.layout)
+	}
+	if cap(f.heap) > spareHeap && len(f.heap) < cap(f.heap)/4 {
+		r.own = nil // one large batch is no reason to hold its memory for ever
+	}
+	if invariants.Enabled {
+		f.check(c.layout)
+	}
+}
+
+// spareHeap is how many bytes a register keeps although it does not use a quarter of them.
+const spareHeap = 16 << 20
+
+// check proves what kernels promise: values lie inside of their heap, BOOLEAN is 0 or 1, and under a NULL lies zero.
+func (f *frame) check(l row.Layout) {
+	t := f.e.Type()
+	one := func(i int) {
+		null := f.out.Nulls.Is(i)
+		switch l {
+		case row.LayoutInt64:
+			x := f.out.Int64[i]
+			if null && x != 0 {
+				invariants.Check(false, "%s: %d under a NULL", f.e, x)
+			}
+			if t.Kind == row.Boolean && uint64(x) > 1 {
+				invariants.Check(false, "%s: BOOLEAN %d", f.e, x)
+			}
+			if low, high := rangeOf(t); t.Kind.Integer() && (x < low || x > high) {
+				invariants.Check(false, "%s: %d is no %s", f.e, x, t)
+			}
+			if temporal(t) && t.Kind != row.Date && digitsTooMany(t, x) {
+				invariants.Check(false, "%s: %d has more digits than %s", f.e, x, t)
+			}
+		case row.LayoutBytes:
+			s := f.out.Spans[i]
+			if null && s != (row.Span{}) {
+				invariants.Check(false, "%s: %v under a NULL", f.e, s)
+			}
+			if uint64(s.Off)+uint64(s.Len) > uint64(len(f.out.Heap)) {
+				invariants.Check(false, "%s: value %v in %d bytes", f.e, s, len(f.out.Heap))
+			}
+		case row.LayoutFloat64:
+			if x := f.out.Float64[i]; t.Kind == row.Float && x == x && x != float64(float32(x)) {
+				invariants.Check(false, "%s: %v is no FLOAT", f.e, x)
+			}
+		case row.LayoutDecimal:
+			d := f.out.Decimal[i]
+			if !d.Fits(t.Precision) {
+				invariants.Check(false, "%s: %s does not fit %s", f.e, d.Big(), t)
+			}
+		}
+	}
+	if f.sel == nil {
+		for i := range f.n {
+			one(i)
+		}
+		return
+	}
+	for _, i := range f.sel {
+		one(int(i))
 	}
 }
 
@@ -132,6 +192,15 @@ func (f *frame) zeroNulls(l row.Layout) {
 			}
 		}
 	}
+}
+
+// digitsTooMany tells a time with digits behind the point that its type does not have.
+func digitsTooMany(t row.Type, x int64) bool {
+	units := 6
+	if t.Kind == row.Time || t.Precision > 6 {
+		units = 9
+	}
+	return x%int64(row.Pow10(max(units-t.Precision, 0)).Lo) != 0
 }
 
 // null makes row i NULL.

@@ -81,7 +81,7 @@ func makeBuiltins() map[string]*Function {
 	all := map[string]*Function{}
 	for _, list := range [][]*Function{
 		operators(), comparisons(), conditionals(), mathFunctions(), stringFunctions(), patternFunctions(), timeFunctions(), codingFunctions(),
-		jsonFunctions(), collectionFunctions(), randomFunctions(),
+		jsonFunctions(), collectionFunctions(), moreCollections(), randomFunctions(),
 	} {
 		for _, f := range list {
 			if f.cost == 0 {

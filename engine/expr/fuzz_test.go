@@ -3,6 +3,7 @@ package expr
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/weirstream/weir/engine/row"
@@ -41,6 +42,7 @@ func FuzzJSONPath(f *testing.F) {
 func FuzzDatePattern(f *testing.F) {
 	f.Add("yyyy-MM-dd HH:mm:ss.SSS", int64(1709209845678000))
 	f.Add("'at' H 'o''clock' EEEE MMMM d, yyyy mm ss SSSSSS", int64(0))
+	f.Add(strings.Repeat("n", 30), int64(1))
 	f.Fuzz(func(t *testing.T, pattern string, x int64) {
 		p, err := parsePattern(pattern)
 		if err != nil || x < -62135596800e6 || x >= 253402300800e6 {

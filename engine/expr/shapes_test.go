@@ -226,6 +226,11 @@ func checkShapes(t *testing.T, r *rand.Rand, e Expr, p *Program, s Settings, col
 		return got
 	}
 	whole := results(b, p)
+	none := *b
+	none.Sel = []int32{}
+	if out, faults := p.Run(&none, storyClock); len(faults) > 0 || lengthOf(out[0], e.Type().Layout()) < n {
+		t.Errorf("%s over no rows: %d values, %v", e, lengthOf(out[0], e.Type().Layout()), faults)
+	}
 	half := *b
 	half.Sel = []int32{}
 	for i := range n {
@@ -241,7 +246,6 @@ func checkShapes(t *testing.T, r *rand.Rand, e Expr, p *Program, s Settings, col
 	for range 3 {
 		i := r.IntN(n)
 		one := &row.Batch{Len: 1}
-		constant := e
 		for k, typ := range cols {
 			v := &row.Vector{}
 			v.Gather(typ.Layout(), 0, b.Cols[k], []int32{int32(i)}, 1)
@@ -250,7 +254,7 @@ func checkShapes(t *testing.T, r *rand.Rand, e Expr, p *Program, s Settings, col
 		if got := results(one, p)[0]; got != whole[i] {
 			t.Errorf("%s, row %d: %q alone, %q with others", e, i, got, whole[i])
 		}
-		constant = Rewrite(e, func(x Expr) Expr {
+		constant := Rewrite(e, func(x Expr) Expr {
 			if c, ok := x.(*Column); ok && r.IntN(2) == 0 {
 				k := NewConst(c.T, one.Cols[c.Index])
 				k.T.NotNull = false

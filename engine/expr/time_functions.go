@@ -56,7 +56,7 @@ func timeFunctions() []*Function {
 			k := roundKernel(c.Args[1].Type(), u, false, s.Zone)
 			return func(f *frame) { withoutFirst(f, k) }, nil
 		}},
-		{name: "DATE_FORMAT", sig: "Ts", result: text, bind: bindDateFormat, cost: 30, faults: true},
+		{name: "DATE_FORMAT", sig: "Ts|ss", resolve: resolveDateFormat, bind: bindDateFormat, cost: 30, faults: true},
 		{name: "TO_DATE", sig: "s?s", result: returns(kind(row.Date)), nullable: true, bind: bindToTime(kind(row.Date)), cost: 40, faults: true},
 		{name: "TO_TIMESTAMP", sig: "s?s", result: returns(timestampType(3)), nullable: true, bind: bindToTime(timestampType(3)), cost: 40, faults: true},
 		{name: "TO_TIMESTAMP_LTZ", sig: "i?i|d?i|s?ss", result: returns(ltz3), nullable: true, bind: bindToLTZ, cost: 10, faults: true},
@@ -65,6 +65,7 @@ func timeFunctions() []*Function {
 			print: func(c *Call) string { return "UNIX_TIMESTAMP(" + joinExprs(c.Args, ", ") + ")" }},
 		{name: "FROM_UNIXTIME", sig: "i?s", result: text, bind: bindFromUnixTime, cost: 40, faults: true},
 		{name: "CONVERT_TZ", sig: "sss", result: text, nullable: true, bind: bindConvertTZ, cost: 60, faults: true},
+		{name: "OVERLAPS", hidden: true, resolve: resolveOverlaps},
 		{name: "AT TIME ZONE", hidden: true, sig: "Ts", print: printInfix, faults: true, cost: 20, bind: bindAtTimeZone, result: func(args []Expr) row.Type {
 			t := args[0].Type()
 			switch t.Kind {
@@ -93,6 +94,18 @@ func timeFunctions() []*Function {
 		}})
 	}
 	return fs
+}
+
+// resolveDateFormat reads a text as a timestamp first, as Flink does.
+func resolveDateFormat(f *Function, args []Expr) (Expr, error) {
+	out, ok := f.match(args)
+	if !ok {
+		return nil, f.mismatch(args)
+	}
+	if out[0].Type().Kind == row.String {
+		out = append([]Expr{&Cast{Arg: out[0], T: timestampType(3), Try: true}}, out[1:]...)
+	}
+	return f.typed(out, kind(row.String)), nil
 }
 
 // clockFn is a function of the clock alone.
@@ -466,4 +479,41 @@ func bindAtTimeZone(c *Call, _ *Settings) (kernel, error) {
 			f.out.Int64[i] = x
 		})
 	}, nil
+}
+
+// resolveOverlaps is (a, b) OVERLAPS (c, d), where b and d are ends or lengths: each begins before the other ends, or both
+// begin at once.
+func resolveOverlaps(f *Function, args []Expr) (Expr, error) {
+	if len(args) != 4 {
+		return nil, takes(f, "two pairs of times")
+	}
+	var begins, ends [2]Expr
+	for k := range 2 {
+		a, b := args[2*k], args[2*k+1]
+		if interval(b.Type()) {
+			var err error
+			if b, err = Resolve("+", []Expr{a, b}); err != nil {
+				return nil, err
+			}
+		}
+		for _, pair := range []struct {
+			to   *Expr
+			name string
+		}{{&begins[k], "LEAST"}, {&ends[k], "GREATEST"}} {
+			e, err := Resolve(pair.name, []Expr{a, b})
+			if err != nil {
+				return nil, err
+			}
+			*pair.to = e
+		}
+	}
+	var parts [3]Expr
+	for k, c := range [][3]any{{"<", begins[0], ends[1]}, {"<", begins[1], ends[0]}, {"=", begins[0], begins[1]}} {
+		e, err := Resolve(c[0].(string), []Expr{c[1].(Expr), c[2].(Expr)})
+		if err != nil {
+			return nil, err
+		}
+		parts[k] = e
+	}
+	return &Logic{Or: true, Args: []Expr{&Logic{Args: parts[:2]}, parts[2]}}, nil
 }

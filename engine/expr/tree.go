@@ -42,13 +42,20 @@ func rewrite(e Expr, f func(Expr) Expr, done map[Expr]Expr) Expr {
 	return n
 }
 
-// Walk calls f for every node, roots first, and leaves out what is below a node for which f is false.
-func Walk(e Expr, f func(Expr) bool) {
+// Walk calls f for every node, roots first, and leaves out what is below a node for which f is false. A node that is part
+// of the tree in several places comes once.
+func Walk(e Expr, f func(Expr) bool) { walk(e, f, map[Expr]bool{}) }
+
+func walk(e Expr, f func(Expr) bool, seen map[Expr]bool) {
+	if seen[e] {
+		return
+	}
+	seen[e] = true
 	if !f(e) {
 		return
 	}
 	for _, c := range e.children() {
-		Walk(c, f)
+		walk(c, f, seen)
 	}
 }
 

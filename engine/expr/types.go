@@ -293,12 +293,15 @@ func CastTo(e Expr, t row.Type, try bool) (Expr, error) {
 }
 
 // Coerce is the cast that needs no word: of a value to its column, of branches to their common type. A constant text is
-// taken as a date, a time or a UUID as well.
+// taken as a date, a time or a UUID as well. A text is never cut.
 func Coerce(e Expr, t row.Type) (Expr, error) {
 	from := e.Type()
 	if !implicit(from, t) && !constantText(e, t) {
 		return nil, errs.New(errs.SQLTypeMismatch, "%s is not taken as %s", from.Nullable(), t.Nullable()).
 			WithDetail("the expression is %s", e).WithHint("CAST(%s AS %s) says that it is meant", e, t.Nullable())
+	}
+	if from.Kind == t.Kind && (t.Kind == row.String || t.Kind == row.Bytes) && !from.Same(t) {
+		return &Cast{Arg: e, T: required(t, from.NotNull), Keep: true}, nil
 	}
 	return castNode(e, t, false), nil
 }

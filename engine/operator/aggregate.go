@@ -165,7 +165,7 @@ func (f forgetRefs) Append(dst, value []byte) []byte {
 	dst = append(dst, value...)
 	for i := range f.a.accs {
 		if acc := &f.a.accs[i]; acc.values != nil {
-			clear(dst[at+acc.off+accValue : at+acc.off+accValue+4])
+			clear(dst[at+acc.off+accValue : at+acc.off+accValue+8])
 		}
 	}
 	return dst

@@ -47,8 +47,11 @@ func NewMaterialize(spec Materialize, task dataflow.Task, _ dataflow.Emitter) (d
 	}
 	v.key = row.GroupKey(v.KeyTypes())
 	var err error
-	v.bag, err = v.store.Bag(spec.Node+"/rows", v.key, true)
-	return v, err
+	if v.bag, err = v.store.Bag(spec.Node+"/rows", v.key, true); err != nil {
+		return nil, err
+	}
+	v.bag.Keys().KeepResident()
+	return v, nil
 }
 
 // owned is the range of the top 16 bits of hashes that a task owns: exchange sends it those b with b*count>>16 == index.

@@ -20,6 +20,7 @@ import (
 type harness struct {
 	t       *testing.T
 	types   []row.Type
+	limit   uint64 // of memory
 	store   *state.Store
 	backing *statetest.Backing
 	make    func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error)
@@ -32,7 +33,7 @@ type harness struct {
 }
 
 func newHarness(t *testing.T, out []row.Type, mk func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error)) *harness {
-	h := &harness{t: t, types: out, backing: statetest.New(), make: mk, saved: map[string]int64{}, savedF: map[string]int64{}}
+	h := &harness{t: t, types: out, backing: statetest.New(), make: mk, saved: map[string]int64{}, savedF: map[string]int64{}, limit: uint64(len(out)%3) * 2000}
 	h.restore()
 	return h
 }
@@ -87,6 +88,7 @@ func (h *harness) barrier() {
 		h.t.Fatal(err)
 	}
 	h.store.NextEpoch()
+	h.store.Evict()
 }
 
 func (h *harness) checkpoint() {
@@ -102,7 +104,7 @@ func (h *harness) restore() {
 		h.store.Close()
 	}
 	var err error
-	if h.store, err = state.New(state.Options{Groups: 4, Backing: h.backing}); err != nil {
+	if h.store, err = state.New(state.Options{Groups: 4, Backing: h.backing, MemoryBytes: h.limit}); err != nil {
 		h.t.Fatal(err)
 	}
 	if h.op, err = h.make(h, h); err != nil {

@@ -11,9 +11,11 @@ import (
 // values are the values of Min, Max and Single by group, as key bytes, so that they compare as bytes. Where the input
 // retracts the bag has all of them; where it only grows, none but the best.
 //
-// The accumulator remembers which row of the bag is the result. It is forgotten when that value is retracted, and at a
-// restart; then the group's values are looked through once.
+// The accumulator remembers which row of the bag is the result, and how many evictions there were then. It is forgotten
+// when that value is retracted, when rows may have been evicted since, and at a restart; then the group's values are
+// looked through once.
 type values struct {
+	store   *state.Store
 	bag     *state.Bag
 	codec   *row.KeyCodec
 	max     bool
@@ -30,14 +32,14 @@ func newValues(s *state.Store, name string, group *row.KeyCodec, a *accumulator,
 	if err != nil {
 		return nil, err
 	}
-	return &values{bag: bag, codec: row.GroupKey([]row.Type{a.in.Required()}), max: a.call.Func == Max, single: a.call.Func == Single,
+	return &values{store: s, bag: bag, codec: row.GroupKey([]row.Type{a.in.Required()}), max: a.call.Func == Max, single: a.call.Func == Single,
 		retract: retract, cols: [1]int{a.call.Arg}}, nil
 }
 
 // add takes a value of the group in; refs are the groups' entries in the bag.
 func (v *values) add(acc []byte, group state.Ref, hash uint64, b *row.Batch, i int, w int64) error {
 	v.key = v.codec.Append(v.key[:0], b, v.cols[:], i)
-	best := state.Ref(binary.LittleEndian.Uint32(acc[accValue:]))
+	best := v.remembered(acc)
 	if best == 0 {
 		best = v.best(group)
 	}
@@ -62,8 +64,20 @@ func (v *values) add(acc []byte, group state.Ref, hash uint64, b *row.Batch, i i
 	if n != 0 && v.bag.Weight(n) > 0 && best != 0 && v.better(v.key, v.bag.Row(best)) {
 		best = n
 	}
-	binary.LittleEndian.PutUint32(acc[accValue:], uint32(best))
+	v.remember(acc, best)
 	return nil
+}
+
+func (v *values) remembered(acc []byte) state.Ref {
+	if binary.LittleEndian.Uint32(acc[accValue+4:]) != v.store.Evictions() {
+		return 0
+	}
+	return state.Ref(binary.LittleEndian.Uint32(acc[accValue:]))
+}
+
+func (v *values) remember(acc []byte, best state.Ref) {
+	binary.LittleEndian.PutUint32(acc[accValue:], uint32(best))
+	binary.LittleEndian.PutUint32(acc[accValue+4:], v.store.Evictions())
 }
 
 func (v *values) better(a, b []byte) bool {
@@ -84,13 +98,13 @@ func (v *values) best(group state.Ref) state.Ref {
 
 // result appends the group's best value; group is its entry in the bag.
 func (v *values) result(out *row.Vector, a *accumulator, acc []byte, group state.Ref) {
-	best := state.Ref(binary.LittleEndian.Uint32(acc[accValue:]))
+	best := v.remembered(acc)
 	if best == 0 {
 		if best = v.best(group); best == 0 {
 			out.AppendNull(a.call.Type.Layout())
 			return
 		}
-		binary.LittleEndian.PutUint32(acc[accValue:], uint32(best))
+		v.remember(acc, best)
 	}
 	v.out[0] = out
 	v.one[0] = append(v.one[0][:0], v.bag.Row(best)...)

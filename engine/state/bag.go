@@ -371,11 +371,11 @@ func (b *Bag) takeDelta(d *Delta, checkpoint uint64) {
 		switch {
 		case rows == 0:
 			d.below(b, key, checkpoint+1)
-			if h := b.m.hash(key); b.m.groups[b.store.group(h)].partial {
+			if b.store.backing != nil {
 				a.setU32(key, entryValue+bagGrave, uint32(checkpoint))
 				b.m.graves = append(b.m.graves, grave{key, checkpoint})
 			} else {
-				b.m.unlink(h, key)
+				b.m.unlink(b.m.hash(key), key)
 				b.m.entries--
 				b.m.releaseEntry(key)
 			}
@@ -443,7 +443,7 @@ func (b *Bag) load(t *table, h uint64, keys *row.Keys, i int, prefix []byte) (Re
 			return fmt.Errorf("state %s: key %x in the place of %x and a checkpoint", b.m.name, k, prefix)
 		}
 		if key == 0 {
-			key = b.m.add(t, h, keys, i)
+			key = b.m.back(t, h, keys, i)
 		}
 		segments++
 		var err error

@@ -82,14 +82,20 @@ func (s *Store) TakeDelta(d *Delta, checkpoint uint64) {
 	for _, b := range s.bags {
 		b.takeDelta(d, checkpoint)
 	}
+	s.taken = append(s.taken, taken{checkpoint, s.interval})
 	if s.interval++; s.interval == buried {
-		s.interval = 1
+		s.interval, s.clean = 1, 0
+		s.taken = s.taken[:0]
 		s.unmark(entryDirty)
 	}
 }
 
 // Absorbed tells that the backing has taken in every delta up to that of checkpoint.
 func (s *Store) Absorbed(checkpoint uint64) {
+	for len(s.taken) > 0 && s.taken[0].checkpoint <= checkpoint {
+		s.clean = s.taken[0].interval
+		s.taken = append(s.taken[:0], s.taken[1:]...)
+	}
 	for _, m := range s.maps {
 		if len(m.graves) == 0 {
 			continue
@@ -108,7 +114,7 @@ func (m *Map) takeDelta(d *Delta, checkpoint uint64) {
 		key := m.appendRecordKey(d, r)
 		if a.u32(r, entryDirty) == removed {
 			d.records = append(d.records, record{op: Delete, key: key})
-			if m.groups[m.store.group(m.hash(r))].partial {
+			if m.store.backing != nil {
 				a.setU32(r, entryDirty, buried)
 				a.setU32(r, entryTouched, uint32(checkpoint))
 				m.graves = append(m.graves, grave{r, checkpoint})

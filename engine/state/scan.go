@@ -28,7 +28,7 @@ func (m *Map) Part(g, part, parts int, f func(r Ref) error) error {
 	}
 	for at := range t.mask + 1 {
 		s := m.store.arena.words(t.slots, int(t.mask)+1)[at]
-		if uint32(s) == 0 || PartOf(s>>32, parts) != part {
+		if Ref(s) <= ghost || PartOf(s>>32, parts) != part {
 			continue
 		}
 		if r := m.present(Ref(s), false); r != 0 {

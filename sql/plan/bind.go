@@ -58,7 +58,6 @@ type scopeColumn struct {
 type ctes struct {
 	name   string
 	rel    rel
-	names  []string
 	parent *ctes
 }
 

@@ -34,12 +34,10 @@ type rankCall struct {
 
 // grouping is the aggregate that a SELECT with GROUP BY or aggregates comes to.
 type grouping struct {
-	before  *exprPlace // the rows that are grouped
-	keys    []expr.Expr
-	calls   []operator.AggCall
-	args    []expr.Expr // what is aggregated and filtered by; behind the keys
-	texts   []string    // of calls, to find one again
-	results []row.Type
+	before *exprPlace // the rows that are grouped
+	keys   []expr.Expr
+	calls  []operator.AggCall
+	args   []expr.Expr // what is aggregated and filtered by; behind the keys
 }
 
 // expr binds an expression.

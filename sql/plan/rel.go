@@ -15,11 +15,7 @@ type rel interface {
 
 type (
 	// scan reads a table of a source.
-	scan struct {
-		table *table
-		// need are the columns that anything above reads; nil before pruning.
-		need []int
-	}
+	scan struct{ table *table }
 
 	values struct {
 		schema row.Schema

@@ -24,11 +24,8 @@ type change struct {
 	weight int64
 }
 
-// history is what happens to the tables of a test, epoch by epoch: a source of the tests gives an epoch's changes of all
-// tables as one transaction.
-type history [][]map[string][]change
-
-// feed is a dataflow.Source over a history.
+// feed is a dataflow.Source over what happens to the tables of a test, epoch by epoch: an epoch's changes of all tables
+// are one transaction.
 type feed struct {
 	epochs []map[string][]change
 	tables []SourceTable

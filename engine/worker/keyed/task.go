@@ -206,6 +206,9 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		}
 	}
 	t.store.NextEpoch()
+	if t.p.opts.Durable != nil {
+		t.store.Absorbed(t.p.opts.Durable.Absorbed())
+	}
 	p := passed{task: t, epoch: e.N, faults: t.faults}
 	t.faults = nil
 	for _, d := range t.discards {
@@ -216,7 +219,6 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 	}
 	if e.Checkpoint {
 		if t.p.opts.Durable != nil {
-			t.store.Absorbed(t.p.opts.Durable.Absorbed())
 			t.store.TakeDelta(&t.delta, e.N)
 			p.delta = &t.delta
 		}
@@ -227,6 +229,7 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		p.outbox = t.outbox
 		p.sizes = t.store.Sizes()
 	}
+	t.store.Evict()
 	p.memory = t.store.MemoryBytes()
 	p.cost = t.p.env.Clock.Now().Sub(began)
 	select {
