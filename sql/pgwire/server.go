@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ type View struct {
 
 // Options configures a Server. The zero value of a field means its default.
 type Options struct {
-	Listen      string // host:port; default 127.0.0.1:0
+	Listen      string // host:port; default 127.0.0.1:7071, or the next free port
 	AllowRemote bool   // addresses that others can reach may be listened at, although nobody is asked for a password
 	Version     string // of weir
 	// Views are those of every pipeline at the moment; called for every query, from many goroutines.
@@ -62,9 +63,6 @@ type Server struct {
 
 // New returns a server that Start starts.
 func New(e *env.Env, o Options) *Server {
-	if o.Listen == "" {
-		o.Listen = "127.0.0.1:0"
-	}
 	if o.ResultBytes == 0 {
 		o.ResultBytes = 256 << 20
 	}
@@ -79,20 +77,43 @@ func New(e *env.Env, o Options) *Server {
 
 // Start listens and serves until Close. It returns the address.
 func (s *Server) Start(ctx context.Context) (string, error) {
+	if s.opts.Listen == "" {
+		return s.startDefault(ctx)
+	}
 	host, _, err := net.SplitHostPort(s.opts.Listen)
 	if err != nil {
 		return "", errs.New(errs.BadFlag, "the address %q for Postgres clients is not host:port", s.opts.Listen)
 	}
 	if ip := net.ParseIP(host); !s.opts.AllowRemote && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return "", errs.New(errs.BadFlag, "the address %q for Postgres clients can be reached from other machines, and there is no password", s.opts.Listen).
-			WithHint("listen at 127.0.0.1, or say that it is meant: --allow-remote")
+			WithHint("listen at 127.0.0.1, or say that it is meant: --allow-remote-without-authentication")
 	}
 	if s.listener, err = s.env.Net.Listen(ctx, "tcp", s.opts.Listen); err != nil {
-		return "", errs.New(errs.AddressBusy, "cannot listen at %s for Postgres clients: %w", s.opts.Listen, err)
+		return "", errs.New(errs.AddressBusy, "cannot listen at %s for Postgres clients: %w", s.opts.Listen, err).
+			WithHint("name another address with --pg-addr, or none to take the next free one")
 	}
+	return s.listening(), nil
+}
+
+func (s *Server) listening() string {
 	s.working.Add(1)
 	s.env.Go("accept Postgres clients", s.accept)
-	return s.listener.Addr().String(), nil
+	return s.listener.Addr().String()
+}
+
+// DefaultPort is where Postgres clients look first.
+const DefaultPort = 7071
+
+// startDefault takes the default port or the next free one. The ports around it, every three, belong to REST and to the
+// nodes.
+func (s *Server) startDefault(ctx context.Context) (string, error) {
+	var err error
+	for p := DefaultPort; p < DefaultPort+100; p += 3 {
+		if s.listener, err = s.env.Net.Listen(ctx, "tcp", fmt.Sprint("127.0.0.1:", p)); err == nil {
+			return s.listening(), nil
+		}
+	}
+	return "", errs.New(errs.AddressBusy, "port %d and those after it are in use: %w", DefaultPort, err).WithHint("name a free one with --pg-addr")
 }
 
 func (s *Server) accept() {
