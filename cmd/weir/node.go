@@ -23,6 +23,7 @@ import (
 	"github.com/weirstream/weir/internal/options"
 	"github.com/weirstream/weir/internal/pg"
 	"github.com/weirstream/weir/internal/secrets"
+	"github.com/weirstream/weir/sql/pgwire"
 	sqlplan "github.com/weirstream/weir/sql/plan"
 )
 
@@ -35,7 +36,9 @@ type localNode struct {
 	state  *coordinator.State
 	coord  *coordinator.Coordinator
 	server *rest.Server
+	reads  *pgwire.Server
 	addr   string
+	pgAddr string
 	done   chan struct{}
 	run    *query.Runner
 	ended  chan struct{} // Close has begun
@@ -187,8 +190,14 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			return *p, nil
 		},
 	})
-	n.addr, err = n.server.Listen(ctx)
-	return err
+	if n.addr, err = n.server.Listen(ctx); err != nil {
+		return err
+	}
+	n.reads = pgwire.New(e, pgwire.Options{Listen: o.PGAddr, AllowRemote: o.AllowRemote, Version: o.Version, Views: n.run.Views, OnQuery: reg.Pgwire().Query})
+	if n.pgAddr, err = n.reads.Start(ctx); err != nil {
+		return err
+	}
+	return n.state.SetEndpoints(func(ep *coordinator.Endpoints) { ep.PG = n.pgAddr })
 }
 
 // expandText puts secrets into an option of a table, which is a connection string or not.
@@ -211,8 +220,11 @@ func expander(store *secrets.Store) func(string) (string, error) {
 	}
 }
 
-// Addr, Done, Err and Close implement node.
+// Addr, PGAddr, Done, Err and Close implement node.
 func (n *localNode) Addr() string { return n.addr }
+
+// PGAddr implements node.
+func (n *localNode) PGAddr() string { return n.pgAddr }
 
 func (n *localNode) Done() <-chan struct{} { return n.done }
 
@@ -224,6 +236,9 @@ func (n *localNode) Close(ctx context.Context) error {
 	close(n.ended)
 	if n.server != nil {
 		err = n.server.Close(ctx)
+	}
+	if n.reads != nil {
+		err = errors.Join(err, n.reads.Close())
 	}
 	if n.coord != nil {
 		err = errors.Join(err, n.coord.Close(ctx))

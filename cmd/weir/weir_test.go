@@ -226,6 +226,7 @@ type fakeNode struct {
 }
 
 func (n *fakeNode) Addr() string                { return "127.0.0.1:7070" }
+func (n *fakeNode) PGAddr() string              { return "127.0.0.1:7071" }
 func (n *fakeNode) Done() <-chan struct{}       { return n.done }
 func (n *fakeNode) Err() error                  { return errs.New(errs.DiskFailed, "the disk failed") }
 func (n *fakeNode) Close(context.Context) error { n.closed++; return nil }

@@ -200,6 +200,9 @@ func Catalog() []Entry {
 			"The command needs a target that holds everything the source has committed, and changes are still on their way.",
 			"Wait for the phase live with a lag of zero (`weir pipelines get NAME --watch`), stop writes to the source, and try again; --timeout makes the command wait longer."},
 
+		{SnapshotTooOld, "SnapshotTooOld", "snapshot too old",
+			"A reader holds an epoch of the views: a transaction block, or a query whose result is being fetched. While it does, the old rows of everything that changes are kept for it. It held the epoch for too long, or too much changed meanwhile, so the old rows were given up and what the reader would get now would not be of one moment.",
+			"Read again. Keep transaction blocks short, and do not pause while a large result is fetched; a result that is wanted in full and slowly is better written out by a sink."},
 		{TargetUnreachable, "TargetUnreachable", "the target database does not answer",
 			"weir could not open a connection to the target, or lost it and could not open another, or it takes no writes for now: it is read-only, a standby, or its disk is full. A running pipeline keeps trying; no change is lost or applied twice meanwhile.",
 			"Where the message is about a disk or a read-only transaction, make room, or let the target take writes. Otherwise check host, port, TLS mode, user and the target's connection limit. `weir doctor SOURCE TARGET` names the step that fails."},

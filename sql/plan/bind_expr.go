@@ -96,6 +96,7 @@ func (b *binder) exprs(p *exprPlace, xs ...parser.Expr) ([]expr.Expr, error) {
 
 // call binds arguments and resolves a function or operator over them.
 func (b *binder) call(p *exprPlace, name string, xs ...parser.Expr) (expr.Expr, error) {
+	b.settle(p, xs)
 	args, err := b.exprs(p, xs...)
 	if err != nil {
 		return nil, err
@@ -199,11 +200,16 @@ func (b *binder) bare(p *exprPlace, x parser.Expr) (expr.Expr, error) {
 	case *parser.Case:
 		return b.caseOf(p, x)
 	case *parser.Cast:
-		e, err := b.expr(p, x.X)
+		t, err := b.typeOf(x.Type)
 		if err != nil {
 			return nil, err
 		}
-		t, err := b.typeOf(x.Type)
+		if prm, ok := x.X.(*parser.Param); ok && b.serves {
+			if at := b.paramAt(prm); at.Type.Kind == row.Null {
+				at.Type = t.Nullable()
+			}
+		}
+		e, err := b.expr(p, x.X)
 		if err != nil {
 			return nil, err
 		}
@@ -264,7 +270,7 @@ func (b *binder) bare(p *exprPlace, x parser.Expr) (expr.Expr, error) {
 		}
 		return &expr.Column{Index: x.index, T: p.scope.cols[x.index].typ}, nil
 	case *parser.Param:
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "parameters are not built yet")
+		return b.param(x)
 	}
 	return nil, b.fail(errs.NotBuiltYet, x.Position(), "this expression is not built yet")
 }

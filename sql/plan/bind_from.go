@@ -93,6 +93,11 @@ func (b *binder) namedTable(name parser.Name, c *ctes) (rel, string, error) {
 		}
 	}
 	o := b.catalog.find(last)
+	if len(name) > 1 {
+		if in := b.catalog.objects[name[len(name)-2].Text+"."+last]; in != nil {
+			o = in
+		}
+	}
 	if o == nil {
 		e := b.fail(errs.SQLUnknownName, name.Position(), "there is no table or view %s", name)
 		if hint := nearest.Hint(last, b.catalog.names()); hint != "" {

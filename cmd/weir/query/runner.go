@@ -54,7 +54,8 @@ type Runner struct {
 		sync.Mutex
 		disk   *disk.Disk
 		closed bool
-		kept   map[string]*kept // by pipeline id
+		kept   map[string]*kept    // by pipeline id
+		runs   map[string]*running // the last start of each, by pipeline id
 	}
 }
 
@@ -102,7 +103,7 @@ func (k *kept) unbegun(err error) error {
 // NewRunner returns a Runner. It takes nothing before the first Start.
 func NewRunner(e *env.Env, opts Options) *Runner {
 	r := &Runner{env: e, opts: opts, failed: make(chan struct{}), ended: make(chan struct{})}
-	r.mu.kept = map[string]*kept{}
+	r.mu.kept, r.mu.runs = map[string]*kept{}, map[string]*running{}
 	return r
 }
 
@@ -215,6 +216,7 @@ func (r *Runner) Remove(ctx context.Context, p api.Pipeline) error {
 	}
 	r.mu.Lock()
 	delete(r.mu.kept, p.ID)
+	delete(r.mu.runs, p.ID)
 	r.mu.Unlock()
 	return nil
 }
@@ -300,6 +302,9 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 	run.flows = newFlows(program)
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	run.cancel = cancel
+	r.mu.Lock()
+	r.mu.runs[p.ID] = run
+	r.mu.Unlock()
 	run.env.Go("pipeline "+p.Name, func() {
 		defer close(run.done)
 		defer cancel()

@@ -239,6 +239,7 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 		}
 	}()
 	for {
+		d.pinned()
 		var due <-chan time.Time
 		if waiting || d.dirty && d.committing == nil {
 			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
@@ -273,6 +274,8 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			if err := d.settle(err); err != nil {
 				return false, err
 			}
+		case answer := <-d.pins.ask:
+			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
 		case <-d.stop:
 			return true, nil
 		case <-ctx.Done():
@@ -285,10 +288,23 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 	}
 }
 
+// pinned answers who waits for a pin. It is called where every task has passed the last barrier and the next is not cut.
+func (d *driver) pinned() {
+	for {
+		select {
+		case answer := <-d.pins.ask:
+			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
+		default:
+			return
+		}
+	}
+}
+
 // end ends an epoch: every source is cut, every task passes the barrier. With check it is a checkpoint, which is made
 // durable beside what follows.
 func (d *driver) end(ctx context.Context, check bool) error {
 	began := d.env.Clock.Now()
+	d.pins.expire(began, d.opts)
 	d.lastCut = began
 	d.epoch++
 	d.now = max(d.now, began.UnixMicro())

@@ -46,6 +46,10 @@ type Options struct {
 	// by the driver's goroutines and must not block.
 	OnEpoch      func(took time.Duration)
 	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
+	// PinTime is how long an epoch may be pinned while the views change, and PinBytes how much may be kept for pins; then
+	// they end. Default 5 minutes and 256 MiB.
+	PinTime  time.Duration
+	PinBytes int64
 }
 
 // Source is a source of the pipeline.
@@ -99,6 +103,9 @@ type Pipeline struct {
 	ended     chan int
 	stop      chan struct{}
 	stopOnce  sync.Once
+	pins      pins
+	built     chan struct{} // closed when the tasks are there
+	over      chan struct{} // closed when Run has ended
 
 	mu struct {
 		sync.Mutex
@@ -164,8 +171,15 @@ func New(e *env.Env, opts Options) *Pipeline {
 	if opts.MaxEpoch == 0 {
 		opts.MaxEpoch = 100 * time.Millisecond
 	}
+	if opts.PinTime == 0 {
+		opts.PinTime = defaultPinTime
+	}
+	if opts.PinBytes == 0 {
+		opts.PinBytes = defaultPinBytes
+	}
 	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1),
-		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{})}
+		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), over: make(chan struct{})}
+	p.pins.ask, p.pins.mu.held = make(chan chan *held), map[uint64]*held{}
 	p.mu.status.Started = e.Clock.Now()
 	p.mu.status.RowsIn, p.mu.status.RowsOut = make([]int64, len(opts.Sources)), make([]int64, len(opts.Sinks))
 	return p
@@ -214,6 +228,7 @@ var errDone = errors.New("done")
 // Run works until Stop, the end of all sources, an error, or the end of ctx. When it returns, sources and sinks are
 // closed and every goroutine has ended.
 func (p *Pipeline) Run(ctx context.Context) (err error) {
+	defer close(p.over)
 	clean := context.WithoutCancel(ctx)
 	defer func() {
 		for _, ts := range p.tasks {
@@ -260,6 +275,7 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	if err := p.buildTasks(running); err != nil {
 		return err
 	}
+	close(p.built)
 	started := 0
 	defer func() {
 		for i := range started {
@@ -333,7 +349,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 		}
 		var ts []*task
 		for i := range f.tasks {
-			t := &task{p: p, fragment: f, index: i, inbox: exchange.NewInbox(queues)}
+			t := &task{p: p, fragment: f, index: i, inbox: exchange.NewInbox(queues), reads: make(chan *read, 4)}
 			ts = append(ts, t)
 			for source, q := range feeds {
 				p.feeders[source].inboxes = append(p.feeders[source].inboxes, inboxQueue{t.inbox, q})

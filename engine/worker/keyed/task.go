@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/exchange"
+	"github.com/weirstream/weir/engine/operator"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/state"
 	"github.com/weirstream/weir/internal/errs"
@@ -19,6 +20,7 @@ type task struct {
 	fragment  *fragment
 	index     int
 	inbox     *exchange.Inbox
+	reads     chan *read
 	store     *state.Store
 	operators []dataflow.Operator // by node; nil for those of other fragments
 	emitters  []*fan              // by node
@@ -35,6 +37,7 @@ type task struct {
 type fan struct {
 	to   []port
 	rows int64
+	ctx  context.Context // of a query that is run once; otherwise nil
 }
 
 type port struct {
@@ -45,6 +48,11 @@ type port struct {
 // Emit is part of dataflow.Emitter.
 func (f *fan) Emit(b *row.Batch) error {
 	f.rows += int64(b.Rows())
+	if f.ctx != nil {
+		if err := f.ctx.Err(); err != nil {
+			return err
+		}
+	}
 	for _, p := range f.to {
 		if err := p.process(p.port, b); err != nil {
 			return err
@@ -102,6 +110,9 @@ func (t *task) build() error {
 			if err != nil {
 				return fmt.Errorf("%s %s: %w", node.Kind, node.Detail, err)
 			}
+			if v, ok := op.(*operator.View); ok {
+				v.Pin(&t.p.pins.Pins)
+			}
 			t.operators[n] = op
 		}
 	}
@@ -136,6 +147,11 @@ func (t *task) run(ctx context.Context) (err error) {
 		}
 	}()
 	for {
+		select {
+		case r := <-t.reads:
+			t.serve(r)
+		default:
+		}
 		it, _, ok := t.inbox.Take()
 		if !ok {
 			for _, s := range t.senders {
@@ -145,6 +161,8 @@ func (t *task) run(ctx context.Context) (err error) {
 			}
 			select {
 			case <-t.inbox.Filled():
+			case r := <-t.reads:
+				t.serve(r)
 			case <-ctx.Done():
 				return ctx.Err()
 			}
