@@ -33,7 +33,7 @@ type View struct {
 	undo    undo
 	// Of the top 16 bits of hashes, which ones are the task's.
 	first, behind int
-	loaded  []uint64 // a bit for each 16 bits of hash whose keys are all in memory; nil where none lie below
+	loaded        []uint64 // a bit for each 16 bits of hash whose keys are all in memory; nil where none lie below
 }
 
 // NewMaterialize returns a task's instance, a *View. It passes rows on to nobody.

@@ -103,7 +103,16 @@ func (s *scope) hasTable(name string) bool {
 // column resolves a name: column, table.column, or a column followed by fields of its row.
 func (b *binder) column(s *scope, ref *parser.ColumnRef) (expr.Expr, error) {
 	parts := ref.Name
-	for level, sc := 0, s; sc != nil && level < 2; level, sc = level+1, sc.outer {
+	// The name of a table counts before a column with fields, even if the table is that of the query around.
+	for pass := range 4 {
+		level, qualified := pass%2, pass < 2
+		sc := s
+		if level == 1 {
+			sc = s.outer
+		}
+		if sc == nil || qualified && len(parts) == 1 {
+			continue
+		}
 		try := func(table, name string, fields []parser.Ident) (expr.Expr, bool, error) {
 			found := sc.lookup(table, name)
 			if len(found) == 0 {
@@ -129,16 +138,19 @@ func (b *binder) column(s *scope, ref *parser.ColumnRef) (expr.Expr, error) {
 			}
 			return e, true, nil
 		}
-		if len(parts) > 1 && sc.hasTable(parts[0].Text) {
+		if qualified && sc.hasTable(parts[0].Text) {
 			if e, ok, err := try(parts[0].Text, parts[1].Text, parts[2:]); ok {
 				return e, err
 			}
 		}
 		// catalog.database.table.column is not told apart from its table.
-		if len(parts) > 2 && sc.hasTable(parts[len(parts)-2].Text) {
+		if qualified && len(parts) > 2 && sc.hasTable(parts[len(parts)-2].Text) {
 			if e, ok, err := try(parts[len(parts)-2].Text, parts[len(parts)-1].Text, nil); ok {
 				return e, err
 			}
+		}
+		if qualified {
+			continue
 		}
 		if e, ok, err := try("", parts[0].Text, parts[1:]); ok {
 			return e, err

@@ -18,6 +18,9 @@ type around struct {
 	ctes  *ctes
 	// pulled takes the conditions of a subquery that speak of the query around it; nil where none may.
 	pulled *[]expr.Expr
+	// empty takes what an aggregate of a subquery is over no rows, if it has no GROUP BY and conditions were pulled: then
+	// no row of the relation stands for that. It is over no columns.
+	empty *expr.Expr
 }
 
 // query binds a query. The columns of the relation are named as the query names them.
@@ -217,14 +220,37 @@ func distinct(r rel) rel {
 
 // ordered binds ORDER BY and LIMIT. An order without a limit says nothing about a relation and is left out.
 func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
+	before := 0
+	if a.pulled != nil {
+		before = len(*a.pulled)
+	}
 	r, _, width, err := b.orderedWith(q, a)
 	if err != nil {
 		return nil, err
 	}
-	if s := r.columns(); len(s) > width {
-		p := &project{in: r, schema: s[:width:width]}
-		for i := range width {
+	var pulled []expr.Expr
+	if a.pulled != nil {
+		pulled = (*a.pulled)[before:]
+	}
+	// What only the order needed goes; what the conditions of a subquery compare stays.
+	s := r.columns()
+	p := &project{in: r}
+	at := map[int]int{}
+	for i := range s {
+		if i < width || strings.HasPrefix(s[i].Name, outerPrefix) {
+			at[i] = len(p.exprs)
 			p.exprs = append(p.exprs, column(s, i))
+			p.schema = append(p.schema, s[i])
+		}
+	}
+	if len(p.exprs) < len(s) {
+		for i, e := range pulled {
+			pulled[i] = remap(e, func(c int) int {
+				if c < 0 {
+					return c
+				}
+				return at[c]
+			})
 		}
 		r = p
 	}
@@ -234,6 +260,10 @@ func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
 // orderedWith is ordered that gives the order, too. Columns that only the order needs stand behind the output, which is
 // width columns.
 func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderColumn, width int, err error) {
+	before := 0
+	if a.pulled != nil {
+		before = len(*a.pulled)
+	}
 	if s, ok := q.Body.(*parser.Select); ok {
 		r, order, err = b.selectQuery(s, a, q.OrderBy)
 		if err != nil {
@@ -244,7 +274,7 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 		if r, err = b.query(q.Body, a); err != nil {
 			return nil, nil, 0, err
 		}
-		width = len(r.columns())
+		width = ownColumns(r.columns())
 		place := &exprPlace{scope: scopeOf("", r.columns()), in: &r}
 		for _, o := range q.OrderBy {
 			e, err := b.outputOrder(place.scope, o.X)
@@ -276,7 +306,23 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 		}
 		*x.to = v
 	}
+	var pulled []expr.Expr
+	if a.pulled != nil {
+		pulled = (*a.pulled)[before:]
+	}
 	if t.limit >= 0 || t.offset > 0 {
+		// In a correlated subquery the limit is one for each value of what it is compared with.
+		for _, e := range pulled {
+			l, x, ok := equality(e)
+			if ok && insideOnly(x) {
+				l, x = x, l
+			}
+			c, column := l.(*expr.Column)
+			if !ok || !column || c.Index < 0 || !outsideOnly(x) {
+				return nil, nil, 0, b.fail(errs.NotBuiltYet, q.Position(), "LIMIT in a subquery that is compared with the query around it by anything but a column and = is not built yet")
+			}
+			t.partition = append(t.partition, c.Index)
+		}
 		r = t
 	}
 	return r, order, width, nil
@@ -413,6 +459,12 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	if grouped {
 		in = b.makeAggregate(rows.grouped)
 		settle := func(e expr.Expr) expr.Expr { return rows.grouped.settle(e) }
+		if len(pulled) > 0 && q.GroupBy == nil && a.empty != nil {
+			if q.Having != nil {
+				return nil, nil, b.fail(errs.NotBuiltYet, q.Having.Position(), "HAVING without GROUP BY in a subquery that uses a column of the query around it is not built yet")
+			}
+			*a.empty = overNoRows(exprs[0], rows.grouped.calls)
+		}
 		for i := range exprs {
 			exprs[i] = settle(exprs[i])
 		}
@@ -439,13 +491,8 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		p.exprs = append(p.exprs, e)
 		p.schema = append(p.schema, row.Field{Name: names[i], Type: e.Type()})
 	}
-	if q.Distinct {
-		if len(exprs) > width {
-			return nil, nil, b.fail(errs.SQLGrouping, orderBy[0].X.Position(), "SELECT DISTINCT can be ordered by its own columns only")
-		}
-		if len(pulled) == 0 {
-			return distinct(p), order, nil
-		}
+	if q.Distinct && len(exprs) > width {
+		return nil, nil, b.fail(errs.SQLGrouping, orderBy[0].X.Position(), "SELECT DISTINCT can be ordered by its own columns only")
 	}
 	// Columns that the conditions of a subquery compare stand behind its own.
 	if len(pulled) > 0 {
@@ -459,7 +506,7 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 				if _, ok := moved[c]; c >= 0 && !ok {
 					moved[c] = len(p.exprs)
 					p.exprs = append(p.exprs, column(s, c))
-					p.schema = append(p.schema, row.Field{Name: fmt.Sprint("$outer", c), Type: s[c].Type})
+					p.schema = append(p.schema, row.Field{Name: fmt.Sprint(outerPrefix, c), Type: s[c].Type})
 				}
 			}
 			pulled[i] = remap(e, func(c int) int {
@@ -471,7 +518,38 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		}
 		*a.pulled = append(*a.pulled, pulled...)
 	}
+	if q.Distinct {
+		return distinct(p), order, nil
+	}
 	return p, order, nil
+}
+
+// outerPrefix begins the names of the columns that conditions of a subquery compare with the query around it. They stand
+// behind the subquery's own.
+const outerPrefix = "$outer"
+
+// ownColumns is how many columns of a subquery are its own.
+func ownColumns(s row.Schema) int {
+	for i, f := range s {
+		if strings.HasPrefix(f.Name, outerPrefix) {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// overNoRows is an expression over aggregates, not yet settled, when they have no rows: COUNT is 0, the others are NULL.
+func overNoRows(e expr.Expr, calls []operator.AggCall) expr.Expr {
+	return expr.Rewrite(e, func(e expr.Expr) expr.Expr {
+		c, ok := e.(*expr.Column)
+		if !ok {
+			return e
+		}
+		if i := c.Index - callColumn; c.Index < callColumn/2 && calls[i].Func == operator.Count {
+			return expr.Int(c.T, 0)
+		}
+		return expr.NullOf(c.T.Nullable())
+	})
 }
 
 // remap gives an expression's columns other numbers.
@@ -578,11 +656,16 @@ func (b *binder) where(p *exprPlace, x parser.Expr, a around, pulled *[]expr.Exp
 
 // subquery binds a query inside an expression of p. Its conditions on p's columns are over p's columns and, behind them,
 // the query's.
-func (b *binder) subquery(p *exprPlace, q parser.Query) (rel, []expr.Expr, error) {
+//
+// value is whether it gives one column; empty is what an aggregate is that it gives where no condition holds, else nil.
+func (b *binder) subquery(p *exprPlace, q parser.Query, value bool) (r rel, conds []expr.Expr, empty expr.Expr, err error) {
 	var pulled []expr.Expr
-	r, err := b.query(q, around{outer: p.scope, ctes: p.scope.common, pulled: &pulled})
+	r, err = b.query(q, around{outer: p.scope, ctes: p.scope.common, pulled: &pulled, empty: &empty})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	if w := ownColumns(r.columns()); value && w != 1 {
+		return nil, nil, nil, b.fail(errs.SQLTypeMismatch, q.Position(), "a subquery of %d columns where one is wanted", w)
 	}
 	n := len((*p.in).columns())
 	for i, e := range pulled {
@@ -593,12 +676,25 @@ func (b *binder) subquery(p *exprPlace, q parser.Query) (rel, []expr.Expr, error
 			return n + c
 		})
 	}
-	return r, pulled, nil
+	return r, pulled, empty, nil
+}
+
+// rowForNone refuses an aggregate that has a row even where nothing is equal to the row around it: as a table it cannot
+// be written down.
+func (b *binder) rowForNone(empty expr.Expr, at parser.Pos) error {
+	if empty == nil {
+		return nil
+	}
+	return b.fail(errs.NotBuiltYet, at, "IN and EXISTS of an aggregate without GROUP BY that uses a column of the query around it are not built yet").
+		WithHint("compare with it as a value: x = (SELECT ..)")
 }
 
 func (b *binder) exists(p *exprPlace, x *parser.Exists, no bool, _ around) error {
-	r, conds, err := b.subquery(p, x.Query)
+	r, conds, empty, err := b.subquery(p, x.Query, false)
 	if err != nil {
+		return err
+	}
+	if err := b.rowForNone(empty, x.Pos); err != nil {
 		return err
 	}
 	kind := semiJoin
@@ -623,8 +719,11 @@ func (b *binder) in(p *exprPlace, x *parser.In, _ around) error {
 	if err != nil {
 		return err
 	}
-	r, conds, err := b.subquery(p, x.Query)
+	r, conds, empty, err := b.subquery(p, x.Query, true)
 	if err != nil {
+		return err
+	}
+	if err := b.rowForNone(empty, x.Pos); err != nil {
 		return err
 	}
 	n := len((*p.in).columns())
@@ -663,7 +762,7 @@ func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 	if p.grouped != nil {
 		return nil, b.fail(errs.NotBuiltYet, x.Pos, "a subquery among aggregates is not built yet").WithHint("group in a subquery of FROM")
 	}
-	r, conds, err := b.subquery(p, x.Query)
+	r, conds, empty, err := b.subquery(p, x.Query, true)
 	if err != nil {
 		return nil, err
 	}
@@ -694,9 +793,14 @@ func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 	agg.schema = append(agg.schema, row.Field{Name: "$value", Type: single.Type})
 	at := n + len(agg.group)
 	var e expr.Expr = &expr.Column{Index: at, T: single.Type}
-	if len(conds) > 0 && countsRows(x.Query) {
-		zero := expr.Int(row.Type{Kind: row.BigInt, NotNull: true}, 0)
-		if e, err = expr.Resolve("COALESCE", []expr.Expr{e, zero}); err != nil {
+	if k, null := empty.(*expr.Const); empty != nil && !(null && k.IsNull()) {
+		// What is compared is equal and so not NULL, except where the join found nothing.
+		key := agg.schema[0].Type
+		none, err := expr.Resolve("IS NULL", []expr.Expr{&expr.Column{Index: n, T: key.Nullable()}})
+		if err != nil {
+			return nil, b.place(err, x.Pos)
+		}
+		if e, err = expr.Resolve("CASE", []expr.Expr{none, empty, e}); err != nil {
 			return nil, b.place(err, x.Pos)
 		}
 	}
@@ -705,14 +809,4 @@ func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 		p.scope.cols = append(p.scope.cols, scopeColumn{table: "$subquery", name: f.Name, typ: f.Type, hidden: true})
 	}
 	return e, nil
-}
-
-// countsRows tells whether a query's value is a COUNT, which is 0 and not NULL of no rows.
-func countsRows(q parser.Query) bool {
-	s, ok := q.(*parser.Select)
-	if !ok || s.GroupBy != nil || len(s.Items) != 1 {
-		return false
-	}
-	c, ok := s.Items[0].X.(*parser.Call)
-	return ok && isAggregate(c) && strings.EqualFold(c.Name.Last().Text, "COUNT")
 }

@@ -65,7 +65,9 @@ func (f *feeder) read(ctx context.Context) error {
 
 // feed passes messages on and cuts the stream where no transaction is open.
 func (f *feeder) feed(ctx context.Context) error {
-	boundary := true
+	// What is whole from the beginning has a first message before the first epoch ends.
+	_, whole := f.source.(dataflow.Whole)
+	boundary := !whole
 	var cut *dataflow.Epoch
 	var messages <-chan dataflow.Message
 	open := f.open
