@@ -18,19 +18,20 @@ type Materialize struct {
 // applied at the barrier, so that what is read between two barriers is the view at the first of them. While somebody has
 // an epoch pinned, the old rows of keys that change are kept as well (see undo).
 type View struct {
-	spec    Materialize
-	codec   *row.Codec
-	key     *row.KeyCodec
-	store   *state.Store
-	bag     *state.Bag
-	keys    row.Keys
-	refs    []state.Ref
-	spans   []row.Span
-	heap    []byte
-	scratch []byte
-	waiting []*row.Builder // rows of the epoch
-	spare   []*row.Builder
-	undo    undo
+	spec     Materialize
+	codec    *row.Codec
+	key      *row.KeyCodec
+	store    *state.Store
+	bag      *state.Bag
+	keys     row.Keys
+	refs     []state.Ref
+	spans    []row.Span
+	heap     []byte
+	scratch  []byte
+	waiting  []*row.Builder // rows of the epoch
+	spare    []*row.Builder
+	undo     undo
+	partRows int
 	// Of the top 16 bits of hashes, which ones are the task's.
 	first, behind int
 	loaded        []uint64 // a bit for each 16 bits of hash whose keys are all in memory; nil where none lie below
@@ -38,7 +39,7 @@ type View struct {
 
 // NewMaterialize returns a task's instance, a *View. It passes rows on to nobody.
 func NewMaterialize(spec Materialize, task dataflow.Task, _ dataflow.Emitter) (dataflow.Operator, error) {
-	v := &View{spec: spec, codec: row.NewCodec(spec.Types), store: task.State()}
+	v := &View{spec: spec, codec: row.NewCodec(spec.Types), store: task.State(), partRows: defaultPartRows}
 	v.first, v.behind = owned(task.Index(), task.Count())
 	if spec.Key == nil {
 		for i := range spec.Types {

@@ -14,8 +14,8 @@ type Cursor struct {
 // Pin lets readers pin epochs: p tells which. It is called before the first row.
 func (v *View) Pin(p *Pins) { v.undo.pins = p }
 
-// partRows is how many keys a scan reads before it looks whether it has to make room.
-const partRows = 1024
+// defaultPartRows is about how many keys a scan reads before it asks whether that is enough.
+const defaultPartRows = 1024
 
 // Scan appends rows of the view as of a pinned epoch to out, from the cursor on, until enough says so: it is asked every
 // thousand keys or so. It returns true behind the last row.
@@ -28,7 +28,7 @@ func (v *View) Scan(epoch uint64, c *Cursor, out *row.Builder, enough func(rows 
 				return false, err
 			}
 			c.parts = 1
-			for v.bag.Keys().GroupLen(c.group) > c.parts*partRows {
+			for v.bag.Keys().GroupLen(c.group) > c.parts*v.partRows {
 				c.parts *= 2
 			}
 		}
