@@ -188,7 +188,7 @@ func (d *distinct) slotOf(filter int) int {
 func (d *distinct) count(b *row.Batch) error {
 	d.batch = *b
 	if v := b.Cols[d.arg]; len(v.Nulls) != 0 {
-		d.sel = d.sel[:0]
+		d.sel = grow(d.sel, b.Len)[:0] // not nil, which would select all rows
 		for k := range b.Rows() {
 			if i := b.At(k); !v.Nulls.Is(i) {
 				d.sel = append(d.sel, int32(i))

@@ -153,6 +153,15 @@ func (l *ledger) Publish(_ context.Context, c dataflow.Checkpoint, changes dataf
 	}
 }
 
+// note keeps the first thing that is wrong.
+func (l *ledger) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.wrong == nil {
+		l.wrong = err
+	}
+}
+
 func (l *ledger) Close(context.Context) error { return nil }
 
 func (l *ledger) String() string {
@@ -308,24 +317,112 @@ func pipeline(p *plan.Program, f *feed, l *ledger, parallelism int, d keyed.Dura
 	return err
 }
 
+// keys watches what the nodes of a graph emit that say that they have a key: it has to be one.
+type keys struct {
+	mu   sync.Mutex
+	rows map[string]map[string]map[string]int64 // by node, key and row
+}
+
+type watched struct {
+	dataflow.Emitter
+	keys  *keys
+	node  string
+	key   []int
+	types []row.Type
+}
+
+// Emit is part of dataflow.Emitter.
+func (w *watched) Emit(b *row.Batch) error {
+	w.keys.mu.Lock()
+	for k := range b.Rows() {
+		i := b.At(k)
+		text := func(col int) string {
+			if b.Cols[col].Nulls.Is(i) {
+				return "NULL|"
+			}
+			return string(row.AppendText(nil, w.types[col], b.Cols[col], i, time.UTC)) + "|"
+		}
+		var key, all string
+		for _, c := range w.key {
+			key += text(c)
+		}
+		for c := range w.types {
+			all += text(c)
+		}
+		if w.keys.rows[w.node] == nil {
+			w.keys.rows[w.node] = map[string]map[string]int64{}
+		}
+		m := w.keys.rows[w.node][key]
+		if m == nil {
+			m = map[string]int64{}
+			w.keys.rows[w.node][key] = m
+		}
+		if m[all] += b.Weight(i); m[all] == 0 {
+			delete(m, all)
+		}
+	}
+	w.keys.mu.Unlock()
+	return w.Emitter.Emit(b)
+}
+
+// watch returns the graph with its keys watched.
+func (k *keys) watch(g *dataflow.Graph) *dataflow.Graph {
+	out := &dataflow.Graph{Nodes: append([]dataflow.Node(nil), g.Nodes...)}
+	for i := range out.Nodes {
+		n := &out.Nodes[i]
+		if n.Make == nil || n.Key == nil {
+			continue
+		}
+		mk, name, key, types := n.Make, n.ID+" "+n.Detail, n.Key, n.Schema.Types()
+		n.Make = func(t dataflow.Task, e dataflow.Emitter) (dataflow.Operator, error) {
+			return mk(t, &watched{e, k, name, key, types})
+		}
+	}
+	return out
+}
+
+// wrong is the first key that has two rows, between epochs.
+func (k *keys) wrong() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for node, byKey := range k.rows {
+		for key, rows := range byKey {
+			n := int64(0)
+			for _, w := range rows {
+				n += w
+			}
+			if len(rows) > 1 || n > 1 {
+				return fmt.Errorf("key %s of node %s has rows %v", key, node, rows)
+			}
+		}
+	}
+	return nil
+}
+
 func newLedger(p *plan.Program) *ledger {
 	return &ledger{types: p.Sinks[0].Tables[0].Schema.Types(), rows: map[string]int64{}}
 }
 
 // stepped runs a program a transaction at a time: answers[n] is the output when n transactions are in, for n > 0.
 func stepped(p *plan.Program, history []transaction, parallelism int) ([]string, error) {
-	l := newLedger(p)
+	l, k := newLedger(p), &keys{rows: map[string]map[string]map[string]int64{}}
 	answers := make([]string, len(history)+1)
-	f := &feed{history: history, confirmed: make(chan int, 2*len(history)+2), published: func(n int) { answers[n] = l.String() }}
-	if err := pipeline(p, f, l, parallelism, nil); err != nil {
+	f := &feed{history: history, confirmed: make(chan int, 2*len(history)+2), published: func(n int) {
+		answers[n] = l.String()
+		l.note(k.wrong())
+	}}
+	q := *p
+	q.Graph = k.watch(p.Graph)
+	if err := pipeline(&q, f, l, parallelism, nil); err != nil {
 		return nil, err
 	}
+	l.note(k.wrong())
 	answers[len(history)] = l.String()
 	return answers, l.wrong
 }
 
 // crashing runs a program with crashes at random transactions and gives its last output.
-func crashing(t testing.TB, r *rand.Rand, p *plan.Program, history []transaction) (string, error) {
+func crashing(t testing.TB, r *rand.Rand, p *plan.Program, history []transaction) (_ string, runs string, _ error) {
 	l := newLedger(p)
 	m := &memory{t: t, backing: statetest.New(), outboxes: map[dataflow.Checkpoint][]byte{}}
 	for run := 0; ; run++ {
@@ -339,12 +436,15 @@ func crashing(t testing.TB, r *rand.Rand, p *plan.Program, history []transaction
 		if f.confirmed != nil && run > 0 { // what is confirmed already is not confirmed again
 			f.confirmed = nil
 		}
-		err := pipeline(p, f, l, 1+r.IntN(3), m)
+		tasks := 1 + r.IntN(3)
+		runs += fmt.Sprintf("%d tasks from checkpoint %d (%s)", tasks, m.last, l)
+		err := pipeline(p, f, l, tasks, m)
+		runs += fmt.Sprintf(" to transaction %d, checkpoint %d, published %d\n", f.at, m.last, l.last)
 		if err == nil {
-			return l.String(), l.wrong
+			return l.String(), runs, l.wrong
 		}
 		if !errors.Is(err, errCrash) {
-			return "", err
+			return "", runs, err
 		}
 	}
 }

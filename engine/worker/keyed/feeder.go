@@ -93,8 +93,9 @@ func (f *feeder) feed(ctx context.Context) error {
 		select {
 		case m, ok := <-messages:
 			if !ok {
-				messages = nil // cuts go on
-				boundary = true
+				// Cuts go on, but not behind the half of a transaction, if the source failed in one: until the
+				// pipeline has ended for it, a checkpoint could still be made.
+				messages = nil
 				continue
 			}
 			boundary = m.Boundary || m.Kind == dataflow.KindEnd
