@@ -239,6 +239,12 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		if at > d.checkpoint {
+			// Publishing follows the commit, so the sink's number is not of this state. Going on would leave out every
+			// checkpoint up to it, as if it were published.
+			return errs.New(errs.TargetTable, "sink %s has checkpoint %d, but the pipeline's state ends at %d", p.opts.Sinks[i].Name, at, d.checkpoint).
+				WithHint("the state directory was removed or replaced, or another pipeline writes there; restore the state, or give the sink a new, empty place")
+		}
 		d.published = append(d.published, at)
 	}
 	d.now = max(d.now, p.env.Clock.Now().UnixMicro())
