@@ -40,9 +40,9 @@ type inboxQueue struct {
 	queue int
 }
 
-// read hands the source's messages over until its end.
+// read hands the source's messages over until its end. After an error it leaves the channel open: feed takes a closed one
+// for the end of the source, where it may cut, but an error may come in the middle of a transaction.
 func (f *feeder) read(ctx context.Context) error {
-	defer close(f.messages)
 	_, lasting := f.source.(dataflow.Lasting)
 	for {
 		m, err := f.source.Read(ctx)
@@ -58,6 +58,7 @@ func (f *feeder) read(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if m.Kind == dataflow.KindEnd {
+			close(f.messages)
 			return nil
 		}
 	}

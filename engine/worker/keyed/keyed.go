@@ -257,7 +257,7 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if p.opts.Durable != nil && at > d.checkpoint {
+		if at > d.checkpoint {
 			e := errs.New(errs.TargetTable, "sink %s holds checkpoint %d, and this pipeline has committed none after %d", p.opts.Sinks[i].Name, at, d.checkpoint).
 				WithDetail("a sink only gets what is committed, so that one was written by another pipeline, or the state directory is older than the sink").
 				WithHint("let the pipeline write to another place, or empty that one")
