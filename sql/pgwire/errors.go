@@ -51,6 +51,8 @@ func state(e *errs.Error) string {
 		return "22P02"
 	case errs.EvalArgument:
 		return "22023"
+	case errs.QueryMemory:
+		return "53200"
 	case errs.SnapshotTooOld:
 		return "72000"
 	case errs.PipelineState:

@@ -181,7 +181,7 @@ func (x *session) complete(p *prepared, o *portal) error {
 
 // run answers a query from the views as the session sees them.
 func (x *session) run(ctx context.Context, q *served, out func(*row.Batch) error) error {
-	once := keyed.Once{Graph: q.Graph, Types: q.Sinks[0].Tables[0].Schema.Types()}
+	once := keyed.Once{Graph: q.Graph, Types: q.Sinks[0].Tables[0].Schema.Types(), MemoryBytes: x.server.opts.QueryBytes}
 	for n := range q.Graph.Nodes {
 		if q.Graph.Nodes[n].Sink != nil {
 			once.Append = q.Graph.Nodes[n].Append
@@ -294,7 +294,7 @@ func (k *kept) add(b *row.Batch) error {
 		}
 	}
 	if k.bytes > k.limit {
-		return errs.New(errs.EvalRange, "the result is larger than the %d MiB that may be kept of one", k.limit>>20).
+		return errs.New(errs.QueryMemory, "the result is larger than the %d MiB that may be kept of one", k.limit>>20).
 			WithHint("add a LIMIT, or leave out ORDER BY and fetch without a cursor: then the rows are sent as they come")
 	}
 	return nil

@@ -40,6 +40,8 @@ type Options struct {
 	Views func() []View
 	// ResultBytes is how much of a result may be in memory where it has to be sorted or is fetched in parts; default 256 MiB.
 	ResultBytes int64
+	QueryBytes  int64 // how much a query may keep besides; default 1 GiB
+	MaxClients  int   // default 500
 	// OnQuery is told of every query that ended; nil: nobody is. Many goroutines call it.
 	OnQuery func(took time.Duration, failed bool)
 }
@@ -57,6 +59,7 @@ type Server struct {
 		sync.Mutex
 		sessions map[uint32]*session // by the number that cancel requests name
 		last     uint32
+		clients  int // that were admitted
 		closed   bool
 	}
 }
@@ -65,6 +68,12 @@ type Server struct {
 func New(e *env.Env, o Options) *Server {
 	if o.ResultBytes == 0 {
 		o.ResultBytes = 256 << 20
+	}
+	if o.QueryBytes == 0 {
+		o.QueryBytes = 1 << 30
+	}
+	if o.MaxClients == 0 {
+		o.MaxClients = 500
 	}
 	if o.Views == nil {
 		o.Views = func() []View { return nil }
@@ -161,6 +170,21 @@ func (s *Server) close(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.mu.sessions, x.id)
+	if x.admitted {
+		s.mu.clients--
+	}
+}
+
+// admit tells whether there is room for a client that has said who it is.
+func (s *Server) admit(x *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.clients == s.opts.MaxClients {
+		return false
+	}
+	x.admitted = true
+	s.mu.clients++
+	return true
 }
 
 // interrupt ends what a session is working on, if the secret is its own.

@@ -298,6 +298,7 @@ func TestParameters(t *testing.T) {
 			{"SELECT account FROM balances WHERE account = $1", []any{int64(2)}, "2"},
 			{"SELECT account FROM balances WHERE account BETWEEN $1 AND $2 ORDER BY 1", []any{int64(1), int64(2)}, "1\n2"},
 			{"SELECT account FROM balances WHERE account IN ($1, $2) ORDER BY 1", []any{int64(3), int64(0)}, "0\n3"},
+			{"SELECT account FROM balances WHERE account IN ($1, $2)", []any{int64(3), int64(3)}, "3"},
 			{"SELECT n FROM things WHERE s = $1", []any{"it's three"}, "3"},
 			{"SELECT n FROM things WHERE s LIKE $1", []any{"o%"}, "1"},
 			{"SELECT n FROM things WHERE d < $1", []any{0.0}, "1"},
@@ -485,5 +486,29 @@ func BenchmarkPoint(b *testing.B) {
 		if err := c.QueryRow(ctx, "SELECT moves FROM balances WHERE account = $1", int64(4711)).Scan(&n); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestLimits: a query that would take too much ends alone, and so does a client too many.
+func TestLimits(t *testing.T) {
+	b := newBed(t, 3000, 3000, keyed.Options{})
+	b.server.opts.QueryBytes, b.server.opts.ResultBytes, b.server.opts.MaxClients = 4<<20, 1<<20, 1
+	c := b.connect("")
+	b.settled(c, 6000)
+	for sql, want := range map[string]string{
+		"SELECT DISTINCT a.account, b.account FROM balances a, balances b":                                      "ERROR 53200 the query needs more than the 4 MiB",
+		"SELECT a.account FROM balances a, balances b ORDER BY 1":                                               "ERROR 53200 the result is larger than the 1 MiB",
+		"SELECT COUNT(*) FROM balances a LEFT JOIN balances b ON a.moves >= b.moves WHERE a.account IN (1, 2)": "",
+	} {
+		if got := table(c, sql); !strings.HasPrefix(got, want) || want == "" && strings.HasPrefix(got, "ERROR") {
+			t.Errorf("%s: %s, want %s", sql, got, want)
+		}
+	}
+	_, err := pgx.Connect(context.Background(), "postgres://weir@"+b.addr+"/weir?sslmode=disable")
+	if err == nil || !strings.Contains(err.Error(), "53300") {
+		t.Errorf("one client too many got %v", err)
+	}
+	if _, err := pgx.Connect(context.Background(), "postgres://weir@"+b.addr+"/shop"); err == nil {
+		t.Error("a database that is not there was connected to")
 	}
 }

@@ -41,6 +41,7 @@ type session struct {
 	statements map[string]*prepared
 	portals    map[string]*portal
 	skipping   bool // until Sync, after an error
+	admitted   bool
 	scratch    []byte
 	values     [][]byte
 
@@ -108,8 +109,15 @@ func (x *session) serve() {
 	}
 }
 
+// startupTime is how long a client may take to say who it is.
+const startupTime = 30 * time.Second
+
 // startup answers what comes before the first query.
 func (x *session) startup() bool {
+	if x.conn.SetDeadline(x.server.env.Clock.Now().Add(startupTime)) != nil {
+		return false
+	}
+	defer func() { _ = x.conn.SetDeadline(time.Time{}) }()
 	for {
 		m, err := x.back.ReceiveStartupMessage()
 		if err != nil {
@@ -138,6 +146,9 @@ func (x *session) welcome(m *pgproto3.StartupMessage) bool {
 		x.back.Send(r)
 		_ = x.back.Flush()
 		return false
+	}
+	if !x.server.admit(x) {
+		return refuse(fail("53300", "sorry, too many clients already"))
 	}
 	user := m.Parameters["user"]
 	if db := m.Parameters["database"]; db != "" && db != database && db != user {

@@ -245,7 +245,7 @@ func (b *binder) equalTo(cond expr.Expr, s row.Schema) (int, []*expr.Const) {
 	return 0, nil
 }
 
-// fitting is the constants if they lie in a vector of the type as the column's values do.
+// fitting is the constants, each once, if they lie in a vector of the type as the column's values do.
 func fitting(ks []*expr.Const, t row.Type) []*expr.Const {
 	whole := func(t row.Type) bool {
 		return t.Kind == row.TinyInt || t.Kind == row.SmallInt || t.Kind == row.Int || t.Kind == row.BigInt
@@ -256,7 +256,15 @@ func fitting(ks []*expr.Const, t row.Type) []*expr.Const {
 			return nil
 		}
 	}
-	return ks
+	var once []*expr.Const
+	seen := map[string]bool{}
+	for _, k := range ks {
+		if text := k.String(); !seen[text] {
+			seen[text] = true
+			once = append(once, k)
+		}
+	}
+	return once
 }
 
 // keyBatch makes a batch of the keys of a table that conditions leave over, nil if they do not name every column of it.

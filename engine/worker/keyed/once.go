@@ -22,6 +22,8 @@ type Once struct {
 	Types []row.Type
 	// Append: the sink gets inserts only, so that its rows need not wait for the end.
 	Append bool
+	// MemoryBytes is how much the query may keep; 0: any amount.
+	MemoryBytes int64
 }
 
 // RunOnce answers a query: it runs the graph in the calling goroutine, without tasks, queues and epochs, and gives the
@@ -55,7 +57,7 @@ func RunOnce(ctx context.Context, e *env.Env, o Once, out func(*row.Batch) error
 	for _, ts := range p.tasks {
 		for _, n := range ts[0].fragment.nodes {
 			tasks[n] = ts[0]
-			ts[0].emitters[n].ctx = ctx // a join may emit far more than it reads
+			ts[0].emitters[n].guard = func() error { return ts[0].mayGoOn(ctx, o.MemoryBytes) } // a join may emit far more than it reads
 		}
 	}
 	for s, tables := range o.Sources {
@@ -113,6 +115,25 @@ func RunOnce(ctx context.Context, e *env.Env, o Once, out func(*row.Batch) error
 	}
 	return nil
 }
+
+// mayGoOn says why a query has to end.
+func (t *task) mayGoOn(ctx context.Context, limit int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	kept := int64(t.store.MemoryBytes())
+	for _, s := range t.sinks {
+		kept += int64(len(s.heap)) + int64(len(s.entries))*sinkEntryBytes
+	}
+	if limit > 0 && kept > limit {
+		return errs.New(errs.QueryMemory, "the query needs more than the %d MiB of memory that one may take", limit>>20).
+			WithHint("ask for less: a narrower condition, fewer columns, or a view that holds the result")
+	}
+	return nil
+}
+
+// sinkEntryBytes is the size of a sinkEntry.
+const sinkEntryBytes = 24
 
 // faulted is the first fault that was not taken back.
 func (p *Pipeline) faulted() error {

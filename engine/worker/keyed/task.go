@@ -37,7 +37,8 @@ type task struct {
 type fan struct {
 	to   []port
 	rows int64
-	ctx  context.Context // of a query that is run once; otherwise nil
+	// guard is asked before each batch of a query that is run once, which may have to end; otherwise nil.
+	guard func() error
 }
 
 type port struct {
@@ -48,8 +49,8 @@ type port struct {
 // Emit is part of dataflow.Emitter.
 func (f *fan) Emit(b *row.Batch) error {
 	f.rows += int64(b.Rows())
-	if f.ctx != nil {
-		if err := f.ctx.Err(); err != nil {
+	if f.guard != nil {
+		if err := f.guard(); err != nil {
 			return err
 		}
 	}
