@@ -135,22 +135,28 @@ func (c *catalog) updatePipeline(e UpdatePipeline) *errs.Error {
 	if p.Desired == api.WantDeleted {
 		return errs.New(errs.PipelineState, "pipeline %q is being deleted", p.Name)
 	}
-	if p.Query != nil {
-		return errs.New(errs.PipelineState, "pipeline %q is no mirror: its definition cannot be changed", p.Name).
-			WithHint("a changed query needs another --name, or delete this pipeline first")
+	if (p.Query == nil) != (e.Query == nil) {
+		return errs.New(errs.PipelineState, "pipeline %q is of another kind", p.Name)
 	}
 	if p.Version != e.Version {
 		return errs.New(errs.PipelineState, "pipeline %q was changed meanwhile", p.Name).
 			WithDetail("the change was made for version %d, it is at version %d", e.Version, p.Version).
 			WithHint("look at it again and repeat the change")
 	}
-	if e.Mirror.Name != p.Name {
-		return errs.New(errs.PipelineState, "pipeline %q cannot be renamed to %q", p.Name, e.Mirror.Name)
+	name := e.Mirror.Name
+	if e.Query != nil {
+		name = e.Query.Name
+		err = checkQuery(*e.Query)
+	} else {
+		err = checkSpec(e.Mirror)
 	}
-	if err := checkSpec(e.Mirror); err != nil {
+	if name != p.Name {
+		return errs.New(errs.PipelineState, "pipeline %q cannot be renamed to %q", p.Name, name)
+	}
+	if err != nil {
 		return err
 	}
-	r.Pipeline.Mirror = e.Mirror
+	r.Pipeline.Mirror, r.Pipeline.Query = e.Mirror, e.Query
 	r.Pipeline.Version++
 	c.pipelines[e.ID] = r
 	return nil

@@ -40,6 +40,10 @@ func anyEntry() *rapid.Generator[Entry] {
 			}
 			return CreatePipeline{ID: id, At: time.Unix(1700000000, 0).UTC(), Mirror: spec(name)}
 		case 3:
+			if rapid.Bool().Draw(t, "query") {
+				name := rapid.SampledFrom([]string{"orders", "users", "audit"}).Draw(t, "name")
+				return UpdatePipeline{ID: id, Version: small.Draw(t, "version"), Query: &api.QuerySpec{Name: name, File: "q.sql", SQL: "SELECT 2;"}}
+			}
 			m := spec(rapid.SampledFrom([]string{"orders", "users", "audit"}).Draw(t, "name"))
 			m.Tables = append(m.Tables, "x.y")
 			return UpdatePipeline{ID: id, Version: small.Draw(t, "version"), Mirror: m}

@@ -32,6 +32,9 @@ type Options struct {
 	// SealQuery does the same for the text of a pipeline of queries. Without it none can be made.
 	SealQuery func(ctx context.Context, q api.QuerySpec) (api.QuerySpec, error)
 
+	// CheckOptions refuses other options for a pipeline of queries that its state would not survive. Nil: nothing is refused.
+	CheckOptions func(was, will api.QuerySpec) error
+
 	// Told: whoever opened the node tells what a pipeline fails with, so that the log need not repeat it. Nil: of none.
 	Told func(pipeline string) bool
 
@@ -446,10 +449,12 @@ func (c *Coordinator) Delete(ctx context.Context, name string, force bool) error
 	return nil
 }
 
-// Change is an update of a mirror's tables. Patterns are globs over schema.table.
+// Change is an update of a mirror's tables, by globs over schema.table, or of the options of a pipeline of queries.
 type Change struct {
 	AddTables    []string `json:"add_tables,omitempty"`
 	RemoveTables []string `json:"remove_tables,omitempty"`
+	// Options take the place of all that a pipeline of queries has.
+	Options map[string]string `json:"options,omitzero"`
 }
 
 // Update changes the tables of a mirror. A pipeline that rests forgets those that leave. Then the catalog is changed, because
@@ -460,7 +465,10 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 		return p, err
 	}
 	if p.Query != nil {
-		return p, noMirror(p)
+		return c.updateQuery(ctx, p, change)
+	}
+	if change.Options != nil {
+		return p, errs.New(errs.PipelineState, "pipeline %q is a mirror: its options cannot be changed", p.Name)
 	}
 	if len(change.AddTables)+len(change.RemoveTables) == 0 {
 		return p, errs.New(errs.BadFlag, "the update of pipeline %q names no tables", p.Name)
@@ -484,6 +492,36 @@ func (c *Coordinator) Update(ctx context.Context, name string, change Change) (a
 		} else {
 			d.forgetAtStart(nil)
 		}
+	}
+	return c.lookup(p.ID)
+}
+
+// updateQuery gives a pipeline of queries other options, which hold from its next start on. One that runs is started anew.
+func (c *Coordinator) updateQuery(ctx context.Context, p api.Pipeline, change Change) (api.Pipeline, error) {
+	if len(change.AddTables)+len(change.RemoveTables) > 0 {
+		return p, noMirror(p)
+	}
+	if change.Options == nil {
+		return p, errs.New(errs.BadFlag, "the update of pipeline %q names no options", p.Name)
+	}
+	q := *p.Query
+	q.Options = change.Options
+	if c.opts.SealQuery != nil {
+		var err error
+		if q, err = c.opts.SealQuery(ctx, q); err != nil {
+			return p, err
+		}
+	}
+	if c.opts.CheckOptions != nil {
+		if err := c.opts.CheckOptions(*p.Query, q); err != nil {
+			return p, err
+		}
+	}
+	if _, err := c.propose(ctx, UpdatePipeline{ID: p.ID, Version: p.Version, Query: &q}); err != nil {
+		return p, err
+	}
+	if d := c.driver(p.ID); d != nil {
+		d.post(changed{})
 	}
 	return c.lookup(p.ID)
 }

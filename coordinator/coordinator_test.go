@@ -740,6 +740,10 @@ func TestQueriesInTheCatalog(t *testing.T) {
 		CreatePipeline{ID: "c", Query: &api.QuerySpec{Name: "no spaces", SQL: "x"}},
 		CreatePipeline{ID: "c", Query: &api.QuerySpec{Name: "empty", SQL: " "}},
 		UpdatePipeline{ID: "b", Version: 1, Mirror: api.MirrorSpec{Name: "q"}},
+		UpdatePipeline{ID: "a", Version: 1, Query: &api.QuerySpec{Name: "m", SQL: "x"}},
+		UpdatePipeline{ID: "b", Version: 1, Query: &api.QuerySpec{Name: "other", SQL: "x"}},
+		UpdatePipeline{ID: "b", Version: 1, Query: &api.QuerySpec{Name: "q"}},
+		UpdatePipeline{ID: "b", Version: 2, Query: &api.QuerySpec{Name: "q", SQL: "x"}},
 	} {
 		if _, err := c.apply(e); err == nil {
 			t.Errorf("accepted %+v", e)
@@ -758,6 +762,29 @@ func TestQueriesInTheCatalog(t *testing.T) {
 	}
 	if _, err := f.c.Update(f.ctx(), "q", Change{AddTables: []string{"a.b"}}); !errs.Is(err, errs.PipelineState) {
 		t.Errorf("update: %v", err)
+	}
+	f.wait("q", api.PhaseLive)
+	if _, err := f.c.Update(f.ctx(), "q", Change{}); !errs.Is(err, errs.BadFlag) {
+		t.Errorf("an update of nothing: %v", err)
+	}
+	if p, err := f.c.Update(f.ctx(), "q", Change{Options: map[string]string{"parallelism": "2"}}); err != nil || p.Version != 2 || p.Query.Options["parallelism"] != "2" {
+		t.Errorf("other options: %+v, %v", p, err)
+	}
+	for {
+		p, err := f.c.Pipeline("q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Generation == 2 && p.Status.Phase == api.PhaseLive {
+			break // it was started anew
+		}
+		if err := f.c.env.Clock.Sleep(f.ctx(), time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.c.opts.CheckOptions = func(was, will api.QuerySpec) error { return errs.New(errs.PipelineState, "no") }
+	if _, err := f.c.Update(f.ctx(), "q", Change{Options: map[string]string{}}); !errs.Is(err, errs.PipelineState) {
+		t.Errorf("refused options: %v", err)
 	}
 	if err := f.c.Command(f.ctx(), "q", api.Command{Verb: "refresh"}); !errs.Is(err, errs.PipelineState) {
 		t.Errorf("command: %v", err)

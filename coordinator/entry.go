@@ -54,11 +54,12 @@ func (e CreatePipeline) name() string {
 	return e.Mirror.Name
 }
 
-// UpdatePipeline replaces a definition if it still is the one the proposer has seen.
+// UpdatePipeline replaces a definition if it still is the one the proposer has seen. A mirror stays a mirror.
 type UpdatePipeline struct {
 	ID      string         `json:"id"`
 	Version uint64         `json:"version"` // expected
-	Mirror  api.MirrorSpec `json:"mirror"`
+	Mirror  api.MirrorSpec `json:"mirror,omitzero"`
+	Query   *api.QuerySpec `json:"query,omitempty"`
 }
 
 // SetDesired says what the user wants. Deleted is final.

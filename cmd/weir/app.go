@@ -16,6 +16,7 @@ func (p *program) app(io cli.IO) *cli.App {
 	globs := cli.Arg{Name: "TABLES", Help: "globs over schema.table", Many: true}
 	name := cli.Flag{Name: "name", Value: "NAME", Help: "name of the pipeline (default mirror_<source database>)"}
 	httpAddr := cli.Flag{Name: "http-addr", Value: "HOST:PORT", Help: "where to serve REST and metrics (default 127.0.0.1:7070, or the next free port)"}
+	pgAddr := cli.Flag{Name: "pg-addr", Value: "HOST:PORT", Help: "where Postgres clients read views (default 127.0.0.1:7071, or the next free port)"}
 
 	a := &cli.App{
 		Name: "weir", Short: "weir mirrors databases exactly once", Version: p.versionLine(), IO: io,
@@ -43,7 +44,7 @@ func (p *program) app(io cli.IO) *cli.App {
 		{Name: "mirror", Short: "Mirror a database into another and keep it equal",
 			Long: "Checks both sides, copies the tables and then follows every change until interrupted. Started again with the same arguments it goes on where it was. Passwords in URLs are moved to the secrets of the state directory before anything else happens. If weir server runs on the state directory, the mirror is handed to it; another weir mirror or weir run there refuses it. With -o json or -o ndjson each change of its phase is a record on standard output.",
 			Args: []cli.Arg{source, target},
-			Flags: append(selectionFlags(), name, httpAddr,
+			Flags: append(selectionFlags(), name, httpAddr, pgAddr,
 				cli.Flag{Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end with exit code 0 when everything that the source had committed when the mirror went live, and so also all it had when this command began, is durable on the target"}),
 			Uses: cli.UsesSet | cli.UsesDryRun,
 			Examples: []cli.Example{
@@ -70,7 +71,7 @@ func (p *program) app(io cli.IO) *cli.App {
 		{Name: "run", Short: "Run the pipelines of an SQL file",
 			Long:  "The queries of a file (CREATE TABLE, INSERT INTO, CREATE MATERIALIZED VIEW) are one pipeline, and each CREATE MIRROR is one of its own. A pipeline of queries whose sources end by themselves ends with them; everything else runs until interrupted, makes a last checkpoint then, and goes on from it when the same command is given again. A file that means something else is refused: what its pipeline has kept belongs to the queries that it had.",
 			Args:  []cli.Arg{{Name: "FILE", Help: "SQL: CREATE TABLE, INSERT INTO, CREATE MATERIALIZED VIEW, CREATE CONNECTION, CREATE MIRROR, SET"}},
-			Flags: []cli.Flag{{Name: "name", Value: "NAME", Help: "name of the pipeline of queries (default: the file's base name)"}, httpAddr, {Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end with exit code 0 when all its mirrors have caught up: what their sources had committed when each went live, and so also when this command began, is durable on the targets"}},
+			Flags: []cli.Flag{{Name: "name", Value: "NAME", Help: "name of the pipeline of queries (default: the file's base name)"}, httpAddr, pgAddr, {Name: "until-caught-up", Kind: cli.BoolFlag, Help: "end with exit code 0 when all its mirrors have caught up: what their sources had committed when each went live, and so also when this command began, is durable on the targets"}},
 			Uses:  cli.UsesSet | cli.UsesDryRun,
 			Examples: []cli.Example{{Line: "weir run totals.sql --set parallelism=2"}, {Line: "weir run mirror.sql"},
 				{Line: "weir run mirror.sql --dry-run", Says: "see what would be done"}},
@@ -80,7 +81,7 @@ func (p *program) app(io cli.IO) *cli.App {
 			Flags:    []cli.Flag{{Name: "name", Value: "NAME", Help: "name of the pipeline (default: the file's base name)"}},
 			Examples: []cli.Example{{Line: "weir explain totals.sql"}}, Run: p.explain},
 		{Name: "server", Short: "Keep pipelines running", Long: "Serves REST and metrics, starts the pipelines of its state directory and keeps them running until it is told to stop.",
-			Flags: []cli.Flag{httpAddr, {Name: "allow-remote-without-authentication", Kind: cli.BoolFlag, Help: "serve an address beyond loopback although anybody who reaches it may do anything"}},
+			Flags: []cli.Flag{httpAddr, pgAddr, {Name: "allow-remote-without-authentication", Kind: cli.BoolFlag, Help: "serve an address beyond loopback although anybody who reaches it may do anything"}},
 			Uses:  cli.UsesSet,
 			Run:   p.server},
 		{Name: "pipelines", Aliases: []string{"pipeline", "pl"}, Short: "Pipelines of a server", Subs: []cli.Command{
@@ -164,5 +165,5 @@ func planned() []string {
 	return []string{"apply", "backup", "bench", "cluster", "connectors", "ctx", "deploy", "dev", "dlq", "fmt", "generate",
 		"import", "init", "lint", "logs", "lsp", "mcp", "plan", "preview", "raft", "savepoints", "sinks", "sql", "support", "tap", "test",
 		"top", "ui", "upgrade", "workers",
-		"--ctx", "--explain", "--join", "--node-addr", "--pg-addr", "--role"}
+		"--ctx", "--explain", "--join", "--node-addr", "--role"}
 }

@@ -7,7 +7,6 @@ import (
 	sourcefiles "github.com/weirstream/weir/cdc/files"
 	"github.com/weirstream/weir/cmd/weir/query"
 	"github.com/weirstream/weir/engine/dataflow"
-	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/sinks/blackhole"
 	sinkfiles "github.com/weirstream/weir/sinks/files"
@@ -32,32 +31,33 @@ func connectors() map[string]query.Connector {
 				}
 				return false
 			}},
-			Source: func(e *env.Env, s plan.Source, w query.With) (dataflow.Source, error) {
+			Source: func(m query.Make, s plan.Source) (dataflow.Source, error) {
 				t := s.Tables[0]
 				if err := noMetadata(s); err != nil {
 					return nil, err
 				}
-				o, err := datagen.ParseOptions(t.Schema, w(t.Options))
+				o, err := datagen.ParseOptions(t.Schema, m.With(t.Options))
 				if err != nil {
 					return nil, err
 				}
-				o.Columns = append([]int{}, t.Columns...)
-				return datagen.New(e, o)
+				o.Columns, o.Zone = append([]int{}, t.Columns...), m.Zone
+				return datagen.New(m.Env, o)
 			},
 		},
 		"print": {
 			Kind: plan.Kind{Sink: true, SinkChangelog: true, SinkKeyless: true},
-			Sink: func(_ *env.Env, s plan.Sink, w query.With) (dataflow.Sink, error) {
+			Sink: func(m query.Make, s plan.Sink) (dataflow.Sink, error) {
 				var tables []print.Options
 				out := os.Stdout
 				for _, t := range s.Tables {
-					o, err := print.ParseOptions(t.Schema, t.Key, w(t.Options))
+					o, err := print.ParseOptions(t.Schema, t.Key, m.With(t.Options))
 					if err != nil {
 						return nil, err
 					}
 					if o.StandardError {
 						out = os.Stderr
 					}
+					o.Zone = m.Zone
 					tables = append(tables, o)
 				}
 				return print.New(out, tables...), nil
@@ -65,37 +65,34 @@ func connectors() map[string]query.Connector {
 		},
 		"blackhole": {
 			Kind: plan.Kind{Sink: true, SinkChangelog: true, SinkKeyless: true},
-			Sink: func(_ *env.Env, s plan.Sink, w query.With) (dataflow.Sink, error) {
+			Sink: func(m query.Make, s plan.Sink) (dataflow.Sink, error) {
 				for _, t := range s.Tables {
-					if err := blackhole.ParseOptions(w(t.Options)); err != nil {
+					if err := blackhole.ParseOptions(m.With(t.Options)); err != nil {
 						return nil, err
 					}
 				}
-				return blackhole.New(blackhole.Options{Tables: len(s.Tables), Tasks: maxTasks}), nil
+				return blackhole.New(blackhole.Options{Tables: len(s.Tables), Tasks: m.Parallelism}), nil
 			},
 		},
 	}
 }
 
-// maxTasks is how many tasks a pipeline has of a fragment at most: the largest parallelism.
-const maxTasks = 256
-
-func filesSource(e *env.Env, s plan.Source, w query.With) (dataflow.Source, error) {
+func filesSource(m query.Make, s plan.Source) (dataflow.Source, error) {
 	t := s.Tables[0]
 	if err := noMetadata(s); err != nil {
 		return nil, err
 	}
-	o, err := sourcefiles.ParseOptions(t.Schema, append([]int{}, t.Columns...), nil, w(t.Options))
+	o, err := sourcefiles.ParseOptions(t.Schema, append([]int{}, t.Columns...), nil, m.With(t.Options))
 	if err != nil {
 		return nil, err
 	}
-	return sourcefiles.New(e, o)
+	return sourcefiles.New(m.Env, o)
 }
 
-func filesSink(e *env.Env, s plan.Sink, w query.With) (dataflow.Sink, error) {
+func filesSink(m query.Make, s plan.Sink) (dataflow.Sink, error) {
 	var tables []sinkfiles.Options
 	for _, t := range s.Tables {
-		o, err := sinkfiles.ParseOptions(t.Schema, query.ColumnNames(t.Schema, t.PartitionBy), w(t.Options))
+		o, err := sinkfiles.ParseOptions(t.Schema, query.ColumnNames(t.Schema, t.PartitionBy), m.With(t.Options))
 		if err != nil {
 			return nil, err
 		}
@@ -103,9 +100,10 @@ func filesSink(e *env.Env, s plan.Sink, w query.With) (dataflow.Sink, error) {
 			return nil, errs.New(errs.SQLNotBuilt, "the rows of table %s change after they were written, and files hold inserts only", t.Name).
 				WithHint("'sink.changelog' = 'true' adds a column op with +I and -D to the files, so that they can hold both")
 		}
+		o.Pipeline = m.Pipeline.ID
 		tables = append(tables, o)
 	}
-	return sinkfiles.New(e, tables...)
+	return sinkfiles.New(m.Env, tables...)
 }
 
 // noMetadata refuses metadata columns of connectors that have none.

@@ -28,6 +28,9 @@ func (p *program) cutover(ctx context.Context, c *cli.Call) error {
 		if err != nil {
 			return err
 		}
+		if v.Query != nil {
+			return errs.New(errs.PipelineState, "pipeline %s is no mirror", v.Name)
+		}
 		e := p.env(c)
 		source, target, err := p.both(ctx, v.Mirror, p.store(c, e), cl)
 		if err != nil {

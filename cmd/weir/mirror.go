@@ -177,13 +177,16 @@ func (p *program) startIn(ctx context.Context, c *cli.Call, e *env.Env, n node, 
 	c.Note("weir %s  http://%s  state %s", p.version, n.Addr(), state(c))
 	for _, q := range d.queries {
 		q.introduce(c)
+		if len(q.program.Views) > 0 {
+			c.Note("views are read with  psql postgres://weir@%s/weir", n.PGAddr())
+		}
 	}
 	return was.unlessBegun(e, cl, d.mirrors, p.follow(ctx, c, e, cl, d, n))
 }
 
 func (p *program) nodeOptions(c *cli.Call, store *secrets.Store, set options.Set) nodeOptions {
 	return nodeOptions{
-		State: state(c), Command: strings.TrimPrefix(c.Path, "weir "), HTTPAddr: c.Text("http-addr"), AllowRemote: c.Bool("allow-remote-without-authentication"),
+		State: state(c), Command: strings.TrimPrefix(c.Path, "weir "), HTTPAddr: c.Text("http-addr"), PGAddr: c.Text("pg-addr"), AllowRemote: c.Bool("allow-remote-without-authentication"),
 		Secrets: store, Options: set.Stored(options.Server), Version: p.version, Commit: p.commit,
 	}
 }
@@ -225,7 +228,7 @@ func (p *program) follow(ctx context.Context, c *cli.Call, e *env.Env, cl client
 		made[spec.Name] = created
 	}
 	for _, q := range d.queries {
-		created, err := ensureQuery(ctx, c, cl, q)
+		created, err := ensureQuery(ctx, c, cl, q, state(c))
 		if err != nil {
 			return err
 		}

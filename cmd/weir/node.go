@@ -23,6 +23,7 @@ import (
 	"github.com/weirstream/weir/internal/options"
 	"github.com/weirstream/weir/internal/pg"
 	"github.com/weirstream/weir/internal/secrets"
+	"github.com/weirstream/weir/sql/pgwire"
 	sqlplan "github.com/weirstream/weir/sql/plan"
 )
 
@@ -35,7 +36,9 @@ type localNode struct {
 	state  *coordinator.State
 	coord  *coordinator.Coordinator
 	server *rest.Server
+	reads  *pgwire.Server
 	addr   string
+	pgAddr string
 	done   chan struct{}
 	run    *query.Runner
 	ended  chan struct{} // Close has begun
@@ -96,6 +99,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 	})
 	reg := metrics.New(o.Version)
 	work := reg.Queries()
+	memory := cmp.Or(limit, share(machineMemory(), 60))
 	n.run = query.NewRunner(e, query.Options{
 		Dir: n.state.EngineDir(), Connectors: connectors(), Plan: sqlplan.Build, Expand: expandText(o.Secrets),
 		Manifests: func(ctx context.Context) (query.Manifests, error) {
@@ -111,10 +115,10 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			return !errs.Is(err, errs.PipelineNotFound)
 		},
 		Begin: func() {
-			if limit == 0 {
-				debug.SetMemoryLimit(share(machineMemory(), 60))
-			}
+			// The state of queries lies outside Go's heap and has the other half.
+			debug.SetMemoryLimit(memory / 2)
 		},
+		StateMemory:  memory / 2,
 		OnEpoch:      work.Epoch,
 		OnCheckpoint: work.Checkpoint,
 	})
@@ -133,9 +137,15 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			return m, err
 		},
 		SealQuery: func(_ context.Context, q api.QuerySpec) (api.QuerySpec, error) { return sealQuery(q, o.Secrets) },
-		CheckAdd:  addable,
-		Covers:    covers,
-		Told:      func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
+		CheckOptions: func(was, will api.QuerySpec) error {
+			if diff := query.Differences(was, will); len(diff) > 0 {
+				return errs.New(errs.PipelineState, "pipeline %s cannot be given another %s", was.Name, join(diff)).WithHint("make another pipeline with it")
+			}
+			return nil
+		},
+		CheckAdd: addable,
+		Covers:   covers,
+		Told:     func(pipeline string) bool { return slices.Contains(o.Follows, pipeline) },
 	})
 	if err != nil {
 		return err
@@ -180,8 +190,14 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			return *p, nil
 		},
 	})
-	n.addr, err = n.server.Listen(ctx)
-	return err
+	if n.addr, err = n.server.Listen(ctx); err != nil {
+		return err
+	}
+	n.reads = pgwire.New(e, pgwire.Options{Listen: o.PGAddr, AllowRemote: o.AllowRemote, Version: o.Version, Views: n.run.Views, OnQuery: reg.Pgwire().Query})
+	if n.pgAddr, err = n.reads.Start(ctx); err != nil {
+		return err
+	}
+	return n.state.SetEndpoints(func(ep *coordinator.Endpoints) { ep.PG = n.pgAddr })
 }
 
 // expandText puts secrets into an option of a table, which is a connection string or not.
@@ -204,8 +220,11 @@ func expander(store *secrets.Store) func(string) (string, error) {
 	}
 }
 
-// Addr, Done, Err and Close implement node.
+// Addr, PGAddr, Done, Err and Close implement node.
 func (n *localNode) Addr() string { return n.addr }
+
+// PGAddr implements node.
+func (n *localNode) PGAddr() string { return n.pgAddr }
 
 func (n *localNode) Done() <-chan struct{} { return n.done }
 
@@ -217,6 +236,9 @@ func (n *localNode) Close(ctx context.Context) error {
 	close(n.ended)
 	if n.server != nil {
 		err = n.server.Close(ctx)
+	}
+	if n.reads != nil {
+		err = errors.Join(err, n.reads.Close())
 	}
 	if n.coord != nil {
 		err = errors.Join(err, n.coord.Close(ctx))

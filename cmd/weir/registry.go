@@ -93,6 +93,7 @@ type nodeOptions struct {
 	Command     string   // what this process was started as
 	Follows     []string // mirrors whose errors the command tells
 	HTTPAddr    string   // "": the default, moving to a free port when it is taken
+	PGAddr      string   // the same
 	AllowRemote bool
 	Secrets     *secrets.Store
 	Options     map[string]string // options of scope server
@@ -104,6 +105,8 @@ type nodeOptions struct {
 type node interface {
 	// Addr is where its REST interface listens.
 	Addr() string
+	// PGAddr is where Postgres clients read views.
+	PGAddr() string
 	// Done is closed when the node cannot go on; Err says why.
 	Done() <-chan struct{}
 	Err() error

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,8 @@ type definitions struct {
 // queryDefinition is a pipeline of queries that is meant.
 type queryDefinition struct {
 	spec    api.QuerySpec
-	meant   string // its SQL with references in the place of secrets, as it will be stored
+	meant   string       // its SQL with references in the place of secrets, as it will be stored
+	keep    func() error // puts the secrets into the store of this machine; nil: they are the server's to keep
 	program *plan.Program
 	script  *parser.Script // what SQL is the text of; sealing changes it
 }
@@ -69,6 +71,9 @@ func (f *sqlFile) query(_ context.Context, set options.Set) (queryDefinition, er
 	if q.program, err = f.plan(set); err != nil {
 		return q, err
 	}
+	if !relative(q.program) {
+		q.spec.Dir = "" // it decides nothing, and so makes no other definition
+	}
 	for _, w := range q.program.Warnings {
 		where := ""
 		if w.Pos != nil {
@@ -80,8 +85,28 @@ func (f *sqlFile) query(_ context.Context, set options.Set) (queryDefinition, er
 		}
 	}
 	e := f.program.env(c)
-	x := query.Env{Env: e, Connectors: connectors(), Expand: expandText(f.program.store(c, e)), Dir: dir, File: f.name, Text: f.text}
+	zone, err := query.Zone(set)
+	if err != nil {
+		return q, err
+	}
+	x := query.Env{Env: e, Connectors: connectors(), Expand: expandText(f.program.store(c, e)), Zone: zone, Parallelism: set.Int("parallelism"), Spec: q.spec, Text: f.text}
 	return q, x.Check(q.program)
+}
+
+// relative tells whether a table of the program has a path that begins in the working directory.
+func relative(p *plan.Program) bool {
+	is := func(options map[string]string) bool { return query.Relative(options["path"]) }
+	for _, s := range p.Sources {
+		if slices.ContainsFunc(s.Tables, func(t plan.SourceTable) bool { return is(t.Options) }) {
+			return true
+		}
+	}
+	for _, s := range p.Sinks {
+		if slices.ContainsFunc(s.Tables, func(t plan.SinkTable) bool { return is(t.Options) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // plan makes the program of the file's queries.
@@ -131,11 +156,21 @@ func sealQuery(q api.QuerySpec, store *secrets.Store) (api.QuerySpec, error) {
 	return q, err
 }
 
-// ensureQuery is ensure for a pipeline of queries.
-func ensureQuery(ctx context.Context, c *cli.Call, cl client, q queryDefinition) (created bool, err error) {
+func (q queryDefinition) keeps() error {
+	if q.keep == nil {
+		return nil
+	}
+	return q.keep()
+}
+
+// ensureQuery is ensure for a pipeline of queries; dir is the state directory, for the hint of a refusal.
+func ensureQuery(ctx context.Context, c *cli.Call, cl client, q queryDefinition, dir string) (created bool, err error) {
 	name := q.spec.Name
 	v, err := settled(ctx, c, cl, name)
 	if errs.Is(err, errs.PipelineNotFound) {
+		if err := q.keeps(); err != nil {
+			return false, err
+		}
 		_, err = cl.CreateQuery(ctx, q.spec)
 		return err == nil, err
 	}
@@ -150,7 +185,20 @@ func ensureQuery(ctx context.Context, c *cli.Call, cl client, q queryDefinition)
 	if diff := query.Differences(*v.Query, meant); len(diff) > 0 {
 		return false, errs.New(errs.PipelineExists, "pipeline %s exists with another definition", name).
 			WithDetail("%s", "different: "+join(diff)).
-			WithHint("its state belongs to the definition that it has; run the changed file under another --name, or delete the pipeline first: weir server --state %[2]s & weir pipelines delete %[1]s --state %[2]s", name, state(c))
+			WithHint("its state belongs to the definition that it has; run the changed file under another --name, or delete the pipeline first: weir server --state %[2]s & weir pipelines delete %[1]s --state %[2]s", name, dir)
+	}
+	if err := q.keeps(); err != nil {
+		return false, err
+	}
+	if query.OtherOptions(*v.Query, meant) {
+		c.Note("pipeline %s takes its new options", name)
+		change := coordinator.Change{Options: meant.Options}
+		if change.Options == nil {
+			change.Options = map[string]string{}
+		}
+		if _, err := cl.Update(ctx, name, change); err != nil {
+			return false, err
+		}
 	}
 	if v.Desired != api.WantRunning || v.Status.Phase == api.PhaseFailed {
 		_, err = cl.Resume(ctx, name)
@@ -251,19 +299,36 @@ func (p *program) explain(ctx context.Context, c *cli.Call) error {
 	return q.explain(c)
 }
 
-// sealAll gives the definitions as they are stored. Secrets go to the store of this machine if the node that runs them
-// reads it; a server elsewhere has its own and is given the text as it is.
-func (d *definitions) sealAll(e *env.Env, c *cli.Call, store *secrets.Store, here bool) error {
-	for i, q := range d.queries {
-		into := store
-		if !here {
-			into = secrets.Open(e, secrets.Options{Getenv: c.Getenv})
+// move stores secrets of those names that are in one store in another.
+func move(names []string, from, to *secrets.Store) error {
+	for _, name := range names {
+		v, err := from.Get(name)
+		if errs.Is(err, errs.SecretMissing) {
+			continue // it was a reference before
 		}
-		q, err := q.sealed(into)
+		if err == nil {
+			err = to.Set(name, v)
+		}
 		if err != nil {
 			return err
 		}
-		if q.spec.SQL = q.meant; !here {
+	}
+	return nil
+}
+
+// sealAll gives the definitions as they are stored. Secrets go to the store of this machine, when it is known that the
+// definition is not refused, if the node that runs it reads that store; a server elsewhere has its own and is given the
+// text as it is.
+func (d *definitions) sealAll(e *env.Env, c *cli.Call, store *secrets.Store, here bool) error {
+	for i, q := range d.queries {
+		aside := secrets.Open(e, secrets.Options{Getenv: c.Getenv})
+		q, err := q.sealed(aside)
+		if err != nil {
+			return err
+		}
+		if here {
+			q.spec.SQL, q.keep = q.meant, func() error { return move(query.Secrets(q.meant), aside, store) }
+		} else {
 			q.spec.SQL = parser.Print(q.script)
 		}
 		d.queries[i] = q

@@ -11,8 +11,11 @@ import (
 
 	"github.com/weirstream/weir/coordinator"
 	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/cli"
 	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/secrets"
+	"github.com/weirstream/weir/sql/parser"
 )
 
 const totals = `CREATE TABLE bid (id BIGINT, price BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '10');
@@ -41,7 +44,7 @@ func TestRunQueries(t *testing.T) {
 		t.Errorf("calls %v", f.calls)
 	}
 	q := f.views["my_totals"].Query
-	if q == nil || q.Options["parallelism"] != "3" || len(q.Options) != 1 || q.Dir != f.dir || strings.Contains(q.SQL, "SET") || !strings.Contains(q.SQL, "INSERT INTO") {
+	if q == nil || q.Options["parallelism"] != "3" || len(q.Options) != 1 || q.Dir != "" || strings.Contains(q.SQL, "SET") || !strings.Contains(q.SQL, "INSERT INTO") {
 		t.Fatalf("made %+v", q)
 	}
 	for _, says := range []string{"reads   bid (datagen)", "writes  total (print)", "ends when its sources have no more to give", "my_totals finished in", "10 rows read, 7 written",
@@ -66,6 +69,17 @@ func TestRunQueries(t *testing.T) {
 	f.want(t, 2, "run", file, "--set", "state.key-groups=16")
 	if !strings.Contains(f.err.String(), "option state.key-groups") {
 		t.Errorf("other options: %s", f.err.String())
+	}
+	f.calls = nil
+	f.want(t, 0, "run", f.file(t, "my totals.sql", totals))
+	if want := []string{"update my_totals map[]"}; !slices.Equal(f.calls, want) || !strings.Contains(f.err.String(), "takes its new options") {
+		t.Errorf("another parallelism: calls %q, printed %s", f.calls, f.err.String())
+	}
+	files := strings.ReplaceAll(totals, "'print'", "'filesystem', 'format' = 'csv', 'sink.changelog' = 'true', 'path' = 'out'")
+	f.scripts["here"] = []api.PipelineStatus{done}
+	f.want(t, 0, "run", f.file(t, "here.sql", files))
+	if q := f.views["here"].Query; q == nil || q.Dir != f.dir {
+		t.Errorf("with a relative path: %+v", q)
 	}
 	f.views["shop"] = coordinator.PipelineView{Pipeline: api.Pipeline{Name: "shop", Desired: api.WantRunning}}
 	f.want(t, 2, "run", file, "--name", "shop")
@@ -108,6 +122,39 @@ func TestSecretsOfQueries(t *testing.T) {
 	}
 	if names := secretsIn(api.Pipeline{Query: &q}); !slices.Equal(names, []string{"q_a_password"}) {
 		t.Errorf("it refers to %v", names)
+	}
+	// A refused definition changes no secret.
+	f := newFixture(t)
+	call := &cli.Call{IO: cli.IO{Getenv: func(string) (string, bool) { return "", false }}}
+	e := env.Real(nil)
+	store := memory()
+	if err := store.Set("q_a_password", secrets.NewValue("old")); err != nil {
+		t.Fatal(err)
+	}
+	define := func(password string) queryDefinition {
+		script, err := parser.Parse("q.sql", "CREATE TABLE a (x BIGINT) WITH ('connector' = 'jdbc', 'password' = '"+password+"'); INSERT INTO b SELECT x FROM a;")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := definitions{queries: []queryDefinition{{spec: api.QuerySpec{Name: "q", File: "q.sql"}, script: script}}}
+		if err := d.sealAll(e, call, store, true); err != nil {
+			t.Fatal(err)
+		}
+		return d.queries[0]
+	}
+	f.views["q"] = coordinator.PipelineView{Pipeline: api.Pipeline{Name: "q", Desired: api.WantRunning, Query: &api.QuerySpec{Name: "q", SQL: "SELECT 1;"}}}
+	if _, err := ensureQuery(t.Context(), call, f, define("new"), "weir-state"); !errs.Is(err, errs.PipelineExists) {
+		t.Errorf("another text: %v", err)
+	}
+	if v, err := store.Get("q_a_password"); err != nil || v.Reveal() != "old" {
+		t.Errorf("a refused definition has set the secret: %s, %v", v.Reveal(), err)
+	}
+	delete(f.views, "q")
+	if _, err := ensureQuery(t.Context(), call, f, define("new"), "weir-state"); err != nil {
+		t.Error(err)
+	}
+	if v, err := store.Get("q_a_password"); err != nil || v.Reveal() != "new" || strings.Contains(f.views["q"].Query.SQL, "new") {
+		t.Errorf("a new definition: %s, %v, %+v", v.Reveal(), err, f.views["q"].Query)
 	}
 	for _, bad := range []api.QuerySpec{{Name: "q", SQL: "SELECT FROM"}, {Name: "q", SQL: "SET 'a' = 'b';"}, {Name: "q", SQL: q.SQL, Options: map[string]string{"no.such": "x"}}} {
 		if _, err := sealQuery(bad, memory()); err == nil {

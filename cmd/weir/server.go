@@ -27,7 +27,7 @@ func (p *program) server(ctx context.Context, c *cli.Call) error {
 	if err != nil {
 		return err
 	}
-	c.Note("weir %s  http://%s  state %s", p.version, n.Addr(), state(c))
+	c.Note("weir %s  http://%s  postgres://weir@%s/weir  state %s", p.version, n.Addr(), n.PGAddr(), state(c))
 	select {
 	case <-ctx.Done():
 	case <-n.Done():

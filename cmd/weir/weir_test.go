@@ -104,7 +104,11 @@ func (f *fakeServer) CreateMirror(_ context.Context, m api.MirrorSpec) (coordina
 }
 
 func (f *fakeServer) Update(ctx context.Context, name string, c coordinator.Change) (coordinator.PipelineView, error) {
-	f.note("update %s +%v -%v", name, c.AddTables, c.RemoveTables)
+	if c.Options != nil {
+		f.note("update %s %v", name, c.Options)
+	} else {
+		f.note("update %s +%v -%v", name, c.AddTables, c.RemoveTables)
+	}
 	return f.Pipeline(ctx, name)
 }
 
@@ -222,6 +226,7 @@ type fakeNode struct {
 }
 
 func (n *fakeNode) Addr() string                { return "127.0.0.1:7070" }
+func (n *fakeNode) PGAddr() string              { return "127.0.0.1:7071" }
 func (n *fakeNode) Done() <-chan struct{}       { return n.done }
 func (n *fakeNode) Err() error                  { return errs.New(errs.DiskFailed, "the disk failed") }
 func (n *fakeNode) Close(context.Context) error { n.closed++; return nil }

@@ -197,6 +197,9 @@ func (s *Server) doctor(r *http.Request) (reply, error) {
 		if err != nil {
 			return reply{}, err
 		}
+		if v.Query != nil {
+			return reply{}, errs.New(errs.PipelineState, "pipeline %q is no mirror: there are no databases to look at", v.Name)
+		}
 		req.Mirror = &v.Mirror
 	}
 	checks, err := s.opts.Doctor(r.Context(), req)

@@ -302,7 +302,7 @@ func resolveArrays(f *Function, args []Expr) (Expr, error) {
 			return nil, f.mismatch(args)
 		}
 	}
-	if len(args) == 0 {
+	if len(args) == 0 || f.sig == "aa" && len(args) != 2 {
 		return nil, f.mismatch(args)
 	}
 	out, t, err := unify(f.name, args)

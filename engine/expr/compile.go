@@ -22,7 +22,7 @@ func Compile(exprs []Expr, s Settings) (*Program, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.results = append(p.results, o)
+		p.results, p.layouts = append(p.results, o), append(p.layouts, e.Type().Layout())
 	}
 	p.steps = c.steps
 	return p, nil
@@ -448,7 +448,7 @@ func evaluate(e Expr, s Settings) (*Const, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.results, p.steps = []operand{o}, c.steps
+	p.results, p.layouts, p.steps = []operand{o}, []row.Layout{e.Type().Layout()}, c.steps
 	out, faults := p.Run(&row.Batch{Len: 1}, 0)
 	if len(faults) > 0 {
 		return nil, nil

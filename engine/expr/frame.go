@@ -95,6 +95,12 @@ func (f *frame) check(l row.Layout) {
 			if t.Kind == row.Boolean && uint64(x) > 1 {
 				invariants.Check(false, "%s: BOOLEAN %d", f.e, x)
 			}
+			if low, high := rangeOf(t); t.Kind.Integer() && (x < low || x > high) {
+				invariants.Check(false, "%s: %d is no %s", f.e, x, t)
+			}
+			if temporal(t) && t.Kind != row.Date && digitsTooMany(t, x) {
+				invariants.Check(false, "%s: %d has more digits than %s", f.e, x, t)
+			}
 		case row.LayoutBytes:
 			s := f.out.Spans[i]
 			if null && s != (row.Span{}) {
@@ -102,6 +108,10 @@ func (f *frame) check(l row.Layout) {
 			}
 			if uint64(s.Off)+uint64(s.Len) > uint64(len(f.out.Heap)) {
 				invariants.Check(false, "%s: value %v in %d bytes", f.e, s, len(f.out.Heap))
+			}
+		case row.LayoutFloat64:
+			if x := f.out.Float64[i]; t.Kind == row.Float && x == x && x != float64(float32(x)) {
+				invariants.Check(false, "%s: %v is no FLOAT", f.e, x)
 			}
 		case row.LayoutDecimal:
 			d := f.out.Decimal[i]
@@ -182,6 +192,15 @@ func (f *frame) zeroNulls(l row.Layout) {
 			}
 		}
 	}
+}
+
+// digitsTooMany tells a time with digits behind the point that its type does not have.
+func digitsTooMany(t row.Type, x int64) bool {
+	units := 6
+	if t.Kind == row.Time || t.Precision > 6 {
+		units = 9
+	}
+	return x%int64(row.Pow10(max(units-t.Precision, 0)).Lo) != 0
 }
 
 // null makes row i NULL.

@@ -289,7 +289,13 @@ func bindRound(cut bool) func(*Call, *Settings) (kernel, error) {
 		switch t.Layout() {
 		case row.LayoutFloat64:
 			return func(f *frame) {
-				f.each(func(i int) { f.out.Float64[i] = roundFloat(f.in[0].Float64[i], f.in[1].Int64[i], cut) })
+				f.each(func(i int) {
+					x := roundFloat(f.in[0].Float64[i], f.in[1].Int64[i], cut)
+					if t.Kind == row.Float {
+						x = float64(float32(x))
+					}
+					f.out.Float64[i] = x
+				})
 			}, nil
 		case row.LayoutDecimal:
 			return func(f *frame) {

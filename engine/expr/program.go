@@ -24,6 +24,7 @@ type Program struct {
 	machine
 	steps   []step
 	results []operand
+	layouts []row.Layout // of the results
 	out     []*row.Vector
 }
 
@@ -105,6 +106,9 @@ func (p *Program) Run(b *row.Batch, clock int64) ([]*row.Vector, Faults) {
 		s.run(&p.machine)
 	}
 	for i, o := range p.results {
+		if b.Sel != nil && len(b.Sel) == 0 && !o.column && !o.constant { // no step ran
+			p.regs[o.index].size(p.layouts[i], b.Len)
+		}
 		p.out[i] = p.vector(o)
 	}
 	if len(p.faults) > 0 {

@@ -226,6 +226,11 @@ func checkShapes(t *testing.T, r *rand.Rand, e Expr, p *Program, s Settings, col
 		return got
 	}
 	whole := results(b, p)
+	none := *b
+	none.Sel = []int32{}
+	if out, faults := p.Run(&none, storyClock); len(faults) > 0 || lengthOf(out[0], e.Type().Layout()) < n {
+		t.Errorf("%s over no rows: %d values, %v", e, lengthOf(out[0], e.Type().Layout()), faults)
+	}
 	half := *b
 	half.Sel = []int32{}
 	for i := range n {

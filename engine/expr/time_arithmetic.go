@@ -46,7 +46,7 @@ func bindTimes(c *Call, s *Settings) (kernel, error) {
 	case tb.Kind == row.IntervalMonths:
 		return monthsKernel(ta, sign, s.Zone), nil
 	}
-	return spanKernel(ta, sign), nil
+	return spanKernel(ta, sign, c.Args[1]), nil
 }
 
 // pairs calls one for two arguments of the Int64 layout.
@@ -110,8 +110,8 @@ func addMonthsToDay(days, months int64) int64 {
 	return row.DaysFromCivil(y, m, min(d, row.DaysInMonth(y, m)))
 }
 
-// spanKernel adds an interval of microseconds.
-func spanKernel(t row.Type, sign int64) kernel {
+// spanKernel adds an interval of microseconds. Digits that the type does not have are cut off.
+func spanKernel(t row.Type, sign int64, by Expr) kernel {
 	switch {
 	case t.Kind == row.Date:
 		low, high := rangeOf(t)
@@ -120,14 +120,27 @@ func spanKernel(t row.Type, sign int64) kernel {
 			f.setInt(i, z, z >= low && z <= high)
 		})
 	case t.Kind == row.Time:
+		digit := int64(row.Pow10(9 - min(t.Precision, 9)).Lo)
 		return pairs(func(f *frame, i int, x, y int64) {
-			f.out.Int64[i] = floorMod(x+floorMod(y*sign, row.MicrosPerDay)*1000, row.NanosPerDay)
+			z := floorMod(x+floorMod(y*sign, row.MicrosPerDay)*1000, row.NanosPerDay)
+			f.out.Int64[i] = z - z%digit
 		})
 	case t.Precision > 6:
+		digit := int64(row.Pow10(9 - min(t.Precision, 9)).Lo)
 		return pairs(func(f *frame, i int, x, y int64) {
 			n, ok := mulInt64(y, 1000*sign)
 			z, ok2 := addInt64(x, n)
-			f.setInt(i, z, ok && ok2)
+			f.setInt(i, z-floorMod(z, digit), ok && ok2)
+		})
+	}
+	digit := int64(row.Pow10(6 - t.Precision).Lo)
+	if c, constant := by.(*Const); digit > 1 && !(constant && !c.IsNull() && c.Int64()%digit == 0) {
+		return pairs(func(f *frame, i int, x, y int64) {
+			z, ok := addInt64(x, y)
+			if sign < 0 {
+				z, ok = subInt64(x, y)
+			}
+			f.setInt(i, z-floorMod(z, digit), ok)
 		})
 	}
 	if sign < 0 {

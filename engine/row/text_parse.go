@@ -59,7 +59,8 @@ func parseInt(t Type, b []byte, zone *time.Location) (int64, error) {
 	case Date:
 		return ParseDate(b)
 	case Time:
-		return ParseTime(b)
+		x, err := ParseTime(b)
+		return x - x%int64(pow10(9-min(t.Precision, 9))), err
 	case Timestamp:
 		return ParseTimestamp(b, t.Precision)
 	case TimestampLTZ:

@@ -38,8 +38,8 @@ func newArena() (*arena, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Ref 0 is none: the first unit is never handed out.
-	return &arena{whole: whole, next: unit}, nil
+	// Refs 0 and 1 are none and ghost: the first units are never handed out.
+	return &arena{whole: whole, next: 2 * unit}, nil
 }
 
 func (a *arena) close() {

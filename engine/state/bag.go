@@ -371,11 +371,11 @@ func (b *Bag) takeDelta(d *Delta, checkpoint uint64) {
 		switch {
 		case rows == 0:
 			d.below(b, key, checkpoint+1)
-			if h := b.m.hash(key); b.m.groups[b.store.group(h)].partial {
+			if b.store.backing != nil {
 				a.setU32(key, entryValue+bagGrave, uint32(checkpoint))
 				b.m.graves = append(b.m.graves, grave{key, checkpoint})
 			} else {
-				b.m.unlink(h, key)
+				b.m.unlink(b.m.hash(key), key)
 				b.m.entries--
 				b.m.releaseEntry(key)
 			}
@@ -394,7 +394,7 @@ func (d *Delta) bagKey(b *Bag, key Ref, checkpoint uint64) span {
 	d.heap = recordKey(d.heap, b.m.hash(key), b.m.id)
 	d.heap = b.appendKey(d.heap, key)
 	d.heap = binary.BigEndian.AppendUint64(d.heap, checkpoint)
-	return span{uint32(at), uint32(len(d.heap) - at)}
+	return spanOf(at, len(d.heap))
 }
 
 func (d *Delta) below(b *Bag, key Ref, checkpoint uint64) {
@@ -410,7 +410,7 @@ func (d *Delta) rewrite(b *Bag, key Ref, checkpoint uint64) {
 		d.heap = binary.LittleEndian.AppendUint32(d.heap, uint32(len(r)))
 		d.heap = append(d.heap, r...)
 	}
-	d.records = append(d.records, record{op: rewrite, key: k, value: span{uint32(at), uint32(len(d.heap) - at)}})
+	d.records = append(d.records, record{op: rewrite, key: k, value: spanOf(at, len(d.heap))})
 }
 
 // unbury is Map.unbury for keys that are there without a row.
@@ -443,7 +443,7 @@ func (b *Bag) load(t *table, h uint64, keys *row.Keys, i int, prefix []byte) (Re
 			return fmt.Errorf("state %s: key %x in the place of %x and a checkpoint", b.m.name, k, prefix)
 		}
 		if key == 0 {
-			key = b.m.add(t, h, keys, i)
+			key = b.m.back(t, h, keys, i)
 		}
 		segments++
 		var err error

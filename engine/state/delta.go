@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"math"
 )
 
 // Delta is what the states of a task changed since the last checkpoint. It is independent of the store: another
@@ -47,6 +48,15 @@ type record struct {
 
 type span struct{ off, len uint32 }
 
+// spanOf panics where 32 bits do not reach: the checkpoint fails, loudly, and what was durable before stays. Wrapped, a
+// place would put other bytes into the state.
+func spanOf(at, end int) span {
+	if uint64(end) > math.MaxUint32 {
+		panic("a task changed more than 4 GiB of state in one checkpoint")
+	}
+	return span{uint32(at), uint32(end - at)}
+}
+
 // recordKey begins the key of a record: the top 16 bits of the hash and the state's number. The key's bytes follow, and
 // in a bag the checkpoint.
 func recordKey(dst []byte, hash uint64, id uint32) []byte {
@@ -82,14 +92,20 @@ func (s *Store) TakeDelta(d *Delta, checkpoint uint64) {
 	for _, b := range s.bags {
 		b.takeDelta(d, checkpoint)
 	}
+	s.taken = append(s.taken, taken{checkpoint, s.interval})
 	if s.interval++; s.interval == buried {
-		s.interval = 1
+		s.interval, s.clean = 1, 0
+		s.taken = s.taken[:0]
 		s.unmark(entryDirty)
 	}
 }
 
 // Absorbed tells that the backing has taken in every delta up to that of checkpoint.
 func (s *Store) Absorbed(checkpoint uint64) {
+	for len(s.taken) > 0 && s.taken[0].checkpoint <= checkpoint {
+		s.clean = s.taken[0].interval
+		s.taken = append(s.taken[:0], s.taken[1:]...)
+	}
 	for _, m := range s.maps {
 		if len(m.graves) == 0 {
 			continue
@@ -108,7 +124,7 @@ func (m *Map) takeDelta(d *Delta, checkpoint uint64) {
 		key := m.appendRecordKey(d, r)
 		if a.u32(r, entryDirty) == removed {
 			d.records = append(d.records, record{op: Delete, key: key})
-			if m.groups[m.store.group(m.hash(r))].partial {
+			if m.store.backing != nil {
 				a.setU32(r, entryDirty, buried)
 				a.setU32(r, entryTouched, uint32(checkpoint))
 				m.graves = append(m.graves, grave{r, checkpoint})
@@ -123,7 +139,7 @@ func (m *Map) takeDelta(d *Delta, checkpoint uint64) {
 		} else {
 			d.heap = append(d.heap, m.Value(r)...)
 		}
-		d.records = append(d.records, record{op: Set, key: key, value: span{uint32(at), uint32(len(d.heap) - at)}})
+		d.records = append(d.records, record{op: Set, key: key, value: spanOf(at, len(d.heap))})
 	}
 	m.dirty = m.dirty[:0]
 }
@@ -136,7 +152,7 @@ func (m *Map) appendRecordKey(d *Delta, r Ref) span {
 	} else {
 		d.heap = append(d.heap, m.Key(nil, r)...)
 	}
-	return span{uint32(at), uint32(len(d.heap) - at)}
+	return spanOf(at, len(d.heap))
 }
 
 // Sort brings the records into the order of their keys. It is called once, from any goroutine, before Records.

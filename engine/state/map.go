@@ -31,6 +31,8 @@ type Map struct {
 	missing   []int32
 	single    row.Keys // of FindEntry
 	gone      int64    // entries that are linked and not there
+	haunted   bool     // the last lookup came by a ghost of the same tag
+	resident  bool     // nothing is evicted
 	graves    []grave  // buried ones
 }
 
@@ -46,7 +48,7 @@ const (
 	entryKey     = 8
 	entryValue   = 16
 	// In the dirty field: the entry is gone, and the next delta has to say so (removed), or the backing has yet to take
-	// that delta in (buried). Where the backing may hold the key, a gone entry stays linked until then, lest the old
+	// that delta in (buried). Where there is a backing, a gone entry stays linked until then, lest the old
 	// value be fetched from there. Intervals are smaller numbers.
 	removed = 1<<32 - 1
 	buried  = 1<<32 - 2
@@ -188,7 +190,7 @@ func (m *Map) one(h uint64, refs []Ref, i int, add bool, keys *row.Keys) {
 		return
 	}
 	switch {
-	case t.partial:
+	case t.partial || m.haunted:
 		refs[i] = 0
 		m.missing = append(m.missing, int32(i))
 	case add:
@@ -223,6 +225,7 @@ func (m *Map) present(r Ref, add bool) Ref {
 }
 
 func (m *Map) lookup(t *table, h uint64, keys *row.Keys, i int) Ref {
+	m.haunted = false
 	if t.mask == 0 {
 		return 0
 	}
@@ -235,6 +238,10 @@ func (m *Map) lookup(t *table, h uint64, keys *row.Keys, i int) Ref {
 		}
 		if uint32(s>>32) == tag {
 			r := Ref(s)
+			if r == ghost {
+				m.haunted = true
+				continue
+			}
 			if m.intKey {
 				if m.IntKey(r) == keys.Int[i] {
 					return r
@@ -248,6 +255,20 @@ func (m *Map) lookup(t *table, h uint64, keys *row.Keys, i int) Ref {
 
 // add makes an entry for the key of row i, which has none.
 func (m *Map) add(t *table, h uint64, keys *row.Keys, i int) Ref {
+	r := m.entry(keys, i)
+	m.bytes += linkSlot(m.store.arena, t, uint32(h), r)
+	return r
+}
+
+// back makes an entry for the key of row i, which the backing has.
+func (m *Map) back(t *table, h uint64, keys *row.Keys, i int) Ref {
+	r := m.entry(keys, i)
+	m.bytes += linkBack(m.store.arena, t, uint32(h), r)
+	return r
+}
+
+// entry makes an entry that is not linked yet.
+func (m *Map) entry(keys *row.Keys, i int) Ref {
 	var key []byte
 	if !m.intKey {
 		key = keys.Bytes(i)
@@ -262,7 +283,7 @@ func (m *Map) add(t *table, h uint64, keys *row.Keys, i int) Ref {
 		binary.LittleEndian.PutUint32(e[entryKey:], uint32(len(key)))
 		copy(e[entryValue+m.valueSize:], key)
 	}
-	m.bytes += int64(size) + linkSlot(m.store.arena, t, uint32(h), r)
+	m.bytes += int64(size)
 	m.entries++
 	return r
 }
@@ -273,10 +294,10 @@ func (m *Map) unlink(h uint64, r Ref) {
 
 // Remove takes an entry away. Its Ref is not to be used any more.
 func (m *Map) Remove(r Ref) {
-	if h := m.hash(r); m.groups[m.store.group(h)].partial {
+	if m.store.backing != nil {
 		m.gone++
 	} else {
-		m.unlink(h, r)
+		m.unlink(m.hash(r), r)
 	}
 	m.entries--
 	if m.values != nil {
@@ -332,7 +353,7 @@ func (m *Map) Group(g int, f func(r Ref) error) error {
 		return nil
 	}
 	for at := range t.mask + 1 {
-		if r := Ref(m.store.arena.words(t.slots, int(t.mask)+1)[at]); r != 0 && m.present(r, false) != 0 {
+		if r := Ref(m.store.arena.words(t.slots, int(t.mask)+1)[at]); r > ghost && m.present(r, false) != 0 {
 			if err := f(r); err != nil {
 				return err
 			}
@@ -392,7 +413,7 @@ func (m *Map) load(t *table, h uint64, keys *row.Keys, i int) (Ref, error) {
 		return 0, err
 	}
 	s.scratch = both
-	r := m.add(t, h, keys, i)
+	r := m.back(t, h, keys, i)
 	if err := m.setValue(r, both[n:]); err != nil {
 		return 0, err
 	}
@@ -421,7 +442,7 @@ func (m *Map) FindEntry(from *Map, r Ref) (Ref, error) {
 		k.Spans = append(k.Spans[:0], row.Span{Len: uint32(len(k.Heap))})
 	}
 	t := &m.groups[m.store.group(h)]
-	if e := m.lookup(t, h, k, 0); e != 0 || !t.partial {
+	if e := m.lookup(t, h, k, 0); e != 0 || !t.partial && !m.haunted {
 		return m.present(e, false), nil
 	}
 	return m.load(t, h, k, 0)

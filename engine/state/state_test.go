@@ -45,6 +45,7 @@ func TestAgainstModel(t *testing.T) {
 			}
 			return c
 		}
+		limit := []uint64{0, 1, 3000, 6000}[seed/3%4]
 		now := clone(model{})
 		saved := clone(now)
 		var s *state.Store
@@ -52,7 +53,7 @@ func TestAgainstModel(t *testing.T) {
 		var bag, grow *state.Bag
 		open := func() {
 			var err error
-			if s, err = state.New(state.Options{Groups: groups, Backing: backing}); err != nil {
+			if s, err = state.New(state.Options{Groups: groups, Backing: backing, MemoryBytes: limit}); err != nil {
 				t.Fatal(err)
 			}
 			m, err = s.Map("m", codec, 8, nil)
@@ -150,6 +151,9 @@ func TestAgainstModel(t *testing.T) {
 			case 3:
 				absorb(r.IntN(len(pending) + 1))
 				s.Absorbed(absorbed)
+				s.Evict()
+			case 4:
+				s.Evict()
 			case 2:
 				absorb(len(pending))
 				s.Close()

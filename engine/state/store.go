@@ -19,6 +19,8 @@ const DefaultGroups = 256
 type Options struct {
 	Groups  int     // key groups; a power of two up to 65,536
 	Backing Backing // what the last checkpoint holds; nil: the state begins empty
+	// MemoryBytes is what Evict brings the state down to; 0: no limit.
+	MemoryBytes uint64
 	// Volatile: no delta is ever taken, so that none is gathered.
 	Volatile bool
 }
@@ -47,6 +49,11 @@ type Store struct {
 	maps       []*Map
 	bags       []*Bag
 	names      map[string]uint32
+	limit      uint64
+	taken      []taken // deltas that the backing does not have yet
+	clean      uint32  // up to this interval it has every change
+	hand       int     // where the next eviction goes on
+	evictions  uint32  // how many there were: Refs that were kept from before may be gone
 	scratch    []byte
 	log        addLog // changes of bags since the last checkpoint
 	keepAdds   bool
@@ -64,7 +71,7 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{arena: a, groups: o.Groups, groupShift: 64, backing: o.Backing, epoch: 1, interval: 1, names: map[string]uint32{}, keepAdds: !o.Volatile}
+	s := &Store{arena: a, groups: o.Groups, groupShift: 64, backing: o.Backing, epoch: 1, interval: 1, names: map[string]uint32{}, keepAdds: !o.Volatile, limit: o.MemoryBytes}
 	for g := o.Groups; g > 1; g >>= 1 {
 		s.groupShift--
 	}

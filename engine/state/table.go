@@ -6,7 +6,28 @@ type table struct {
 	slots   Ref
 	mask    uint32 // slots - 1, 0 if there are none
 	used    uint32
-	partial bool // the backing may hold keys that are not here
+	ghosts  uint32
+	partial bool // the backing may hold keys that are not here, and nothing tells which
+}
+
+// ghost is the Ref in the slot of a key that was evicted. The tag stays, so that of keys which the backing does not have
+// next to none is asked for there.
+const ghost Ref = 1
+
+// linkBack puts r into the place of its ghost, or of one with the same tag, which serves either key; without one it is
+// linked anew.
+func linkBack(a *arena, t *table, tag uint32, r Ref) (grown int64) {
+	if t.ghosts > 0 {
+		slots := a.words(t.slots, int(t.mask)+1)
+		for at := tag & t.mask; uint32(slots[at]) != 0; at = (at + 1) & t.mask {
+			if slots[at] == uint64(tag)<<32|uint64(ghost) {
+				slots[at] = uint64(tag)<<32 | uint64(r)
+				t.ghosts--
+				return 0
+			}
+		}
+	}
+	return linkSlot(a, t, tag, r)
 }
 
 // linkSlot puts r into the table, which doubles when three quarters are taken, and returns by how many bytes it grew.

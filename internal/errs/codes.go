@@ -41,6 +41,8 @@ const (
 	PipelineExists   Code = "W3003"
 	PipelineState    Code = "W3004"
 	NotCaughtUp      Code = "W3005"
+	SnapshotTooOld   Code = "W3006"
+	QueryMemory      Code = "W3007"
 
 	TargetUnreachable Code = "W4001"
 	Fenced            Code = "W4002"

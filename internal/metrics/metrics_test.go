@@ -27,6 +27,7 @@ func full() *Registry {
 	q := r.Queries()
 	q.Epoch("totals", 300*time.Microsecond)
 	q.Checkpoint("totals", 5*time.Millisecond, 1000)
+	r.Pgwire().Query(3*time.Millisecond, true)
 	r.Sources(func() []api.SourceStatus {
 		return []api.SourceStatus{{Name: "shop", Pipeline: "orders", WALRetainedBytes: 5, WALLimitBytes: -1, SlotActive: true, LagMS: 250}}
 	})
@@ -64,6 +65,8 @@ func TestScrape(t *testing.T) {
 		`weir_source_rows_total{pipeline="totals",source="bids"} 10`,
 		`weir_sink_rows_total{pipeline="totals",sink="out"} 2`,
 		`weir_epoch_seconds_count{pipeline="totals"} 1`,
+		`weir_pgwire_queries_total{result="error"} 1`,
+		`weir_pgwire_query_seconds_count 1`,
 		`weir_checkpoint_seconds_bucket{pipeline="totals",le="0.008"} 1`,
 		`weir_checkpoint_bytes_sum{pipeline="totals"} 1000`,
 		`weir_raft_applied_index 9`,

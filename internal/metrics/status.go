@@ -59,7 +59,7 @@ func (r *Registry) Pipelines(read func() []Pipeline) {
 	r.scraped([]Info{
 		{"weir_pipeline_lag_bytes", "gauge", by, "Bytes of the source's log that are not yet visible in the target."},
 		{"weir_pipeline_lag_seconds", "gauge", by, "Age of the oldest source commit that is not yet visible in the target; at least the time since the source's server was last heard of, when that is longer than `discovery.interval` and 3 s."},
-		{"weir_pipeline_rows_total", "counter", by, "Rows applied to the target since the pipeline was started."},
+		{"weir_pipeline_rows_total", "counter", by, "Rows applied to the target, or by a pipeline of queries read from its sources, since it was started."},
 		{"weir_pipeline_checkpoint", "gauge", by, "Number of the newest visible checkpoint."},
 		{"weir_pipeline_durable_checkpoint", "gauge", by, "Number of the newest checkpoint that survives a crash of the target."},
 		{"weir_pipeline_phase", "gauge", []string{"pipeline", "phase"}, "1 for the phase the pipeline is in."},

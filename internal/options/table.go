@@ -55,7 +55,7 @@ func All() []Option {
 		{Key: "checkpoint.interval", Aliases: []string{"execution.checkpointing.interval"}, Kind: Duration, Default: "0s", Min: 0, Max: hour, Scope: Pipeline,
 			Help: "The shortest time between two checkpoints. 0s makes one whenever the last is done and changes wait: at once under low load, in larger ones as the load grows. Without changes there is none. A pipeline of queries takes 50ms unless it is set."},
 		{Key: "parallelism", Aliases: []string{"parallelism.default"}, Kind: Int, Default: "1", Min: 1, Max: 256, Scope: Pipeline,
-			Help: "How many tasks work on each part of a query, each on its share of the keys. It may be changed between two starts."},
+			Help: "How many tasks work on each part of a query, each on its share of the keys. A pipeline may be started again with another value."},
 		{Key: "state.key-groups", Kind: Int, Default: "256", Min: 1, Max: 65536, Scope: Pipeline,
 			Help: "Into how many groups the keys of a query's state are divided, a power of two. Tables grow by the group, and a group moves between tasks as a whole."},
 		{Key: "table.local-time-zone", Kind: Text, Scope: Pipeline,
@@ -93,7 +93,7 @@ func All() []Option {
 		{Key: "discovery.interval", Aliases: []string{"scan.newly-added-table.interval"}, Kind: Duration, Default: "2s", Min: 100 * ms, Max: 24 * hour, Scope: Pipeline,
 			Help: "How often the source is asked for tables that are new or gone."},
 		{Key: "memory.limit", Aliases: []string{"taskmanager.memory.process.size"}, Kind: Size, Min: 64 * mB, Scope: Server,
-			Help: "What the process's memory is held to. Default: 160 MB, which is what mirrors need; 60 % of the machine's or the control group's once a pipeline of queries runs."},
+			Help: "What the process's memory is held to. Default: 160 MB, which is what mirrors need; 60 % of the machine's or the control group's once a pipeline of queries runs. The state of a pipeline of queries has half of it in memory, outside the collector's heap, and the rest on disk."},
 	}
 }
 

@@ -277,6 +277,9 @@ func TestStories(t *testing.T) {
 				if err != nil {
 					return err.Error()
 				}
+				if d.HasArg("pipeline") {
+					d.ScanArgs(t, "pipeline", &o.Pipeline)
+				}
 				if s, err = files.New(e, o); err != nil {
 					return err.Error()
 				}

@@ -22,6 +22,7 @@ const ledgerName = ".weir-ledger"
 // files, which lie there under temporary names, are published, and whoever opens the directory next gives them their
 // names if that was left undone.
 type ledger struct {
+	Pipeline   string              `json:"pipeline,omitempty"` // whose the directory is
 	Generation dataflow.Generation `json:"generation"`
 	Checkpoint dataflow.Checkpoint `json:"checkpoint"`
 	Files      []string            `json:"files,omitempty"` // of the checkpoint, relative to the table's directory

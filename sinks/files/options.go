@@ -15,9 +15,11 @@ import (
 
 // Options configures a table of a Sink.
 type Options struct {
-	Path   string     // the table's directory, which belongs to one pipeline
-	Schema row.Schema // of the batches
-	Format format.Format
+	Path string // the table's directory, which belongs to one pipeline
+	// Pipeline is the ID of that pipeline: a directory of another is refused. "" means that nobody knows.
+	Pipeline string
+	Schema   row.Schema // of the batches
+	Format   format.Format
 	// Partitions are the columns whose values name directories instead of standing in the files.
 	Partitions []string
 	// Changelog: a column op with +I or -D comes first in the files, and retractions are taken.

@@ -128,6 +128,13 @@ func (t *table) open(gen dataflow.Generation) (dataflow.Checkpoint, error) {
 	if t.led, err = readLedger(t.fs, t.Path); err != nil {
 		return 0, err
 	}
+	if t.led.Pipeline != "" && t.Pipeline != "" && t.led.Pipeline != t.Pipeline {
+		// Its checkpoints are no checkpoints of ours: rows would be taken for published that never were.
+		e := errs.New(errs.TargetFile, "%s holds what another pipeline has written", t.Path).
+			WithHint("name another directory, or empty this one, with its hidden files, if what is in it is not needed any more")
+		e.Final = true
+		return 0, e
+	}
 	if t.led.Generation > gen {
 		return 0, t.fenced(t.led.Generation, gen)
 	}
@@ -143,6 +150,9 @@ func (t *table) open(gen dataflow.Generation) (dataflow.Checkpoint, error) {
 		t.led.Checkpoint, t.led.Files = named, nil
 	}
 	t.led.Generation = gen
+	if t.Pipeline != "" {
+		t.led.Pipeline = t.Pipeline
+	}
 	return t.led.Checkpoint, writeLedger(t.fs, t.Path, t.led)
 }
 
@@ -368,7 +378,7 @@ func (t *table) commit(gen dataflow.Generation, c dataflow.Checkpoint) error {
 	if now.Generation > gen {
 		return t.fenced(now.Generation, gen)
 	}
-	l := ledger{Generation: gen, Checkpoint: c, Files: t.files}
+	l := ledger{Pipeline: t.led.Pipeline, Generation: gen, Checkpoint: c, Files: t.files}
 	if err := writeLedger(t.fs, t.Path, l); err != nil {
 		return err
 	}

@@ -16,9 +16,12 @@ type binder struct {
 	file     string
 	text     string
 	catalog  *catalog
+	asOf     bool // FOR SYSTEM_TIME AS OF may follow the table that is bound
 	depth    int
 	warnings []*errs.Error
-	width    int // of the output of the SELECT that was bound last, without what only ORDER BY needs
+	params   []Param
+	serves   bool // the query is answered at once and may have parameters
+	width    int  // of the output of the SELECT that was bound last, without what only ORDER BY needs
 }
 
 func (b *binder) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {

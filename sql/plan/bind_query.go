@@ -30,18 +30,9 @@ func (b *binder) query(q parser.Query, a around) (rel, error) {
 	defer func() { b.depth-- }()
 	switch q := q.(type) {
 	case *parser.With:
-		if q.Recursive {
-			return nil, b.fail(errs.NotBuiltYet, q.Pos, "WITH RECURSIVE is not built yet")
-		}
-		for _, t := range q.Tables {
-			r, err := b.query(t.Query, around{ctes: a.ctes})
-			if err != nil {
-				return nil, err
-			}
-			if r, err = b.rename(r, t.Columns, t.Name.Pos); err != nil {
-				return nil, err
-			}
-			a.ctes = &ctes{name: t.Name.Text, rel: r, parent: a.ctes}
+		a, err := b.common(q, a)
+		if err != nil {
+			return nil, err
 		}
 		return b.query(q.Body, a)
 	case *parser.Ordered:
@@ -58,6 +49,24 @@ func (b *binder) query(q parser.Query, a around) (rel, error) {
 		return r, err
 	}
 	return nil, b.fail(errs.NotBuiltYet, q.Position(), "this query is not built yet")
+}
+
+// common binds what WITH names.
+func (b *binder) common(q *parser.With, a around) (around, error) {
+	if q.Recursive {
+		return a, b.fail(errs.NotBuiltYet, q.Pos, "WITH RECURSIVE is not built yet")
+	}
+	for _, t := range q.Tables {
+		r, err := b.query(t.Query, around{ctes: a.ctes})
+		if err != nil {
+			return a, err
+		}
+		if r, err = b.rename(r, t.Columns, t.Name.Pos); err != nil {
+			return a, err
+		}
+		a.ctes = &ctes{name: t.Name.Text, rel: r, parent: a.ctes}
+	}
+	return a, nil
 }
 
 // rename gives a relation's columns other names.
@@ -210,73 +219,17 @@ func distinct(r rel) rel {
 
 // ordered binds ORDER BY and LIMIT. An order without a limit says nothing about a relation and is left out.
 func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
-	var r rel
-	var order []orderColumn
-	var err error
-	width, before := 0, 0
+	before := 0
 	if a.pulled != nil {
 		before = len(*a.pulled)
 	}
-	if s, ok := q.Body.(*parser.Select); ok {
-		r, order, err = b.selectQuery(s, a, q.OrderBy)
-		if err != nil {
-			return nil, err
-		}
-		width = b.width
-	} else {
-		if r, err = b.query(q.Body, a); err != nil {
-			return nil, err
-		}
-		width = ownColumns(r.columns())
-		place := &exprPlace{scope: scopeOf("", r.columns()), in: &r}
-		for _, o := range q.OrderBy {
-			e, err := b.outputOrder(place.scope, o.X)
-			if err != nil {
-				return nil, err
-			}
-			c, ok := e.(*expr.Column)
-			if !ok {
-				return nil, b.fail(errs.NotBuiltYet, o.X.Position(), "ORDER BY of an expression over a set operation is not built yet").WithHint("name a column")
-			}
-			order = append(order, orderOf(o, c.Index))
-		}
-	}
-	t := &top{in: r, order: order, limit: -1}
-	for _, x := range []struct {
-		e  parser.Expr
-		to *int64
-	}{{q.Limit, &t.limit}, {q.Offset, &t.offset}} {
-		if x.e == nil {
-			continue
-		}
-		n, ok := x.e.(*parser.NumberLit)
-		v := int64(0)
-		if ok {
-			v, err = strconv.ParseInt(n.Text, 10, 40)
-		}
-		if !ok || err != nil || v < 0 {
-			return nil, b.fail(errs.SQLSyntax, x.e.Position(), "LIMIT and OFFSET take a whole number")
-		}
-		*x.to = v
+	r, _, width, err := b.orderedWith(q, a)
+	if err != nil {
+		return nil, err
 	}
 	var pulled []expr.Expr
 	if a.pulled != nil {
 		pulled = (*a.pulled)[before:]
-	}
-	if t.limit >= 0 || t.offset > 0 {
-		// In a correlated subquery the limit is one for each value of what it is compared with.
-		for _, e := range pulled {
-			l, x, ok := equality(e)
-			if ok && insideOnly(x) {
-				l, x = x, l
-			}
-			c, column := uncast(l).(*expr.Column)
-			if !ok || !column || c.Index < 0 || !outsideOnly(x) {
-				return nil, b.fail(errs.NotBuiltYet, q.Position(), "LIMIT in a subquery that is compared with the query around it by anything but a column and = is not built yet")
-			}
-			t.partition = append(t.partition, c.Index)
-		}
-		r = t
 	}
 	// What only the order needed goes; what the conditions of a subquery compare stays.
 	s := r.columns()
@@ -301,6 +254,77 @@ func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
 		r = p
 	}
 	return r, nil
+}
+
+// orderedWith is ordered that gives the order, too. Columns that only the order needs stand behind the output, which is
+// width columns.
+func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderColumn, width int, err error) {
+	before := 0
+	if a.pulled != nil {
+		before = len(*a.pulled)
+	}
+	if s, ok := q.Body.(*parser.Select); ok {
+		r, order, err = b.selectQuery(s, a, q.OrderBy)
+		if err != nil {
+			return nil, nil, 0, err
+		}
+		width = b.width
+	} else {
+		if r, err = b.query(q.Body, a); err != nil {
+			return nil, nil, 0, err
+		}
+		width = ownColumns(r.columns())
+		place := &exprPlace{scope: scopeOf("", r.columns()), in: &r}
+		for _, o := range q.OrderBy {
+			e, err := b.outputOrder(place.scope, o.X)
+			if err != nil {
+				return nil, nil, 0, err
+			}
+			c, ok := e.(*expr.Column)
+			if !ok {
+				return nil, nil, 0, b.fail(errs.NotBuiltYet, o.X.Position(), "ORDER BY of an expression over a set operation is not built yet").WithHint("name a column")
+			}
+			order = append(order, orderOf(o, c.Index))
+		}
+	}
+	t := &top{in: r, order: order, limit: -1}
+	for _, x := range []struct {
+		e  parser.Expr
+		to *int64
+	}{{q.Limit, &t.limit}, {q.Offset, &t.offset}} {
+		if x.e == nil {
+			continue
+		}
+		v, ok := b.rowCount(x.e)
+		if n, number := x.e.(*parser.NumberLit); number {
+			ok = true
+			v, err = strconv.ParseInt(n.Text, 10, 40)
+		}
+		if !ok || err != nil || v < 0 {
+			return nil, nil, 0, b.fail(errs.SQLSyntax, x.e.Position(), "LIMIT and OFFSET take a whole number")
+		}
+		*x.to = v
+	}
+	var pulled []expr.Expr
+	if a.pulled != nil {
+		pulled = (*a.pulled)[before:]
+	}
+	if t.limit >= 0 || t.offset > 0 {
+		// In a correlated subquery the limit is one for each value of what it is compared with.
+		for _, e := range pulled {
+			l, x, ok := equality(e)
+			if ok && insideOnly(x) {
+				l, x = x, l
+			}
+			c, column := uncast(l).(*expr.Column)
+			if !ok || !column || c.Index < 0 || !outsideOnly(x) {
+				return nil, nil, 0, b.fail(errs.NotBuiltYet, q.Position(), "LIMIT in a subquery that is compared with the query around it by anything but a column and = is not built yet")
+			}
+			t.partition = append(t.partition, c.Index)
+		}
+		r = t
+	}
+	return r, order, width, nil
 }
 
 // outputOrder finds what ORDER BY names among the output: a column, or its number.

@@ -257,6 +257,14 @@ func (p *physical) view(v *view, r rel, need []bool) error {
 	if key != nil && !n.Single && len(key) > 0 {
 		edge, _ = p.byKey(at, key)
 	}
+	if key == nil && !n.Single && !n.Append {
+		// What takes a row away has to find it.
+		all := make([]int, len(n.Schema))
+		for i := range all {
+			all[i] = i
+		}
+		edge, _ = p.byKey(at, all)
+	}
 	n.Inputs = []dataflow.Edge{edge}
 	spec := operator.Materialize{Types: n.Schema.Types(), Key: key}
 	node := p.addMake(n, func(id string) func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error) {

@@ -184,6 +184,9 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 		slices.Sort(cols)
 		return cols
 	}
+	if r.static {
+		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, columns(right, kept[nl:]))
+	}
 	// A join that speaks of rows of a side that match, or do not, finds them by what is kept of them.
 	counts := len(rest) > 0 && r.kind != innerJoin
 	lx, rx := p.indexes(func(apart string) int {

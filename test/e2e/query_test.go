@@ -11,7 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirstream/weir/cmd/weir/query"
+	"github.com/weirstream/weir/engine/state/disk"
 	"github.com/weirstream/weir/internal/api"
+	"github.com/weirstream/weir/internal/failpoint"
+	"github.com/weirstream/weir/raft"
 )
 
 // queries is `weir run` of a file in a directory of its own, in which the file's relative paths begin.
@@ -49,16 +53,27 @@ func (q *queries) begin(args ...string) {
 	q.run(append([]string{"run", filepath.Join(q.dir, "totals.sql"), "--state", q.state, "--http-addr", "127.0.0.1:0"}, args...)...)
 }
 
-// net adds up a changelog of files: its rows with their weights. Every row's weight must be 0 or more after each
-// checkpoint, of which a file is a part.
+// net adds up a changelog of files: its rows with their weights.
 func (q *queries) net(dir string) map[string]int {
+	q.t.Helper()
+	out := map[string]int{}
+	q.checkpoints(dir, out, func(string) {})
+	return out
+}
+
+// checkpoints adds the files of each checkpoint to rows, in their order, and calls after behind each.
+func (q *queries) checkpoints(dir string, rows map[string]int, after func(checkpoint string)) {
 	q.t.Helper()
 	files, err := filepath.Glob(filepath.Join(q.dir, dir, "part-*"))
 	if err != nil {
 		q.t.Fatal(err)
 	}
-	out := map[string]int{}
-	for _, path := range files {
+	out := rows
+	of := func(path string) string {
+		checkpoint, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "part-"), "-")
+		return checkpoint
+	}
+	for i, path := range files { // a checkpoint's number has as many digits as any other's
 		f, err := os.Open(path)
 		if err != nil {
 			q.t.Fatal(err)
@@ -78,8 +93,10 @@ func (q *queries) net(dir string) map[string]int {
 				delete(out, row)
 			}
 		}
+		if i+1 == len(files) || of(files[i+1]) != of(path) {
+			after(of(path))
+		}
 	}
-	return out
 }
 
 // ends waits until the process has ended by itself, with exit code 0.
@@ -88,6 +105,35 @@ func (q *queries) ends() {
 	if err := q.wait(30 * time.Second); err != nil {
 		q.t.Fatalf("weir run ended with %v\n%s", err, q.logTail(40))
 	}
+}
+
+// TestExampleQuery runs examples/query as its README says.
+func TestExampleQuery(t *testing.T) {
+	example := filepath.Join("..", "..", "examples", "query")
+	q := newQueries(t, "")
+	for _, name := range []string{"cities.sql", "orders/1.csv", "people/1.csv"} {
+		b, err := os.ReadFile(filepath.Join(example, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "cities.sql" {
+			name = "totals.sql"
+		}
+		q.write(name, string(b))
+	}
+	q.begin()
+	shows := func(want string) {
+		t.Helper()
+		eventually(t, 20*time.Second, want, func() (bool, string) {
+			got := fmt.Sprint(q.net("cities"))
+			return got == want, got
+		})
+	}
+	shows("map[oslo,1,3.00:1 rome,2,19.75:1]")
+	q.write("people/2.csv", "cid,oslo\n")
+	q.write("orders/2.csv", "4,cid,5.00\n")
+	shows("map[oslo,2,8.00:1 rome,2,19.75:1]")
+	q.stop()
 }
 
 const regions = 7
@@ -138,62 +184,176 @@ INSERT INTO total SELECT r.name, COUNT(*), SUM(b.price) FROM bid b JOIN region r
 	if got := q.net("out"); !maps.Equal(got, want) {
 		t.Errorf("after a second run: %v", got)
 	}
+
+	// A server goes on with it, and takes the same file from another command.
+	q.server()
+	file := filepath.Join(q.dir, "totals.sql")
+	if out, note, code := q.cli("run", file); code != 0 || !strings.Contains(note, "handed to the weir that runs at") || !strings.Contains(note, "totals finished in") {
+		t.Errorf("handed to a server: exit code %d\n%s%s", code, out, note)
+	}
+
+	// The place where it writes is its own: the checkpoints of another pipeline would be taken for its own. And of one that
+	// came before, which is the same.
+	refused := func(args ...string) {
+		t.Helper()
+		if out, note, code := q.cli(append([]string{"run", file}, args...)...); code != 1 || !strings.Contains(note, "error[W4009]") || !strings.Contains(note, "holds what another pipeline has written") {
+			t.Errorf("with another pipeline's directory %v: exit code %d\n%s%s", args, code, out, note)
+		}
+	}
+	refused("--name", "again")
+	q.mustCLI("pipelines", "delete", "totals", "--yes", "--wait")
+	refused()
+	if got := q.net("out"); !maps.Equal(got, want) {
+		t.Errorf("after others tried to write there: %v", got)
+	}
+	if err := os.RemoveAll(filepath.Join(q.dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+	if out, note, code := q.cli("run", file); code != 0 || !strings.Contains(note, "totals finished in") || !maps.Equal(q.net("out"), want) {
+		t.Errorf("anew: exit code %d\n%s%s", code, out, note)
+	}
 }
 
-// TestQueryThroughCrashes: the files of two directories that are watched come in bit by bit, weir is killed again and
-// again, and the changes that it has written add up to the answer.
-func TestQueryThroughCrashes(t *testing.T) {
-	q := newQueries(t, `
+// cities is a join and an aggregate over two directories that are watched. Its files come in bit by bit.
+type cities struct {
+	*queries
+	r          *rand.Rand
+	city       map[string]string // by person
+	orders     map[string]money  // by person
+	files, ids int
+}
+
+type money struct{ n, total int64 }
+
+func newCities(t *testing.T, seed uint64, set string) *cities {
+	t.Helper()
+	return &cities{r: rand.New(rand.NewPCG(seed, 2)), city: map[string]string{}, orders: map[string]money{}, queries: newQueries(t, set+`
 CREATE TABLE orders (id BIGINT, who STRING, amount BIGINT) WITH ('connector' = 'filesystem', 'path' = 'orders', 'format' = 'csv', 'source.monitor-interval' = '50 ms');
 CREATE TABLE people (who STRING, city STRING) WITH ('connector' = 'filesystem', 'path' = 'people', 'format' = 'csv', 'source.monitor-interval' = '50 ms');
 CREATE TABLE cities (city STRING, n BIGINT, total BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv', 'sink.changelog' = 'true');
 INSERT INTO cities SELECT p.city, COUNT(*), SUM(o.amount) FROM orders o JOIN people p ON o.who = p.who GROUP BY p.city;
-`)
-	r := rand.New(rand.NewPCG(4, 2))
-	type sum struct{ n, total int64 }
-	city := map[string]string{}
-	orders := map[string]sum{}
-	files, ids := 0, 0
-	add := func() {
-		files++
-		var o, p strings.Builder
-		for range 200 {
-			ids++
-			who, amount := fmt.Sprintf("p%d", r.IntN(300)), r.Int64N(1000)
-			fmt.Fprintf(&o, "%d,%s,%d\n", ids, who, amount)
-			s := orders[who]
-			orders[who] = sum{s.n + 1, s.total + amount}
-		}
-		for range 5 {
-			who := fmt.Sprintf("p%d", r.IntN(300))
-			if city[who] == "" {
-				city[who] = fmt.Sprintf("city %d", r.IntN(12))
-				fmt.Fprintf(&p, "%s,%s\n", who, city[who])
-			}
-		}
-		q.write(fmt.Sprintf("orders/%04d.csv", files), o.String())
-		q.write(fmt.Sprintf("people/%04d.csv", files), p.String())
+`)}
+}
+
+// add makes a file appear in each directory.
+func (q *cities) add() {
+	q.files++
+	var o, p strings.Builder
+	for range 200 {
+		q.ids++
+		who, amount := fmt.Sprintf("p%d", q.r.IntN(300)), q.r.Int64N(1000)
+		fmt.Fprintf(&o, "%d,%s,%d\n", q.ids, who, amount)
+		q.orders[who] = money{q.orders[who].n + 1, q.orders[who].total + amount}
 	}
-	answer := func() map[string]int {
-		sums := map[string]sum{}
-		for who, s := range orders {
-			if c := city[who]; c != "" {
-				sums[c] = sum{sums[c].n + s.n, sums[c].total + s.total}
-			}
+	for range 5 {
+		who := fmt.Sprintf("p%d", q.r.IntN(300))
+		if q.city[who] == "" {
+			q.city[who] = fmt.Sprintf("city %d", q.r.IntN(12))
+			fmt.Fprintf(&p, "%s,%s\n", who, q.city[who])
 		}
-		out := map[string]int{}
-		for c, s := range sums {
-			out[fmt.Sprintf("%s,%d,%d", c, s.n, s.total)] = 1
-		}
-		return out
 	}
-	settles := func(what string) {
-		t.Helper()
-		eventually(t, 30*time.Second, what, func() (bool, string) {
-			got, want := q.net("out"), answer()
-			return maps.Equal(got, want), fmt.Sprintf("got %v, want %v", got, want)
+	q.write(fmt.Sprintf("orders/%04d.csv", q.files), o.String())
+	q.write(fmt.Sprintf("people/%04d.csv", q.files), p.String())
+}
+
+// answer is the query over all files.
+func (q *cities) answer() map[string]int {
+	sums := map[string]money{}
+	for who, s := range q.orders {
+		if c := q.city[who]; c != "" {
+			sums[c] = money{sums[c].n + s.n, sums[c].total + s.total}
+		}
+	}
+	out := map[string]int{}
+	for c, s := range sums {
+		out[fmt.Sprintf("%s,%d,%d", c, s.n, s.total)] = 1
+	}
+	return out
+}
+
+// settles waits until what was written adds up to the answer.
+func (q *cities) settles(what string) {
+	q.t.Helper()
+	eventually(q.t, 30*time.Second, what, func() (bool, string) {
+		got, want := q.net("out"), q.answer()
+		return maps.Equal(got, want), fmt.Sprintf("got %v, want %v", got, want)
+	})
+}
+
+// lawful looks at what was there after each checkpoint: of each city one row, and no order that was not counted before is
+// missing. To be asked while nothing is being written.
+func (q *cities) lawful() {
+	q.t.Helper()
+	rows, seen, before := map[string]int{}, 0, int64(0)
+	q.checkpoints("out", rows, func(checkpoint string) {
+		seen++
+		orders, of := int64(0), map[string]int{}
+		for row, weight := range rows {
+			var n int64
+			city, rest, _ := strings.Cut(row, ",")
+			if of[city]++; weight != 1 || of[city] > 1 {
+				q.t.Errorf("after checkpoint %s: %q has weight %d, and is one of %d rows of its city", checkpoint, row, weight, of[city])
+			}
+			if _, err := fmt.Sscanf(rest, "%d,", &n); err != nil {
+				q.t.Errorf("row %q: %v", row, err)
+			}
+			orders += n
+		}
+		if orders < before {
+			q.t.Errorf("after checkpoint %s there are %d orders, and there were %d before", checkpoint, orders, before)
+		}
+		before = orders
+	})
+	if seen < 3 {
+		q.t.Errorf("only %d checkpoints", seen)
+	}
+}
+
+// TestQueryAtEachPoint: a crash at any point of a checkpoint loses nothing and writes nothing twice.
+func TestQueryAtEachPoint(t *testing.T) {
+	points := append(disk.FailPoints(), query.FailPrepared, query.FailCommitted, query.FailPublished, raft.FailUnknown)
+	for n, p := range points {
+		switch p {
+		case disk.FailIngest, disk.FailFlush, disk.FailDelete:
+			continue // they come with much more state
+		}
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			q := newCities(t, uint64(n), "SET 'parallelism.default' = '2';\nSET 'checkpoint.interval' = '0s';\n")
+			q.env = []string{fmt.Sprintf("WEIR_FAILPOINTS=%s=kill@%d", p, 5+n%4)}
+			q.add()
+			q.begin()
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for range 1000 {
+				if !q.running() {
+					break
+				}
+				<-tick.C
+				if q.files < 60 {
+					q.add()
+				}
+			}
+			if err := q.wait(10 * time.Second); err == nil || !strings.Contains(q.log(), failpoint.ErrKill.Error()) {
+				t.Fatalf("weir ended with %v, not by the crash point", err)
+			}
+			q.env = nil
+			q.add()
+			q.begin()
+			q.settles("after the crash")
+			q.add()
+			q.settles("and on")
+			q.stop()
+			q.lawful()
 		})
 	}
+}
+
+// TestQueryThroughCrashes: weir is killed again and again while files come in, and the changes that it has written add up
+// to the answer.
+func TestQueryThroughCrashes(t *testing.T) {
+	q := newCities(t, 4, "")
+	add, settles, r := q.add, q.settles, q.r
 	add()
 	q.begin()
 	settles("the first files")
@@ -237,6 +397,7 @@ INSERT INTO cities SELECT p.city, COUNT(*), SUM(o.amount) FROM orders o JOIN peo
 	q.mustCLI("pipelines", "resume", "totals", "--wait")
 	settles("after a pause")
 	q.stop()
+	q.lawful()
 
 	// A file that means the same goes on, one that means something else is refused.
 	text, err := os.ReadFile(filepath.Join(q.dir, "totals.sql"))
@@ -248,6 +409,16 @@ INSERT INTO cities SELECT p.city, COUNT(*), SUM(o.amount) FROM orders o JOIN peo
 	q.begin()
 	settles("with a comment")
 	q.stop()
+	add()
+	q.begin("--set", "parallelism=3")
+	settles("with more tasks")
+	if v, err := q.view(); err != nil || v.Status.Query == nil || v.Status.Query.Parallelism != 3 {
+		t.Errorf("with --set parallelism=3: %+v, %v", v.Status.Query, err)
+	}
+	add()
+	settles("and on")
+	q.stop()
+	q.lawful()
 	q.write("totals.sql", strings.ReplaceAll(string(text), "COUNT(*)", "COUNT(o.amount) + 1"))
 	q.begin()
 	if err := q.wait(20 * time.Second); err == nil || !strings.Contains(q.logTail(20), "pipeline totals exists with another definition") {

@@ -1,12 +1,16 @@
 package query
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/worker/keyed"
+	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/with"
@@ -18,21 +22,38 @@ import (
 // begins when it is opened.
 type Connector struct {
 	Kind   plan.Kind
-	Source func(e *env.Env, s plan.Source, w With) (dataflow.Source, error)
-	Sink   func(e *env.Env, s plan.Sink, w With) (dataflow.Sink, error)
+	Source func(m Make, s plan.Source) (dataflow.Source, error)
+	Sink   func(m Make, s plan.Sink) (dataflow.Sink, error)
+	// RemoveSource and RemoveSink delete what a pipeline that is deleted has made outside, and may be called again: slots,
+	// ledgers. nil: there is nothing.
+	RemoveSource func(ctx context.Context, m Make, s plan.Source) error
+	RemoveSink   func(ctx context.Context, m Make, s plan.Sink) error
 }
 
-// With reads the options of a table, secrets put in. The table stands at pos of the file, and so does what is wrong.
-type With func(values map[string]string) *with.Clause
+// Make is what a connector may use to make a source or a sink.
+type Make struct {
+	Env *env.Env
+	// Pipeline is whose it will be; its ID is "" when it is made only to be looked at.
+	Pipeline api.Pipeline
+	// Zone is the session's time zone.
+	Zone *time.Location
+	// Parallelism is how many tasks a fragment has.
+	Parallelism int
+	// With reads the options of a table, with secrets put in and relative paths made absolute. What is wrong is placed
+	// where the source or sink stands in the file.
+	With func(values map[string]string) *with.Clause
+}
 
 // Env is what making the parts of a program takes.
 type Env struct {
-	Env        *env.Env
-	Connectors map[string]Connector
-	Expand     func(text string) (string, error)
-	// Dir is where relative paths begin.
-	Dir        string
-	File, Text string // for positions
+	Env         *env.Env
+	Connectors  map[string]Connector
+	Expand      func(text string) (string, error)
+	Pipeline    api.Pipeline // see Make
+	Zone        *time.Location
+	Parallelism int
+	Spec        api.QuerySpec // of which File and Dir are used
+	Text        string        // that was planned: positions are in it
 }
 
 // Kinds is what the planner knows of connectors.
@@ -45,7 +66,7 @@ func Kinds(connectors map[string]Connector) map[string]plan.Kind {
 }
 
 func (x Env) at(pos parser.Pos) *errs.Position {
-	p := parser.Locate(x.File, x.Text, pos)
+	p := parser.Locate(x.Spec.File, x.Text, pos)
 	return &p
 }
 
@@ -59,22 +80,24 @@ func (x Env) placed(err error, pos parser.Pos) error {
 	return err
 }
 
-// with is the reader of the options of tables of one source or sink. The first reference that cannot be resolved is kept
-// in failed.
-func (x Env) with(pos parser.Pos, failed *error) With {
-	return func(values map[string]string) *with.Clause {
+// make is what the connector of a source or sink at pos is given. The first reference that cannot be resolved is kept in
+// failed.
+func (x Env) make(pos parser.Pos, failed *error) Make {
+	m := Make{Env: x.Env, Pipeline: x.Pipeline, Zone: x.Zone, Parallelism: max(x.Parallelism, 1)}
+	m.With = func(values map[string]string) *with.Clause {
 		full, err := expanded(values, x.Expand)
 		if err != nil {
 			*failed, full = err, values
 		}
-		if p, ok := full["path"]; ok && x.Dir != "" && p != "" && !filepath.IsAbs(p) && !strings.Contains(p, ":/") {
-			full["path"] = filepath.Join(x.Dir, p)
+		if p := full["path"]; x.Spec.Dir != "" && Relative(p) {
+			full["path"] = filepath.Join(x.Spec.Dir, p)
 			if strings.HasSuffix(p, "/") {
 				full["path"] += "/"
 			}
 		}
 		return with.New(full, func(string) *errs.Position { return x.at(pos) })
 	}
+	return m
 }
 
 // Sources makes a program's sources.
@@ -82,7 +105,7 @@ func (x Env) Sources(p *plan.Program) ([]keyed.Source, error) {
 	var out []keyed.Source
 	for _, s := range p.Sources {
 		if s.Connector == "values" {
-			out = append(out, keyed.Source{Name: s.Name, Source: &values{rows: s.Rows}, Tables: [][]row.Type{s.Tables[0].Types()}})
+			out = append(out, keyed.Source{Name: s.Name, First: s.First, Source: &values{rows: s.Rows}, Tables: [][]row.Type{s.Tables[0].Types()}})
 			continue
 		}
 		c, ok := x.Connectors[s.Connector]
@@ -90,7 +113,7 @@ func (x Env) Sources(p *plan.Program) ([]keyed.Source, error) {
 			return nil, x.placed(errs.New(errs.NotBuiltYet, "connector '%s' cannot be read from", s.Connector), s.Pos)
 		}
 		var failed error
-		made, err := c.Source(x.Env, s, x.with(s.Pos, &failed))
+		made, err := c.Source(x.make(s.Pos, &failed), s)
 		if failed != nil {
 			err = failed
 		}
@@ -101,7 +124,7 @@ func (x Env) Sources(p *plan.Program) ([]keyed.Source, error) {
 		for i := range s.Tables {
 			tables = append(tables, s.Tables[i].Types())
 		}
-		out = append(out, keyed.Source{Name: s.Name, Source: made, Tables: tables})
+		out = append(out, keyed.Source{Name: s.Name, First: s.First, Source: made, Tables: tables})
 	}
 	return out, nil
 }
@@ -115,7 +138,7 @@ func (x Env) Sinks(p *plan.Program) ([]keyed.Sink, error) {
 			return nil, x.placed(errs.New(errs.NotBuiltYet, "connector '%s' cannot be written to", s.Connector), s.Pos)
 		}
 		var failed error
-		made, err := c.Sink(x.Env, s, x.with(s.Pos, &failed))
+		made, err := c.Sink(x.make(s.Pos, &failed), s)
 		if failed != nil {
 			err = failed
 		}
@@ -129,6 +152,32 @@ func (x Env) Sinks(p *plan.Program) ([]keyed.Sink, error) {
 		out = append(out, keyed.Sink{Name: s.Name, Sink: made, Tables: tables})
 	}
 	return out, nil
+}
+
+// Remove deletes what the program's sources and sinks have made outside.
+func (x Env) Remove(ctx context.Context, p *plan.Program) error {
+	for _, s := range p.Sources {
+		if remove := x.Connectors[s.Connector].RemoveSource; remove != nil {
+			var failed error
+			if err := errors.Join(remove(ctx, x.make(s.Pos, &failed), s), failed); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range p.Sinks {
+		if remove := x.Connectors[s.Connector].RemoveSink; remove != nil {
+			var failed error
+			if err := errors.Join(remove(ctx, x.make(s.Pos, &failed), s), failed); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Relative tells whether a path of a table begins in the pipeline's directory.
+func Relative(path string) bool {
+	return path != "" && !filepath.IsAbs(path) && !strings.Contains(path, ":/")
 }
 
 // Check makes a program's sources and sinks and throws them away, so that what is wrong with their options is told before

@@ -9,7 +9,9 @@ import (
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/state"
 	"github.com/weirstream/weir/engine/state/disk"
+	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/failpoint"
 	"github.com/weirstream/weir/raft"
 )
 
@@ -19,9 +21,17 @@ type Manifests interface {
 	LastCheckpoint(ctx context.Context, pipeline string) (coordinator.Checkpoint, error)
 }
 
+// Crash points of a checkpoint, beside those of the disk.
+const (
+	FailPrepared  failpoint.Point = "query.prepared"  // it is in the log, and not proposed
+	FailCommitted failpoint.Point = "query.committed" // the catalog has it, and nobody here has heard of it
+	FailPublished failpoint.Point = "query.published" // the sinks have it, and it is not noted
+)
+
 // durable keeps a pipeline's checkpoints: the delta log holds them, and the catalog's manifest decides which count. It is
 // made for one start of a pipeline and its generation.
 type durable struct {
+	env        *env.Env
 	pipeline   *disk.Pipeline
 	manifests  Manifests
 	id         string
@@ -30,7 +40,7 @@ type durable struct {
 }
 
 // recover brings the tables to the checkpoint that the catalog names.
-func recoverState(ctx context.Context, p *disk.Pipeline, m Manifests, id string, generation dataflow.Generation) (*durable, error) {
+func recoverState(ctx context.Context, e *env.Env, p *disk.Pipeline, m Manifests, id string, generation dataflow.Generation) (*durable, error) {
 	last, err := m.LastCheckpoint(ctx, id)
 	if err != nil {
 		return nil, err
@@ -48,7 +58,7 @@ func recoverState(ctx context.Context, p *disk.Pipeline, m Manifests, id string,
 			WithDetail("it has digest %s and %d bytes; the catalog names %s and %d", digest(restored.Frame), restored.Bytes, last.Digest, last.Bytes).
 			WithHint("put the state directory back as a whole: the folders raft and engine belong together")
 	}
-	return &durable{pipeline: p, manifests: m, id: id, generation: generation, restored: restored}, nil
+	return &durable{env: e, pipeline: p, manifests: m, id: id, generation: generation, restored: restored}, nil
 }
 
 func digest(f disk.Frame) string { return hex.EncodeToString(f.Digest[:]) }
@@ -68,6 +78,9 @@ func (d *durable) Absorbed() uint64 { return d.pipeline.Absorbed() }
 // nothing, and what follows cannot take it back.
 func (d *durable) Commit(ctx context.Context, c dataflow.Checkpoint, deltas []*state.Delta, outbox, meta []byte) error {
 	f, err := d.pipeline.Prepare(ctx, uint64(c), deltas, outbox, meta)
+	if err == nil {
+		err = d.hit(FailPrepared)
+	}
 	if err != nil {
 		return err
 	}
@@ -81,8 +94,20 @@ func (d *durable) Commit(ctx context.Context, c dataflow.Checkpoint, deltas []*s
 		d.pipeline.Abort(uint64(c))
 		return err
 	}
+	if err := d.hit(FailCommitted); err != nil {
+		return err
+	}
 	d.pipeline.Commit(uint64(c))
 	return nil
+}
+
+// hit is a place where a test may want a crash.
+func (d *durable) hit(p failpoint.Point) error {
+	err := d.env.Fail.Hit(p)
+	if errors.Is(err, failpoint.ErrKill) {
+		d.env.Crash(err)
+	}
+	return err
 }
 
 // Unpublished is part of keyed.Durable.
@@ -98,4 +123,8 @@ func (d *durable) Unpublished() []dataflow.Checkpoint {
 func (d *durable) Outbox(c dataflow.Checkpoint) ([]byte, error) { return d.pipeline.Outbox(uint64(c)) }
 
 // Published is part of keyed.Durable.
-func (d *durable) Published(c dataflow.Checkpoint) { d.pipeline.Published(uint64(c)) }
+func (d *durable) Published(c dataflow.Checkpoint) {
+	if d.hit(FailPublished) == nil {
+		d.pipeline.Published(uint64(c))
+	}
+}

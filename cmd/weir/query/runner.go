@@ -35,6 +35,8 @@ type Options struct {
 	Known func(id string) bool
 	// Begin is called before the first pipeline runs: it takes memory that a node of mirrors does not need. It may be nil.
 	Begin func()
+	// StateMemory is how many bytes a pipeline's state may take in memory; 0: no limit.
+	StateMemory int64
 	// OnEpoch and OnCheckpoint are told how long a pipeline's epochs and checkpoints take; nil: nobody is.
 	OnEpoch      func(pipeline string, took time.Duration)
 	OnCheckpoint func(pipeline string, took time.Duration, bytes int)
@@ -52,7 +54,8 @@ type Runner struct {
 		sync.Mutex
 		disk   *disk.Disk
 		closed bool
-		kept   map[string]*kept // by pipeline id
+		kept   map[string]*kept    // by pipeline id
+		runs   map[string]*running // the last start of each, by pipeline id
 	}
 }
 
@@ -100,7 +103,7 @@ func (k *kept) unbegun(err error) error {
 // NewRunner returns a Runner. It takes nothing before the first Start.
 func NewRunner(e *env.Env, opts Options) *Runner {
 	r := &Runner{env: e, opts: opts, failed: make(chan struct{}), ended: make(chan struct{})}
-	r.mu.kept = map[string]*kept{}
+	r.mu.kept, r.mu.runs = map[string]*kept{}, map[string]*running{}
 	return r
 }
 
@@ -192,8 +195,9 @@ func (r *Runner) Close() error {
 	return r.mu.disk.Close()
 }
 
-// Remove implements coordinator.Runner: it drops the pipeline's state. What its sinks have written stays.
-func (r *Runner) Remove(_ context.Context, p api.Pipeline) error {
+// Remove implements coordinator.Runner: it deletes what the pipeline's connectors have made outside, then its state. What
+// its sinks have written stays.
+func (r *Runner) Remove(ctx context.Context, p api.Pipeline) error {
 	if _, err := r.env.FS.Stat(r.opts.Dir); err != nil {
 		return nil // no pipeline of queries ever ran here
 	}
@@ -201,15 +205,42 @@ func (r *Runner) Remove(_ context.Context, p api.Pipeline) error {
 	if err != nil {
 		return err
 	}
+	// The state is begun before anything outside is, and goes last: without it there is nothing.
 	if slices.Contains(d.Pipelines(), p.ID) {
+		if err := r.removeOutside(ctx, p); err != nil {
+			return err
+		}
 		if err := drop(d, p.ID); err != nil {
 			return err
 		}
 	}
 	r.mu.Lock()
 	delete(r.mu.kept, p.ID)
+	delete(r.mu.runs, p.ID)
 	r.mu.Unlock()
 	return nil
+}
+
+func (r *Runner) removeOutside(ctx context.Context, p api.Pipeline) error {
+	set, err := settingsOf(p)
+	if err != nil {
+		return err
+	}
+	program, err := r.plan(p, set)
+	if err != nil {
+		return err
+	}
+	return r.making(r.env, p, set).Remove(ctx, program)
+}
+
+func (r *Runner) plan(p api.Pipeline, set settings) (*plan.Program, error) {
+	return r.opts.Plan(p.Query.File, p.Query.SQL, plan.Environment{Connectors: Kinds(r.opts.Connectors), Zone: set.zone, Parallelism: set.parallelism})
+}
+
+// making is what the parts of a pipeline are made with.
+func (r *Runner) making(e *env.Env, p api.Pipeline, set settings) Env {
+	return Env{Env: e, Connectors: r.opts.Connectors, Expand: r.opts.Expand, Pipeline: p, Zone: set.zone, Parallelism: set.parallelism,
+		Spec: *p.Query, Text: p.Query.SQL}
 }
 
 // defaultInterval is how long after a checkpoint the next may begin, if the pipeline says nothing: local storage takes one
@@ -261,7 +292,7 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 	if err != nil {
 		return nil, k.unbegun(err)
 	}
-	program, err := r.opts.Plan(p.Query.File, p.Query.SQL, plan.Environment{Connectors: Kinds(r.opts.Connectors), Zone: set.zone, Parallelism: set.parallelism})
+	program, err := r.plan(p, set)
 	if err != nil {
 		return nil, k.unbegun(err)
 	}
@@ -271,6 +302,9 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 	run.flows = newFlows(program)
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	run.cancel = cancel
+	r.mu.Lock()
+	r.mu.runs[p.ID] = run
+	r.mu.Unlock()
 	run.env.Go("pipeline "+p.Name, func() {
 		defer close(run.done)
 		defer cancel()
@@ -286,7 +320,7 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 func (r *running) pipelineOptions(sources []keyed.Source, sinks []keyed.Sink, d keyed.Durable) keyed.Options {
 	name := r.pipeline.Name
 	o := keyed.Options{Graph: r.program.Graph, Sources: sources, Sinks: sinks, Parallelism: r.set.parallelism, Groups: r.set.groups,
-		Generation: r.gen, Durable: d, CheckpointInterval: r.set.interval}
+		Generation: r.gen, Durable: d, CheckpointInterval: r.set.interval, MemoryBytes: r.runner.opts.StateMemory}
 	if f := r.runner.opts.OnEpoch; f != nil {
 		o.OnEpoch = func(took time.Duration) { f(name, took) }
 	}

@@ -184,6 +184,9 @@ type bench struct {
 	tap    *tapState
 	shelf  *shelf
 	p      api.Pipeline
+
+	removed []string // what was asked to be removed outside
+	away    error    // and why it cannot be
 }
 
 func newBench(t *testing.T, fs vfs.FS) *bench {
@@ -204,9 +207,13 @@ func (b *bench) open() {
 		Manifests: func(context.Context) (Manifests, error) { return b.m, nil },
 		Known:     func(id string) bool { return id == b.p.ID },
 		Connectors: map[string]Connector{
-			"tap": {Kind: plan.Kind{Source: true}, Source: func(*env.Env, plan.Source, With) (dataflow.Source, error) { return &tap{from: b.tap}, nil }},
+			"tap": {Kind: plan.Kind{Source: true}, Source: func(Make, plan.Source) (dataflow.Source, error) { return &tap{from: b.tap}, nil },
+				RemoveSource: func(_ context.Context, m Make, s plan.Source) error {
+					b.removed = append(b.removed, m.Pipeline.ID+" "+s.Name)
+					return b.away
+				}},
 			"shelf": {Kind: plan.Kind{Sink: true, SinkChangelog: true, SinkKeyless: true},
-				Sink: func(*env.Env, plan.Sink, With) (dataflow.Sink, error) { return b.shelf, nil }},
+				Sink: func(Make, plan.Sink) (dataflow.Sink, error) { return b.shelf, nil }},
 		},
 	})
 }
@@ -330,8 +337,18 @@ func TestLifeOfAQuery(t *testing.T) {
 	}
 
 	// Removed, it begins anew.
-	if err := b.runner.Remove(context.Background(), b.p); err != nil {
-		t.Fatal(err)
+	b.away = errs.New(errs.SourceUnreachable, "the tap is away")
+	if err := b.runner.Remove(context.Background(), b.p); !errs.Is(err, errs.SourceUnreachable) {
+		t.Errorf("what cannot be removed outside: %v", err)
+	}
+	b.away = nil
+	for range 2 {
+		if err := b.runner.Remove(context.Background(), b.p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := fmt.Sprint(b.removed); got != "[p1 numbers p1 numbers]" {
+		t.Errorf("outside was removed %s", got)
 	}
 	b.m.mu.Lock()
 	b.m.last.Checkpoint = 0

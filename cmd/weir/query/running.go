@@ -49,7 +49,7 @@ func (r *running) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kept, err := recoverState(ctx, part, manifests, r.pipeline.ID, r.gen)
+	kept, err := recoverState(ctx, r.env, part, manifests, r.pipeline.ID, r.gen)
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,7 @@ func (r *running) run(ctx context.Context) error {
 		r.kept.begun = true
 		r.kept.mu.Unlock()
 	}
-	q := r.pipeline.Query
-	x := Env{Env: r.env, Connectors: r.runner.opts.Connectors, Expand: r.runner.opts.Expand, Dir: q.Dir, File: q.File, Text: q.SQL}
+	x := r.runner.making(r.env, r.pipeline, r.set)
 	sources, err := x.Sources(r.program)
 	if err != nil {
 		return err

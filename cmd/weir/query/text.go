@@ -123,7 +123,8 @@ func Secrets(text string) []string {
 	return out
 }
 
-// Differences names the parts in which two definitions differ. Options are compared as they are in force.
+// Differences names the parts in which two definitions differ so that the state of one is of no use to the other. Options
+// are compared as they are in force.
 func Differences(a, b api.QuerySpec) []string {
 	var out []string
 	if a.SQL != b.SQL {
@@ -132,12 +133,20 @@ func Differences(a, b api.QuerySpec) []string {
 	if a.Dir != b.Dir {
 		out = append(out, "the directory where relative paths begin, "+a.Dir+" and "+b.Dir)
 	}
-	for _, o := range options.All() {
-		if o.InForce(a.Options) != o.InForce(b.Options) {
-			out = append(out, "option "+o.Key)
+	for _, key := range fixed {
+		if o, ok := options.Find(key); ok && o.InForce(a.Options) != o.InForce(b.Options) {
+			out = append(out, "option "+key)
 		}
 	}
 	return out
+}
+
+// fixed are the options that decide what state and results are. All others may be changed between two starts.
+var fixed = []string{"state.key-groups", "table.local-time-zone"}
+
+// OtherOptions tells whether two definitions have other options in force.
+func OtherOptions(a, b api.QuerySpec) bool {
+	return slices.ContainsFunc(options.All(), func(o options.Option) bool { return o.InForce(a.Options) != o.InForce(b.Options) })
 }
 
 // foreign are the beginnings of Flink's keys that say how a job is run there and mean nothing here.

@@ -112,6 +112,7 @@ func TestDifferences(t *testing.T) {
 		{api.QuerySpec{File: "other.sql", SQL: "x", Dir: "/d", Options: map[string]string{"parallelism": "1"}}, ""},
 		{api.QuerySpec{SQL: "y", Dir: "/d"}, "the text"},
 		{api.QuerySpec{SQL: "x", Dir: "/e"}, "the directory where relative paths begin, /d and /e"},
+		{api.QuerySpec{SQL: "x", Dir: "/d", Options: map[string]string{"parallelism": "8", "checkpoint.interval": "1s"}}, ""},
 		{api.QuerySpec{SQL: "x", Dir: "/d", Options: map[string]string{"state.key-groups": "64"}}, "option state.key-groups"},
 	} {
 		if got := strings.Join(Differences(a, c.b), "; "); got != c.says {

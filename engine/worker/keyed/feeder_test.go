@@ -14,7 +14,8 @@ func TestNoCutInHalfATransaction(t *testing.T) {
 	for _, half := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			p := &Pipeline{opts: Options{Sources: []Source{{Name: "s"}}}, cutDone: make(chan cutDone, 1)}
-			f := &feeder{p: p, messages: make(chan dataflow.Message), cuts: make(chan dataflow.Epoch, 1), state: dataflow.State{}}
+			f := &feeder{p: p, messages: make(chan dataflow.Message), cuts: make(chan dataflow.Epoch, 1), open: make(chan struct{}), state: dataflow.State{}}
+			close(f.open)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- f.feed(ctx) }()

@@ -9,10 +9,8 @@ package keyed
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +33,9 @@ type Options struct {
 	Parallelism int // default 1
 	Groups      int // key groups, default state.DefaultGroups
 	Generation  dataflow.Generation
+	// MemoryBytes is what the states of all tasks may take in memory; what is more is fetched from the Durable when it is
+	// asked for. 0: no limit.
+	MemoryBytes int64
 	// Durable keeps checkpoints; nil: nothing outlives the process, and a checkpoint is what sinks publish.
 	Durable Durable
 	// CheckpointInterval is how long after a checkpoint the next may begin.
@@ -45,12 +46,18 @@ type Options struct {
 	// by the driver's goroutines and must not block.
 	OnEpoch      func(took time.Duration)
 	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
+	// PinTime is how long an epoch may be pinned while the views change, and PinBytes how much may be kept for pins; then
+	// they end. Default 5 minutes and 256 MiB.
+	PinTime  time.Duration
+	PinBytes int64
 }
 
 // Source is a source of the pipeline.
 type Source struct {
 	Name   string // by which its state is found again
 	Source dataflow.Source
+	// First: the source ends by itself, and no other is read before it has.
+	First bool
 	// Tables are the types of the columns of each of its tables, as the source gives them.
 	Tables [][]row.Type
 }
@@ -96,6 +103,9 @@ type Pipeline struct {
 	ended     chan int
 	stop      chan struct{}
 	stopOnce  sync.Once
+	pins      pins
+	built     chan struct{} // closed when the tasks are there
+	over      chan struct{} // closed when Run has ended
 
 	mu struct {
 		sync.Mutex
@@ -161,8 +171,15 @@ func New(e *env.Env, opts Options) *Pipeline {
 	if opts.MaxEpoch == 0 {
 		opts.MaxEpoch = 100 * time.Millisecond
 	}
+	if opts.PinTime == 0 {
+		opts.PinTime = defaultPinTime
+	}
+	if opts.PinBytes == 0 {
+		opts.PinBytes = defaultPinBytes
+	}
 	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1),
-		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{})}
+		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), over: make(chan struct{})}
+	p.pins.ask, p.pins.mu.held = make(chan chan *held), map[uint64]*held{}
 	p.mu.status.Started = e.Clock.Now()
 	p.mu.status.RowsIn, p.mu.status.RowsOut = make([]int64, len(opts.Sources)), make([]int64, len(opts.Sinks))
 	return p
@@ -211,6 +228,7 @@ var errDone = errors.New("done")
 // Run works until Stop, the end of all sources, an error, or the end of ctx. When it returns, sources and sinks are
 // closed and every goroutine has ended.
 func (p *Pipeline) Run(ctx context.Context) (err error) {
+	defer close(p.over)
 	clean := context.WithoutCancel(ctx)
 	defer func() {
 		for _, ts := range p.tasks {
@@ -239,6 +257,13 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		if at > d.checkpoint {
+			e := errs.New(errs.TargetTable, "sink %s holds checkpoint %d, and this pipeline has committed none after %d", p.opts.Sinks[i].Name, at, d.checkpoint).
+				WithDetail("a sink only gets what is committed, so that one was written by another pipeline, or the state directory is older than the sink").
+				WithHint("let the pipeline write to another place, or empty that one")
+			e.Final = true
+			return e
+		}
 		d.published = append(d.published, at)
 	}
 	d.now = max(d.now, p.env.Clock.Now().UnixMicro())
@@ -250,6 +275,7 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	if err := p.buildTasks(running); err != nil {
 		return err
 	}
+	close(p.built)
 	started := 0
 	defer func() {
 		for i := range started {
@@ -305,7 +331,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 	}
 	for i := range p.opts.Sources {
 		p.feeders = append(p.feeders, &feeder{p: p, number: i, source: p.opts.Sources[i].Source, tables: make([][]entry, len(p.opts.Sources[i].Tables)),
-			messages: make(chan dataflow.Message, 4), cuts: make(chan dataflow.Epoch, 1), state: dataflow.State{}})
+			messages: make(chan dataflow.Message, 4), cuts: make(chan dataflow.Epoch, 1), open: make(chan struct{}), state: dataflow.State{}})
 	}
 	for _, f := range p.fragments {
 		queues := 0
@@ -323,12 +349,12 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 		}
 		var ts []*task
 		for i := range f.tasks {
-			t := &task{p: p, fragment: f, index: i, inbox: exchange.NewInbox(queues)}
+			t := &task{p: p, fragment: f, index: i, inbox: exchange.NewInbox(queues), reads: make(chan *read, 4)}
 			ts = append(ts, t)
 			for source, q := range feeds {
 				p.feeders[source].inboxes = append(p.feeders[source].inboxes, inboxQueue{t.inbox, q})
 			}
-			if t.store, err = state.New(state.Options{Groups: p.opts.Groups, Backing: backing, Volatile: p.opts.Durable == nil}); err != nil {
+			if t.store, err = state.New(state.Options{Groups: p.opts.Groups, Backing: backing, Volatile: p.opts.Durable == nil, MemoryBytes: p.memoryOfTask()}); err != nil {
 				return err
 			}
 			p.tasks = append(p.tasks, nil)[:max(len(p.tasks), f.number+1)]
@@ -363,6 +389,18 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// memoryOfTask is a task's part of the memory.
+func (p *Pipeline) memoryOfTask() uint64 {
+	n := 0
+	for _, f := range p.fragments {
+		n += f.tasks
+	}
+	if p.opts.Durable == nil || n == 0 {
+		return 0
+	}
+	return uint64(p.opts.MemoryBytes) / uint64(n)
 }
 
 // queues is how many queues a task has for an edge: one for each upstream task that may send to it.
@@ -402,365 +440,4 @@ func (p *Pipeline) targets(from *task, e dataflow.Edge, node, port int) []exchan
 		}
 	}
 	return out
-}
-
-// driver ends epochs. One goroutine owns it.
-type driver struct {
-	*Pipeline
-	epoch      uint64
-	checkpoint dataflow.Checkpoint
-	published  []dataflow.Checkpoint // by sink
-	states     []dataflow.State      // by source, as of the last checkpoint
-	confirm    [][]dataflow.StateChange
-	now        int64 // the clock's last reading
-	lastCheck  time.Time
-	lastCut    time.Time
-	cost       time.Duration // of the last barrier, in the slowest task
-	committing chan error    // a checkpoint is being made durable
-	dirty      bool          // something came since the last checkpoint
-	ends       int
-}
-
-// meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
-func (d *driver) meta(states []dataflow.State) []byte {
-	b := binary.LittleEndian.AppendUint64(nil, uint64(d.now))
-	b = binary.AppendUvarint(b, d.epoch)
-	text := func(s []byte) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
-	b = binary.AppendUvarint(b, uint64(len(states)))
-	for i, s := range states {
-		text([]byte(d.opts.Sources[i].Name))
-		b = binary.AppendUvarint(b, uint64(len(s)))
-		keys := make([]string, 0, len(s))
-		for k := range s {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		for _, k := range keys {
-			text([]byte(k))
-			text(s[k])
-		}
-	}
-	return b
-}
-
-func (d *driver) restore() error {
-	d.states = make([]dataflow.State, len(d.opts.Sources))
-	for i := range d.states {
-		d.states[i] = dataflow.State{}
-	}
-	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
-	if d.opts.Durable == nil {
-		return nil
-	}
-	c, meta := d.opts.Durable.Restored()
-	d.checkpoint = c
-	if c == 0 {
-		return nil
-	}
-	bad := errs.New(errs.StateCorrupt, "the meta data of checkpoint %d cannot be read", c)
-	if len(meta) < 8 {
-		return bad
-	}
-	d.now = int64(binary.LittleEndian.Uint64(meta))
-	meta = meta[8:]
-	number := func() uint64 {
-		v, n := binary.Uvarint(meta)
-		if n <= 0 {
-			meta = nil
-			return 0
-		}
-		meta = meta[n:]
-		return v
-	}
-	text := func() string {
-		n := number()
-		if n > uint64(len(meta)) {
-			meta = nil
-			return ""
-		}
-		s := string(meta[:n])
-		meta = meta[n:]
-		return s
-	}
-	d.epoch = number()
-	for range number() {
-		name := text()
-		s := dataflow.State{}
-		for range number() {
-			k := text()
-			s[k] = []byte(text())
-		}
-		i := slices.IndexFunc(d.opts.Sources, func(x Source) bool { return x.Name == name })
-		if i >= 0 {
-			d.states[i] = s
-		}
-	}
-	d.update(func(s *Status) { s.Checkpoint, s.Epoch = c, d.epoch })
-	return nil
-}
-
-// publishOld publishes what was committed before and is not published everywhere.
-func (d *driver) publishOld(ctx context.Context) error {
-	if d.opts.Durable == nil {
-		return nil
-	}
-	for _, c := range d.opts.Durable.Unpublished() {
-		if c > d.checkpoint {
-			continue
-		}
-		outbox, err := d.opts.Durable.Outbox(c)
-		if err != nil {
-			return err
-		}
-		if err := d.publish(ctx, c, outbox); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// publish hands a committed checkpoint to every sink that does not have it.
-func (d *driver) publish(ctx context.Context, c dataflow.Checkpoint, outbox []byte) error {
-	for i := range d.opts.Sinks {
-		if d.published[i] >= c {
-			continue
-		}
-		ch := newChanges(outbox, i, d.opts.Sinks[i].Tables)
-		if !ch.empty() {
-			counted := &counter{changes: ch}
-			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, counted); err != nil {
-				return err
-			}
-			d.update(func(s *Status) { s.RowsOut[i] += counted.rows })
-		}
-		d.published[i] = c
-	}
-	if d.opts.Durable != nil {
-		d.opts.Durable.Published(c)
-	}
-	d.update(func(s *Status) { s.Published = c })
-	return nil
-}
-
-// run ends epochs until the pipeline is stopped or has no more to read.
-func (d *driver) run(ctx context.Context) error {
-	for i, f := range d.feeders {
-		for k, v := range d.states[i] {
-			f.state[k] = v
-		}
-	}
-	defer func() {
-		if d.committing != nil {
-			<-d.committing // it sees the end of ctx, too
-		}
-	}()
-	d.lastCut, d.lastCheck = d.env.Clock.Now(), d.env.Clock.Now()
-	// The first epoch comes at once: what an aggregate without rows says is visible before anything was read.
-	first := true
-	for {
-		last := false
-		if !first {
-			var err error
-			if last, err = d.wait(ctx); err != nil {
-				return err
-			}
-		}
-		first = false
-		if last {
-			if d.committing != nil {
-				if err := d.committed(ctx); err != nil {
-					return err
-				}
-			}
-			if err := d.end(ctx, true); err != nil {
-				return err
-			}
-			return d.committed(ctx)
-		}
-		due := d.committing == nil && d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval
-		if err := d.end(ctx, due); err != nil {
-			return err
-		}
-	}
-}
-
-// wait returns when an epoch is to end, and whether it is the last.
-func (d *driver) wait(ctx context.Context) (last bool, err error) {
-	if len(d.opts.Sources) == 0 {
-		return true, nil
-	}
-	waiting := false // rows wait
-	var timer env.Timer
-	defer func() {
-		if timer != nil {
-			timer.Stop()
-		}
-	}()
-	for {
-		var due <-chan time.Time
-		if waiting || d.dirty && d.committing == nil {
-			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
-			at := d.lastCut.Add(min(20*d.cost, d.opts.MaxEpoch))
-			if !waiting {
-				at = d.lastCheck.Add(d.opts.CheckpointInterval) // only the checkpoint is missing
-			}
-			in := at.Sub(d.env.Clock.Now())
-			if in <= 0 {
-				return false, nil
-			}
-			timer = d.env.Clock.NewTimer(in)
-			due = timer.C()
-		}
-		select {
-		case <-d.stir:
-			waiting, d.dirty = true, true
-		case <-due:
-			return false, nil
-		case <-d.ended:
-			if d.ends++; d.ends == len(d.opts.Sources) {
-				d.update(func(s *Status) { s.Ended = true })
-				return true, nil
-			}
-		case err := <-d.committing:
-			if err := d.settle(err); err != nil {
-				return false, err
-			}
-		case <-d.stop:
-			return true, nil
-		case <-ctx.Done():
-			return false, ctx.Err()
-		}
-		if timer != nil {
-			timer.Stop()
-			timer = nil
-		}
-	}
-}
-
-// end ends an epoch: every source is cut, every task passes the barrier. With check it is a checkpoint, which is made
-// durable beside what follows.
-func (d *driver) end(ctx context.Context, check bool) error {
-	began := d.env.Clock.Now()
-	d.lastCut = began
-	d.epoch++
-	d.now = max(d.now, began.UnixMicro())
-	e := dataflow.Epoch{N: d.epoch, Clock: d.now, Checkpoint: check}
-	for _, f := range d.feeders {
-		select {
-		case f.cuts <- e:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	tasks := 0
-	for _, ts := range d.tasks {
-		tasks += len(ts)
-	}
-	var deltas []*state.Delta
-	var outbox []byte
-	states := make([]dataflow.State, len(d.feeders))
-	d.cost = 0
-	var memory uint64
-	sizes := map[string]state.StateSize{}
-	for cuts := len(d.feeders); tasks > 0 || cuts > 0; {
-		select {
-		case c := <-d.cutDone:
-			cuts--
-			d.confirm[c.source] = append(d.confirm[c.source], c.changed...)
-			states[c.source] = c.state
-		case p := <-d.passed:
-			tasks--
-			d.cost = max(d.cost, p.cost)
-			memory += p.memory
-			for _, x := range p.sizes {
-				sum := sizes[x.Name]
-				sizes[x.Name] = state.StateSize{Name: x.Name, Entries: sum.Entries + x.Entries, Rows: sum.Rows + x.Rows, Bytes: sum.Bytes + x.Bytes}
-			}
-			if p.delta != nil {
-				deltas = append(deltas, p.delta)
-			}
-			outbox = append(outbox, p.outbox...)
-			for _, x := range p.discarded {
-				d.update(func(s *Status) { s.RowsOut[x.sink] += x.rows })
-			}
-			for _, f := range p.faults {
-				d.update(func(s *Status) { s.Faults += f.Weight })
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	took := d.env.Clock.Now().Sub(began)
-	d.update(func(s *Status) {
-		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, memory
-		if check {
-			s.States = s.States[:0:0] // who was given the last ones keeps them
-			for _, name := range slices.Sorted(maps.Keys(sizes)) {
-				s.States = append(s.States, sizes[name])
-			}
-		}
-	})
-	if d.opts.OnEpoch != nil {
-		d.opts.OnEpoch(took)
-	}
-	if check {
-		d.check(ctx, began, deltas, outbox, states)
-	}
-	return nil
-}
-
-// check makes the epoch that has just ended durable and published, in a goroutine of its own.
-func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Delta, outbox []byte, states []dataflow.State) {
-	d.lastCheck, d.dirty = began, false
-	c := dataflow.Checkpoint(d.epoch)
-	meta := d.meta(states)
-	confirm := d.confirm
-	d.confirm = make([][]dataflow.StateChange, len(d.feeders))
-	done := make(chan error, 1)
-	d.committing = done
-	d.env.Go("checkpoint", func() {
-		done <- func() error {
-			bytes := len(outbox)
-			if d.opts.Durable != nil {
-				for _, x := range deltas {
-					x.Sort()
-					bytes += x.Bytes()
-				}
-				if err := d.opts.Durable.Commit(ctx, c, deltas, outbox, meta); err != nil {
-					return err
-				}
-			}
-			took := d.env.Clock.Now().Sub(began)
-			d.update(func(s *Status) {
-				s.Checkpoint, s.CheckpointTook, s.CheckpointBytes = c, took, bytes
-			})
-			if d.opts.OnCheckpoint != nil {
-				d.opts.OnCheckpoint(c, took, bytes)
-			}
-			if err := d.publish(ctx, c, outbox); err != nil {
-				return err
-			}
-			for i := range d.feeders {
-				if len(confirm[i]) > 0 {
-					d.feeders[i].source.Confirm(confirm[i])
-				}
-			}
-			return nil
-		}()
-	})
-}
-
-// committed waits for the checkpoint that is being made durable.
-func (d *driver) committed(ctx context.Context) error {
-	select {
-	case err := <-d.committing:
-		return d.settle(err)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (d *driver) settle(err error) error {
-	d.committing = nil
-	return err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/weirstream/weir/engine/state"
 	"github.com/weirstream/weir/engine/state/statetest"
 	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
 )
 
 var transferTypes = []row.Type{{Kind: row.BigInt, NotNull: true}, {Kind: row.BigInt, NotNull: true}}
@@ -304,4 +305,19 @@ func TestBankThroughCrashes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSinkOfAnother: a sink that holds more than was ever committed is not this pipeline's, and its rows would be left out.
+func TestSinkOfAnother(t *testing.T) {
+	m := &memory{t: t, backing: statetest.New(), outboxes: map[dataflow.Checkpoint][]byte{}, rand: rand.New(rand.NewPCG(1, 1))}
+	l := &ledger{t: t, tables: []map[string]int64{{}, {}}, last: 5, check: func([]map[string]int64) { t.Error("it is published to") }}
+	g := bankGraph()
+	e := env.Real(slog.New(slog.DiscardHandler))
+	p := New(e, Options{Graph: g, Durable: m,
+		Sources: []Source{{Name: "bank", Source: &bank{count: 10}, Tables: [][]row.Type{transferTypes}}},
+		Sinks:   []Sink{{Name: "ledger", Sink: l, Tables: [][]row.Type{g.Nodes[3].Schema.Types(), g.Nodes[4].Schema.Types()}}}})
+	if err := p.Run(t.Context()); !errs.Is(err, errs.TargetTable) {
+		t.Errorf("it ends with %v", err)
+	}
+	e.Wait()
 }

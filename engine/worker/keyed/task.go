@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/exchange"
+	"github.com/weirstream/weir/engine/operator"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/state"
 	"github.com/weirstream/weir/internal/errs"
@@ -19,6 +20,7 @@ type task struct {
 	fragment  *fragment
 	index     int
 	inbox     *exchange.Inbox
+	reads     chan *read
 	store     *state.Store
 	operators []dataflow.Operator // by node; nil for those of other fragments
 	emitters  []*fan              // by node
@@ -35,6 +37,8 @@ type task struct {
 type fan struct {
 	to   []port
 	rows int64
+	// guard is asked before each batch of a query that is run once, which may have to end; otherwise nil.
+	guard func() error
 }
 
 type port struct {
@@ -45,6 +49,11 @@ type port struct {
 // Emit is part of dataflow.Emitter.
 func (f *fan) Emit(b *row.Batch) error {
 	f.rows += int64(b.Rows())
+	if f.guard != nil {
+		if err := f.guard(); err != nil {
+			return err
+		}
+	}
 	for _, p := range f.to {
 		if err := p.process(p.port, b); err != nil {
 			return err
@@ -102,6 +111,9 @@ func (t *task) build() error {
 			if err != nil {
 				return fmt.Errorf("%s %s: %w", node.Kind, node.Detail, err)
 			}
+			if v, ok := op.(*operator.View); ok {
+				v.Pin(&t.p.pins.Pins)
+			}
 			t.operators[n] = op
 		}
 	}
@@ -136,6 +148,11 @@ func (t *task) run(ctx context.Context) (err error) {
 		}
 	}()
 	for {
+		select {
+		case r := <-t.reads:
+			t.serve(r)
+		default:
+		}
 		it, _, ok := t.inbox.Take()
 		if !ok {
 			for _, s := range t.senders {
@@ -145,6 +162,8 @@ func (t *task) run(ctx context.Context) (err error) {
 			}
 			select {
 			case <-t.inbox.Filled():
+			case r := <-t.reads:
+				t.serve(r)
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -188,6 +207,9 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		}
 	}
 	t.store.NextEpoch()
+	if t.p.opts.Durable != nil {
+		t.store.Absorbed(t.p.opts.Durable.Absorbed())
+	}
 	p := passed{task: t, epoch: e.N, faults: t.faults}
 	t.faults = nil
 	for _, d := range t.discards {
@@ -198,7 +220,6 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 	}
 	if e.Checkpoint {
 		if t.p.opts.Durable != nil {
-			t.store.Absorbed(t.p.opts.Durable.Absorbed())
 			t.store.TakeDelta(&t.delta, e.N)
 			p.delta = &t.delta
 		}
@@ -209,6 +230,7 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		p.outbox = t.outbox
 		p.sizes = t.store.Sizes()
 	}
+	t.store.Evict()
 	p.memory = t.store.MemoryBytes()
 	p.cost = t.p.env.Clock.Now().Sub(began)
 	select {

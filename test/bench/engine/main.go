@@ -49,6 +49,7 @@ func main() {
 	warm := flag.Int64("warm-up", 1_000_000, "events before them")
 	parallelism := flag.String("parallelism", "1,2", "tasks of a fragment")
 	interval := flag.Duration("checkpoint", time.Second, "checkpoint interval")
+	memory := flag.Int64("memory", 0, "bytes that the states may take in memory; 0: no limit")
 	profile := flag.String("profile", "", "write a CPU profile of a -query")
 	out := flag.String("out", "build/bench/engine.json", "report")
 	_ = flag.String("weir", "", "not used: the engine is in this binary")
@@ -58,7 +59,7 @@ func main() {
 		if _, err := fmt.Sscan(*parallelism, &p); err != nil {
 			log.Fatal(err)
 		}
-		r, err := run(context.Background(), *query, *warm, *events, p, *interval, *profile)
+		r, err := run(context.Background(), *query, *warm, *events, p, *interval, *memory, *profile)
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -121,7 +121,7 @@ func program(query string) (*plan.Program, error) {
 	return plan.Build(query+".sql", ddl+sink+") WITH ('connector' = 'blackhole');\nINSERT INTO sink "+sql, environment())
 }
 
-func run(ctx context.Context, query string, warm, events int64, parallelism int, interval time.Duration, profile string) (r result, err error) {
+func run(ctx context.Context, query string, warm, events int64, parallelism int, interval time.Duration, memory int64, profile string) (r result, err error) {
 	p, err := program(query)
 	if err != nil {
 		return r, err
@@ -144,13 +144,13 @@ func run(ctx context.Context, query string, warm, events int64, parallelism int,
 	if s.restored, err = dp.Recover(0); err != nil {
 		return r, err
 	}
-	o := keyed.Options{Graph: p.Graph, Parallelism: parallelism, Durable: s, CheckpointInterval: interval, Generation: 1}
+	o := keyed.Options{Graph: p.Graph, Parallelism: parallelism, Durable: s, CheckpointInterval: interval, Generation: 1, MemoryBytes: memory}
 	var began time.Time
 	var used time.Duration
 	start := func() { began, used = time.Now(), cpu() }
 	for i := range p.Sources {
 		src := &p.Sources[i]
-		ks := keyed.Source{Name: src.Name}
+		ks := keyed.Source{Name: src.Name, First: src.First}
 		for j := range src.Tables {
 			ks.Tables = append(ks.Tables, src.Tables[j].Types())
 		}

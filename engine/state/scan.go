@@ -1,0 +1,92 @@
+package state
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/weirstream/weir/engine/row"
+)
+
+// Groups is how many key groups the store has.
+func (s *Store) Groups() int { return s.groups }
+
+// GroupOf is the key group of a key's hash.
+func (s *Store) GroupOf(hash uint64) int { return s.group(hash) }
+
+// Hash is the hash of an entry's key.
+func (m *Map) Hash(r Ref) uint64 { return m.hash(r) }
+
+// GroupLen is about how many entries of a key group are in memory: those that are gone may be among them.
+func (m *Map) GroupLen(g int) int { return int(m.groups[g].used) }
+
+// Part is Group of one of parts pieces of the group, a power of two. An entry's piece depends on its key alone, so that
+// every entry is met once although some come and go between the calls.
+func (m *Map) Part(g, part, parts int, f func(r Ref) error) error {
+	t := &m.groups[g]
+	if t.mask == 0 {
+		return nil
+	}
+	for at := range t.mask + 1 {
+		s := m.store.arena.words(t.slots, int(t.mask)+1)[at]
+		if Ref(s) <= ghost || PartOf(s>>32, parts) != part {
+			continue
+		}
+		if r := m.present(Ref(s), false); r != 0 {
+			if err := f(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// PartOf is the piece of its group, of parts, that a key with that hash is in.
+func PartOf(hash uint64, parts int) int { return int(hash & math.MaxUint32 * uint64(parts) >> 32) }
+
+// Below tells whether the backing may hold keys of a group that are not in memory.
+func (m *Map) Below(g int) bool { return m.groups[g].partial }
+
+// Load brings every key whose hash begins with these 16 bits into memory.
+func (b *Bag) Load(top uint16) error {
+	m := b.m
+	h := uint64(top) << 48
+	t := &m.groups[b.store.group(h)]
+	if !t.partial {
+		return nil
+	}
+	prefix := recordKey(nil, h, m.id)
+	var heap []byte
+	var spans []row.Span
+	err := b.store.backing.Scan(prefix, func(k, _ []byte) error {
+		if len(k) < recordPrefix+8 {
+			return fmt.Errorf("state %s: the key %x is too short", m.name, k)
+		}
+		key := k[recordPrefix : len(k)-8] // the checkpoint's number ends it
+		if n := len(spans); n > 0 && string(heap[spans[n-1].Off:]) == string(key) {
+			return nil
+		}
+		spans = append(spans, row.Span{Off: uint32(len(heap)), Len: uint32(len(key))})
+		heap = append(heap, key...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	one := row.Keys{Hash: make([]uint64, 1), Int: make([]int64, 1), Spans: make([]row.Span, 1)}
+	for _, s := range spans {
+		key := heap[s.Off : s.Off+s.Len]
+		if m.intKey {
+			one.Int[0] = row.IntFromKey(key, m.codec.IntKeyWidth())
+			one.Hash[0] = row.HashInt(one.Int[0])
+		} else {
+			one.Heap, one.Spans[0] = heap, s
+			one.Hash[0] = row.HashBytes(key)
+		}
+		if m.lookup(t, one.Hash[0], &one, 0) == 0 {
+			if _, err := m.load(t, one.Hash[0], &one, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

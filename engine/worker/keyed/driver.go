@@ -1,0 +1,430 @@
+package keyed
+
+import (
+	"context"
+	"encoding/binary"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/state"
+	"github.com/weirstream/weir/internal/env"
+	"github.com/weirstream/weir/internal/errs"
+)
+
+// driver ends epochs. One goroutine owns it.
+type driver struct {
+	*Pipeline
+	epoch       uint64
+	checkpoint  dataflow.Checkpoint
+	published   []dataflow.Checkpoint // by sink
+	states      []dataflow.State      // by source, as of the last checkpoint
+	confirm     [][]dataflow.StateChange
+	now         int64 // the clock's last reading
+	lastCheck   time.Time
+	lastCut     time.Time
+	cost        time.Duration // of the last barrier, in the slowest task
+	committing  chan error    // a checkpoint is being made durable
+	memory      uint64        // of all states, after the last epoch
+	dirty       bool          // something came since the last checkpoint
+	ends        int
+	firsts      int  // sources that are read before the others and have not ended
+	firstsEnded bool // the last of them has just ended
+}
+
+// meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
+func (d *driver) meta(states []dataflow.State) []byte {
+	b := binary.LittleEndian.AppendUint64(nil, uint64(d.now))
+	b = binary.AppendUvarint(b, d.epoch)
+	text := func(s []byte) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
+	b = binary.AppendUvarint(b, uint64(len(states)))
+	for i, s := range states {
+		text([]byte(d.opts.Sources[i].Name))
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		keys := make([]string, 0, len(s))
+		for k := range s {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		for _, k := range keys {
+			text([]byte(k))
+			text(s[k])
+		}
+	}
+	return b
+}
+
+func (d *driver) restore() error {
+	d.states = make([]dataflow.State, len(d.opts.Sources))
+	for i := range d.states {
+		d.states[i] = dataflow.State{}
+	}
+	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
+	if d.opts.Durable == nil {
+		return nil
+	}
+	c, meta := d.opts.Durable.Restored()
+	d.checkpoint = c
+	if c == 0 {
+		return nil
+	}
+	bad := errs.New(errs.StateCorrupt, "the meta data of checkpoint %d cannot be read", c)
+	if len(meta) < 8 {
+		return bad
+	}
+	d.now = int64(binary.LittleEndian.Uint64(meta))
+	meta = meta[8:]
+	number := func() uint64 {
+		v, n := binary.Uvarint(meta)
+		if n <= 0 {
+			meta = nil
+			return 0
+		}
+		meta = meta[n:]
+		return v
+	}
+	text := func() string {
+		n := number()
+		if n > uint64(len(meta)) {
+			meta = nil
+			return ""
+		}
+		s := string(meta[:n])
+		meta = meta[n:]
+		return s
+	}
+	d.epoch = number()
+	for range number() {
+		name := text()
+		s := dataflow.State{}
+		for range number() {
+			k := text()
+			s[k] = []byte(text())
+		}
+		i := slices.IndexFunc(d.opts.Sources, func(x Source) bool { return x.Name == name })
+		if i >= 0 {
+			d.states[i] = s
+		}
+	}
+	d.update(func(s *Status) { s.Checkpoint, s.Epoch = c, d.epoch })
+	return nil
+}
+
+// publishOld publishes what was committed before and is not published everywhere.
+func (d *driver) publishOld(ctx context.Context) error {
+	if d.opts.Durable == nil {
+		return nil
+	}
+	for _, c := range d.opts.Durable.Unpublished() {
+		if c > d.checkpoint {
+			continue
+		}
+		outbox, err := d.opts.Durable.Outbox(c)
+		if err != nil {
+			return err
+		}
+		if err := d.publish(ctx, c, outbox); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish hands a committed checkpoint to every sink that does not have it.
+func (d *driver) publish(ctx context.Context, c dataflow.Checkpoint, outbox []byte) error {
+	for i := range d.opts.Sinks {
+		if d.published[i] >= c {
+			continue
+		}
+		ch := newChanges(outbox, i, d.opts.Sinks[i].Tables)
+		if !ch.empty() {
+			counted := &counter{changes: ch}
+			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, counted); err != nil {
+				return err
+			}
+			d.update(func(s *Status) { s.RowsOut[i] += counted.rows })
+		}
+		d.published[i] = c
+	}
+	if d.opts.Durable != nil {
+		d.opts.Durable.Published(c)
+	}
+	d.update(func(s *Status) { s.Published = c })
+	return nil
+}
+
+// run ends epochs until the pipeline is stopped or has no more to read.
+func (d *driver) run(ctx context.Context) error {
+	for i, f := range d.feeders {
+		for k, v := range d.states[i] {
+			f.state[k] = v
+		}
+	}
+	defer func() {
+		if d.committing != nil {
+			<-d.committing // it sees the end of ctx, too
+		}
+	}()
+	d.lastCut, d.lastCheck = d.env.Clock.Now(), d.env.Clock.Now()
+	// The first epoch comes at once: what an aggregate without rows says is visible before anything was read.
+	first := true
+	for i, f := range d.feeders {
+		if d.opts.Sources[i].First {
+			d.firsts++
+			close(f.open)
+		}
+	}
+	if d.firsts == 0 {
+		d.openRest()
+	}
+	for {
+		last := false
+		if !first {
+			var err error
+			if last, err = d.wait(ctx); err != nil {
+				return err
+			}
+		}
+		first = false
+		if last {
+			if d.committing != nil {
+				if err := d.committed(ctx); err != nil {
+					return err
+				}
+			}
+			if err := d.end(ctx, true); err != nil {
+				return err
+			}
+			return d.committed(ctx)
+		}
+		if d.memory > 2*uint64(d.opts.MemoryBytes) && d.opts.MemoryBytes > 0 && d.committing != nil {
+			// Far over the limit: nothing more comes in until what changed is on disk and may be let go of.
+			if err := d.committed(ctx); err != nil {
+				return err
+			}
+		}
+		over := d.opts.MemoryBytes > 0 && d.memory > uint64(d.opts.MemoryBytes)
+		due := d.committing == nil && (over || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
+		if err := d.end(ctx, due); err != nil {
+			return err
+		}
+		if d.firstsEnded {
+			// Their rows have passed every task.
+			d.firstsEnded = false
+			d.openRest()
+		}
+	}
+}
+
+// openRest lets the sources in that wait for others to end.
+func (d *driver) openRest() {
+	for i, f := range d.feeders {
+		if !d.opts.Sources[i].First {
+			close(f.open)
+		}
+	}
+}
+
+// wait returns when an epoch is to end, and whether it is the last.
+func (d *driver) wait(ctx context.Context) (last bool, err error) {
+	if len(d.opts.Sources) == 0 {
+		return true, nil
+	}
+	waiting := false // rows wait
+	var timer env.Timer
+	defer func() {
+		if timer != nil {
+			timer.Stop()
+		}
+	}()
+	for {
+		d.pinned()
+		var due <-chan time.Time
+		if waiting || d.dirty && d.committing == nil {
+			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
+			at := d.lastCut.Add(min(20*d.cost, d.opts.MaxEpoch))
+			if !waiting {
+				at = d.lastCheck.Add(d.opts.CheckpointInterval) // only the checkpoint is missing
+			}
+			in := at.Sub(d.env.Clock.Now())
+			if in <= 0 {
+				return false, nil
+			}
+			timer = d.env.Clock.NewTimer(in)
+			due = timer.C()
+		}
+		select {
+		case <-d.stir:
+			waiting, d.dirty = true, true
+		case <-due:
+			return false, nil
+		case source := <-d.ended:
+			if d.ends++; d.ends == len(d.opts.Sources) {
+				d.update(func(s *Status) { s.Ended = true })
+				return true, nil
+			}
+			if d.opts.Sources[source].First {
+				if d.firsts--; d.firsts == 0 {
+					d.firstsEnded = true
+					return false, nil
+				}
+			}
+		case err := <-d.committing:
+			if err := d.settle(err); err != nil {
+				return false, err
+			}
+		case answer := <-d.pins.ask:
+			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
+		case <-d.stop:
+			return true, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		if timer != nil {
+			timer.Stop()
+			timer = nil
+		}
+	}
+}
+
+// pinned answers who waits for a pin. It is called where every task has passed the last barrier and the next is not cut.
+func (d *driver) pinned() {
+	for {
+		select {
+		case answer := <-d.pins.ask:
+			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
+		default:
+			return
+		}
+	}
+}
+
+// end ends an epoch: every source is cut, every task passes the barrier. With check it is a checkpoint, which is made
+// durable beside what follows.
+func (d *driver) end(ctx context.Context, check bool) error {
+	began := d.env.Clock.Now()
+	d.pins.expire(began, d.opts)
+	d.lastCut = began
+	d.epoch++
+	d.now = max(d.now, began.UnixMicro())
+	e := dataflow.Epoch{N: d.epoch, Clock: d.now, Checkpoint: check}
+	for _, f := range d.feeders {
+		select {
+		case f.cuts <- e:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	tasks := 0
+	for _, ts := range d.tasks {
+		tasks += len(ts)
+	}
+	var deltas []*state.Delta
+	var outbox []byte
+	states := make([]dataflow.State, len(d.feeders))
+	d.cost = 0
+	d.memory = 0
+	sizes := map[string]state.StateSize{}
+	for cuts := len(d.feeders); tasks > 0 || cuts > 0; {
+		select {
+		case c := <-d.cutDone:
+			cuts--
+			d.confirm[c.source] = append(d.confirm[c.source], c.changed...)
+			states[c.source] = c.state
+		case p := <-d.passed:
+			tasks--
+			d.cost = max(d.cost, p.cost)
+			d.memory += p.memory
+			for _, x := range p.sizes {
+				sum := sizes[x.Name]
+				sizes[x.Name] = state.StateSize{Name: x.Name, Entries: sum.Entries + x.Entries, Rows: sum.Rows + x.Rows, Bytes: sum.Bytes + x.Bytes}
+			}
+			if p.delta != nil {
+				deltas = append(deltas, p.delta)
+			}
+			outbox = append(outbox, p.outbox...)
+			for _, x := range p.discarded {
+				d.update(func(s *Status) { s.RowsOut[x.sink] += x.rows })
+			}
+			for _, f := range p.faults {
+				d.update(func(s *Status) { s.Faults += f.Weight })
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	took := d.env.Clock.Now().Sub(began)
+	d.update(func(s *Status) {
+		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
+		if check {
+			s.States = s.States[:0:0] // who was given the last ones keeps them
+			for _, name := range slices.Sorted(maps.Keys(sizes)) {
+				s.States = append(s.States, sizes[name])
+			}
+		}
+	})
+	if d.opts.OnEpoch != nil {
+		d.opts.OnEpoch(took)
+	}
+	if check {
+		d.check(ctx, began, deltas, outbox, states)
+	}
+	return nil
+}
+
+// check makes the epoch that has just ended durable and published, in a goroutine of its own.
+func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Delta, outbox []byte, states []dataflow.State) {
+	d.lastCheck, d.dirty = began, false
+	c := dataflow.Checkpoint(d.epoch)
+	meta := d.meta(states)
+	confirm := d.confirm
+	d.confirm = make([][]dataflow.StateChange, len(d.feeders))
+	done := make(chan error, 1)
+	d.committing = done
+	d.env.Go("checkpoint", func() {
+		done <- func() error {
+			bytes := len(outbox)
+			if d.opts.Durable != nil {
+				for _, x := range deltas {
+					x.Sort()
+					bytes += x.Bytes()
+				}
+				if err := d.opts.Durable.Commit(ctx, c, deltas, outbox, meta); err != nil {
+					return err
+				}
+			}
+			took := d.env.Clock.Now().Sub(began)
+			d.update(func(s *Status) {
+				s.Checkpoint, s.CheckpointTook, s.CheckpointBytes = c, took, bytes
+			})
+			if d.opts.OnCheckpoint != nil {
+				d.opts.OnCheckpoint(c, took, bytes)
+			}
+			if err := d.publish(ctx, c, outbox); err != nil {
+				return err
+			}
+			for i := range d.feeders {
+				if len(confirm[i]) > 0 {
+					d.feeders[i].source.Confirm(confirm[i])
+				}
+			}
+			return nil
+		}()
+	})
+}
+
+// committed waits for the checkpoint that is being made durable.
+func (d *driver) committed(ctx context.Context) error {
+	select {
+	case err := <-d.committing:
+		return d.settle(err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *driver) settle(err error) error {
+	d.committing = nil
+	return err
+}

@@ -1,0 +1,320 @@
+package pgwire
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weirstream/weir/engine/expr"
+	"github.com/weirstream/weir/engine/row"
+	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/sql/parser"
+	"github.com/weirstream/weir/sql/plan"
+)
+
+// prepared is a statement that was understood.
+type prepared struct {
+	text    string
+	tag     string   // of the answer; "": SELECT and the number of rows
+	columns []column // nil: it gives no rows
+	oids    []uint32 // of its parameters, as the client knows them
+	types   []row.Type
+	ends    bool // it ends a block that has failed
+	// One of these: a query; rows that the session itself knows; a change of the session.
+	query parser.Query
+	rows  func(x *session) *row.Batch
+	act   func(x *session) error
+}
+
+// types0 are the types of the columns.
+func (p *prepared) types0() []row.Type {
+	var out []row.Type
+	for _, c := range p.columns {
+		out = append(out, c.typ)
+	}
+	return out
+}
+
+// served is a plan with what its sources are.
+type served struct {
+	*plan.Served
+	relations map[string]relation
+}
+
+// relation is a view, or a table of the system catalog.
+type relation struct {
+	view   View
+	system func(x *session) *row.Batch
+	twice  []string // pipelines that have a view of the name
+}
+
+// prepare understands a statement.
+func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
+	w := words(text, 3)
+	if len(w) == 0 {
+		return nil, fail("42601", "syntax error: a statement begins with a word")
+	}
+	switch w[0] {
+	case "SELECT", "WITH", "VALUES", "TABLE":
+		return x.prepareQuery(text, oids)
+	case "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY":
+		return nil, errs.New(errs.NotBuiltYet, "%s is not built yet: views can be read, and nothing can be written here", w[0]).
+			WithHint("rows come into the views from the sources of their pipelines")
+	case "CREATE", "ALTER", "DROP", "EXECUTE", "SUBSCRIBE":
+		return nil, errs.New(errs.NotBuiltYet, "%s is not built yet here", w[0]).WithHint("write a file and start it: weir run FILE.sql")
+	}
+	p, err := x.utility(text, w)
+	if p != nil {
+		p.text = text
+	}
+	return p, err
+}
+
+func (x *session) prepareQuery(text string, oids []uint32) (*prepared, error) {
+	if p, err := x.catalogQuery(text); p != nil || err != nil {
+		return p, err
+	}
+	q, err := parser.ParseQuery("", text)
+	if err != nil {
+		return nil, err
+	}
+	if p := x.sessionQuery(text, q); p != nil {
+		return p, nil
+	}
+	p := &prepared{text: text, query: q}
+	var params []plan.Param
+	for _, oid := range oids {
+		t, ok := rowType(oid)
+		if !ok {
+			return nil, fail("0A000", "parameters of type %d are not taken", oid)
+		}
+		params = append(params, plan.Param{Type: t})
+	}
+	s, err := x.plan(p, params)
+	if err != nil {
+		return nil, err
+	}
+	p.columns, p.types = columnsOf(s.Columns), s.Params
+	for i, t := range s.Params {
+		oid := typeOf(t).oid
+		if i < len(oids) && oids[i] != 0 && oids[i] != oidUnknown {
+			oid = oids[i]
+		}
+		p.oids = append(p.oids, oid)
+	}
+	return p, nil
+}
+
+// plan plans a query over what can be read now.
+func (x *session) plan(p *prepared, params []plan.Param) (*served, error) {
+	s := &served{relations: map[string]relation{}}
+	var list []plan.Relation
+	for _, v := range x.server.opts.Views() {
+		if r, ok := s.relations[v.Name]; ok {
+			r.twice = append(r.twice, v.Pipeline)
+			s.relations[v.Name] = r
+			continue
+		}
+		s.relations[v.Name] = relation{view: v, twice: []string{v.Pipeline}}
+		list = append(list, plan.Relation{Name: v.Name, Schema: v.Schema, Key: v.Key})
+	}
+	for _, t := range systemTables() {
+		if _, ok := s.relations[t.name]; !ok {
+			s.relations[t.name] = relation{system: t.rows}
+			list = append(list, plan.Relation{Name: t.name, Schema: t.schema})
+		}
+	}
+	var err error
+	if s.Served, err = plan.Serve(p.text, p.query, plan.Environment{Zone: x.zone}, list, params); err != nil {
+		return nil, x.explain(err)
+	}
+	from := ""
+	for i := range s.Sources {
+		for _, t := range s.Sources[i].Tables {
+			r, ok := s.relations[t.Name]
+			switch {
+			case !ok || r.system != nil:
+				continue
+			case len(r.twice) > 1:
+				return nil, errs.New(errs.SQLUnknownName, "view %s is in more than one pipeline: %s", t.Name, strings.Join(r.twice, ", ")).
+					WithHint("give one of the views another name")
+			case from != "" && from != r.view.Pipeline:
+				return nil, errs.New(errs.NotBuiltYet, "a query over views of two pipelines, %s and %s, is not built yet", from, r.view.Pipeline).
+					WithDetail("Pipelines have epochs of their own, so the views would be of two moments.").WithHint("define both views in one file")
+			}
+			from = r.view.Pipeline
+		}
+	}
+	return s, nil
+}
+
+// explain says what can be read instead of a name that is not known.
+func (x *session) explain(err error) error {
+	e, ok := errs.As(err)
+	if !ok || e.Code != errs.SQLUnknownName || !strings.HasPrefix(e.Message, "there is no table or view") || strings.HasPrefix(e.Hint, "did you mean") {
+		return err
+	}
+	var names []string
+	for _, v := range x.server.opts.Views() {
+		names = append(names, v.Name)
+	}
+	slices.Sort(names)
+	switch {
+	case len(names) == 0:
+		return e.WithHint("there are no views yet: CREATE MATERIALIZED VIEW in a file that weir run runs makes one; tables of connectors are read through views")
+	case len(names) > 20:
+		names = append(names[:20], "..")
+	}
+	return e.WithHint("views can be read: %s", strings.Join(names, ", "))
+}
+
+// parameter is the value that a client gives for a parameter.
+func (x *session) parameter(p *prepared, i int, b []byte, format int16) (plan.Param, error) {
+	t := p.types[i]
+	if b == nil {
+		return plan.Param{Type: t, Value: expr.NullOf(t)}, nil
+	}
+	v := &row.Vector{}
+	ok := false
+	if format == 1 {
+		ok = parseBinary(v, t, p.oids[i], b, x.zone)
+	} else {
+		ok = parseText(v, t, b, x.zone)
+	}
+	if !ok {
+		what := fmt.Sprintf("%q", b)
+		if format == 1 {
+			what = fmt.Sprintf("%x (binary)", b)
+		}
+		return plan.Param{}, fail("22P02", "invalid input for parameter $%d of type %s: %s", i+1, typeName(p.oids[i], -1), what)
+	}
+	v.Seal(1)
+	return plan.Param{Type: t, Value: expr.NewConst(t, v)}, nil
+}
+
+// batchOf makes a batch of values: nil, string, int64, int or bool by the column's type.
+func batchOf(types []row.Type, rows [][]any) *row.Batch {
+	b := row.NewBuilder(types)
+	b.Reset()
+	for _, r := range rows {
+		for c, v := range r {
+			switch v := v.(type) {
+			case nil:
+				b.Cols[c].AppendNull(types[c].Layout())
+			case string:
+				b.Cols[c].AppendString(v)
+			case int:
+				b.Cols[c].Int64 = append(b.Cols[c].Int64, int64(v))
+			case int64:
+				b.Cols[c].Int64 = append(b.Cols[c].Int64, v)
+			case uint32:
+				b.Cols[c].Int64 = append(b.Cols[c].Int64, int64(v))
+			case bool:
+				n := int64(0)
+				if v {
+					n = 1
+				}
+				b.Cols[c].Int64 = append(b.Cols[c].Int64, n)
+			}
+		}
+		b.EndRow(1)
+	}
+	return b.Seal()
+}
+
+func textColumn(name string) column { return columnsOf(row.Schema{{Name: name, Type: text()}})[0] }
+
+func text() row.Type { return row.Type{Kind: row.String} }
+
+// sessionQuery answers a SELECT of what only the session knows, without FROM; nil if it is another query.
+func (x *session) sessionQuery(source string, q parser.Query) *prepared {
+	s, ok := q.(*parser.Select)
+	if !ok || len(s.From) > 0 || s.Where != nil || s.Distinct || s.GroupBy != nil {
+		return nil
+	}
+	p := &prepared{text: source}
+	var values []func(x *session) any
+	own := false
+	for _, item := range s.Items {
+		name, args, named := "", []parser.Expr(nil), false
+		switch e := item.X.(type) {
+		case *parser.Call:
+			name, args, named = strings.ToLower(e.Name.Last().Text), e.Args, true
+		case *parser.ColumnRef:
+			name, named = strings.ToLower(e.Name.Last().Text), true
+		case *parser.StringLit:
+			values = append(values, func(*session) any { return e.Value })
+			p.columns = append(p.columns, textColumn("?column?"))
+			continue
+		}
+		f, t := sessionFunction(name, args)
+		if !named || f == nil {
+			return nil
+		}
+		own = true
+		if item.Alias.Text != "" {
+			name = item.Alias.Text
+		}
+		values = append(values, f)
+		p.columns = append(p.columns, columnsOf(row.Schema{{Name: name, Type: t}})[0])
+	}
+	if !own {
+		return nil
+	}
+	p.rows = func(x *session) *row.Batch {
+		var r []any
+		for _, f := range values {
+			r = append(r, f(x))
+		}
+		return batchOf(p.types0(), [][]any{r})
+	}
+	return p
+}
+
+// database and schema are where all views are.
+const (
+	database = "weir"
+	schema   = "public"
+)
+
+// sessionFunction is one of Postgres's functions about the session.
+func sessionFunction(name string, args []parser.Expr) (func(x *session) any, row.Type) {
+	constant := func(v any) func(*session) any { return func(*session) any { return v } }
+	setting := ""
+	if len(args) > 0 {
+		lit, ok := args[0].(*parser.StringLit)
+		if !ok {
+			return nil, row.Type{}
+		}
+		setting = strings.ToLower(lit.Value)
+	}
+	switch name {
+	case "version":
+		return func(x *session) any {
+			return "PostgreSQL " + compatible + " (weir " + x.server.opts.Version + ")"
+		}, text()
+	case "current_schema":
+		return constant(schema), text()
+	case "current_database", "current_catalog":
+		return constant(database), text()
+	case "current_user", "session_user", "user", "current_role":
+		return func(x *session) any { return x.settings["session_authorization"] }, text()
+	case "pg_backend_pid":
+		return func(x *session) any { return x.id }, row.Type{Kind: row.Int}
+	case "pg_is_in_recovery":
+		return constant(false), row.Type{Kind: row.Boolean}
+	case "pg_client_encoding":
+		return constant("UTF8"), text()
+	case "current_setting":
+		if len(args) == 0 {
+			return nil, row.Type{}
+		}
+		return func(x *session) any {
+			if v, ok := x.settings[setting]; ok {
+				return v
+			}
+			return nil
+		}, text()
+	}
+	return nil, row.Type{}
+}
