@@ -61,8 +61,9 @@ fuzz: ## every fuzz target for FUZZTIME
 	  done; \
 	done
 
-soak: ## for hours: the simulator SOAK times, every version of Postgres under the hostile workload, the rest of the race detector
+soak: ## for hours: the simulator SOAK times, random queries, every version of Postgres under the hostile workload, the rest of the race detector
 	$(GO) test -tags invariants -count $(SOAK) -timeout 0 ./test/sim/...
+	$(GO) test -tags invariants -count 1 -timeout 0 ./test/diff -args -queries 20000 -seed $$(date +%s) -crashes 3
 	$(GO) test -tags invariants -count 1 -timeout 0 ./test/e2e -args -soak
 	$(GO) test -race -tags invariants -count 1 -timeout 0 ./cdc/... ./sinks/... ./internal/... ./test/sim/... ./test/conform/...
 	$(GO) build -race -tags invariants -o build/weir-race ./cmd/weir

@@ -317,7 +317,7 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 			if ok && insideOnly(x) {
 				l, x = x, l
 			}
-			c, column := l.(*expr.Column)
+			c, column := uncast(l).(*expr.Column)
 			if !ok || !column || c.Index < 0 || !outsideOnly(x) {
 				return nil, nil, 0, b.fail(errs.NotBuiltYet, q.Position(), "LIMIT in a subquery that is compared with the query around it by anything but a column and = is not built yet")
 			}

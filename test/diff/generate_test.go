@@ -96,6 +96,10 @@ func (g *generator) expression(scope []column, class string, depth int) *node {
 			ks = append(ks, sub(class))
 			e += fmt.Sprintf(" ELSE {%d}", len(ks)-1)
 		}
+		if g.one(4) {
+			c := g.class()
+			return of(cat, "CASE {0} WHEN {1} THEN {2} WHEN {3} THEN {4} END", "", g.expression(scope, c, 1), g.literal(c), sub(class), g.literal(c), sub(class))
+		}
 		return of(cat, "CASE WHEN {0} THEN {1}"+e+" END", "", ks...)
 	case 1:
 		if g.one(2) {
@@ -256,7 +260,15 @@ func (g *generator) on(left, right []column, depth int) *node {
 	for range 1 + g.r.IntN(2) {
 		l := pick(g, left)
 		if r := g.columnOf(right, l.class); r != nil {
-			conds = append(conds, of("expression boolean", "{0} = {1}", "", of("expression "+l.class, l.text, ""), r))
+			left := of("expression "+l.class, l.text, "")
+			switch g.r.IntN(8) {
+			case 0:
+				conds = append(conds, of("expression boolean", "{0} IS NOT DISTINCT FROM {1}", "", left, r))
+			case 1:
+				conds = append(conds, of("expression boolean", "{0} = {1}", "", g.expression([]column{l}, l.class, 1), r))
+			default:
+				conds = append(conds, of("expression boolean", "{0} = {1}", "", left, r))
+			}
 		}
 	}
 	if len(conds) == 0 || g.one(4) {
@@ -269,7 +281,7 @@ func (g *generator) from(depth int) (*node, []column) {
 	n, cols := g.source(depth)
 	for joins := g.r.IntN(8); joins >= 4 && joins < 8; joins += 3 {
 		right, rc := g.source(depth - 1)
-		kind := pick(g, []string{"JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "CROSS JOIN"})
+		kind := pick(g, []string{"JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "CROSS JOIN", "USING"})
 		switch kind {
 		case "CROSS JOIN":
 			n = of("from", "{0} CROSS JOIN {1}", "", n, right)
@@ -280,6 +292,11 @@ func (g *generator) from(depth int) (*node, []column) {
 				continue
 			}
 			n = of("from", "{0} FULL JOIN {1} ON "+l.text+" = {2}", "", n, right, r)
+		case "USING": // every table has a column a of whole numbers
+			if right.flink[0] == '(' || !strings.HasPrefix(right.flink, "t") || !strings.HasPrefix(n.flink, "t") {
+				continue
+			}
+			n = of("from", "{0} "+pick(g, []string{"", "LEFT ", "RIGHT "})+"JOIN {1} USING (a)", "", n, right)
 		default:
 			n = of("from", "{0} "+kind+" {1} ON {2}", "", n, right, g.on(cols, rc, 1))
 		}
@@ -303,6 +320,12 @@ func (g *generator) subquery(scope []column, depth int) *node {
 		if i := g.columnOf(inner, o.class); i != nil {
 			conds = append(conds, of(cat, "{0} = {1}", "", i, of("expression "+o.class, o.text, "")))
 		}
+		if g.one(4) { // a second column
+			o := pick(g, scope)
+			if i := g.columnOf(inner, o.class); i != nil {
+				conds = append(conds, of(cat, "{0} = {1}", "", of("expression "+o.class, o.text, ""), i))
+			}
+		}
 	}
 	correlated := len(conds) > 0
 	if g.one(2) {
@@ -313,6 +336,13 @@ func (g *generator) subquery(scope []column, depth int) *node {
 		where = optional(" WHERE {0}", list("conjuncts", " AND ", conds...))
 	}
 	no := pick(g, []string{"", "NOT "})
+	if i := g.columnOf(inner, "int"); i != nil && g.one(6) {
+		// One that is compared by an order can only be asked whether it has a row.
+		if o := g.columnOf(scope, "int"); o != nil {
+			conds = append(conds, of(cat, "{0} < {1}", "", i, o))
+			return of(cat, no+"EXISTS (SELECT 1 FROM "+rel.name+" AS "+a+" WHERE {0})", "", list("conjuncts", " AND ", conds...))
+		}
+	}
 	switch g.r.IntN(3) {
 	case 0:
 		return of(cat, no+"EXISTS (SELECT 1 FROM "+rel.name+" AS "+a+"{0})", "", where)
@@ -468,7 +498,7 @@ func (g *generator) topN(classes []string, depth int) *node {
 	if classes[len(classes)-1] == "int" && g.one(2) {
 		out = strings.Join(append(append([]string(nil), cs[:len(cs)-1]...), "rn AS "+cs[len(cs)-1]), ", ")
 	}
-	cond := fmt.Sprint(" WHERE rn <= ", 1+g.r.IntN(3))
+	cond := pick(g, []string{" WHERE rn <= 2", " WHERE rn = 1", " WHERE rn < 4", " WHERE 1 >= rn", " WHERE rn <= 3 AND c0 IS NOT NULL"})
 	write := func(order string) string {
 		return "SELECT " + out + " FROM (SELECT " + strings.Join(cs, ", ") + ", ROW_NUMBER() OVER (" + part + "ORDER BY " + order + ") AS rn FROM ({0}) AS " + a + ") AS " + b + cond
 	}
@@ -508,6 +538,12 @@ func (g *generator) selected(classes []string, depth int) *node {
 			w := optional("")
 			if i := g.columnOf(inner, o.class); i != nil && !g.one(3) {
 				w = optional(" WHERE {0} = "+o.text, i)
+			}
+			if i := g.columnOf(inner, c); i != nil && g.one(3) {
+				// One row of several is taken: the order says which.
+				e = of("expression "+c, "(SELECT {0} FROM "+rel.name+" AS "+a+"{1} ORDER BY {0} DESC LIMIT 1)", "(SELECT {0} FROM "+rel.name+" AS "+a+"{1} ORDER BY {0} DESC NULLS LAST LIMIT 1)", i, w)
+				es = append(es, e)
+				continue
 			}
 			if g.one(3) {
 				v = of(v.category, "COALESCE({0}, {1})", "", v, g.literal(c))
@@ -550,6 +586,9 @@ func (g *generator) grouped(classes []string, from, where *node, scope []column)
 		var names []string
 		for _, k := range keys {
 			names = append(names, k.flink)
+		}
+		if len(keys) == 1 && len(es) > 0 && es[0] == keys[0] && g.one(3) {
+			names[0] = "1"
 		}
 		group.flink = " GROUP BY " + strings.Join(names, ", ")
 	}
