@@ -18,6 +18,7 @@ type fragment struct {
 // cutEdge is an edge between fragments.
 type cutEdge struct {
 	from     *fragment
+	into     *fragment
 	edge     dataflow.Edge
 	to, port int
 }
@@ -68,7 +69,7 @@ func cut(g *dataflow.Graph, parallelism int) (of []*fragment, fragments []*fragm
 	for n := range g.Nodes {
 		for port, e := range g.Nodes[n].Inputs {
 			if of[e.From] != of[n] {
-				of[n].in = append(of[n].in, cutEdge{of[e.From], e, n, port})
+				of[n].in = append(of[n].in, cutEdge{of[e.From], of[n], e, n, port})
 			}
 		}
 	}

@@ -405,7 +405,7 @@ func (p *Pipeline) memoryOfTask() uint64 {
 
 // queues is how many queues a task has for an edge: one for each upstream task that may send to it.
 func (e cutEdge) queues() int {
-	if e.edge.How == dataflow.Forward && e.from.tasks > 1 {
+	if e.edge.How == dataflow.Forward && e.from.tasks > 1 && e.into.tasks > 1 {
 		return 1
 	}
 	return e.from.tasks
