@@ -14,9 +14,11 @@ import (
 	"github.com/weirstream/weir/sql/plan"
 )
 
-// connectors lists what a table of SQL can be, by the name in WITH.
-func connectors() map[string]query.Connector {
+// connectors lists what a table of SQL can be, by the name in WITH. installation is the state directory's, by which
+// objects in users' databases are named.
+func connectors(installation string) map[string]query.Connector {
 	return map[string]query.Connector{
+		"postgres-cdc": postgresCDC(installation),
 		"filesystem": {
 			Kind: plan.Kind{Source: true, Sink: true, SinkChangelog: true, SinkKeyless: true,
 				Bounded: func(o map[string]string) bool { return o["source.monitor-interval"] == "" }},

@@ -101,7 +101,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 	work := reg.Queries()
 	memory := cmp.Or(limit, share(machineMemory(), 60))
 	n.run = query.NewRunner(e, query.Options{
-		Dir: n.state.EngineDir(), Connectors: connectors(), Plan: sqlplan.Build, Expand: expandText(o.Secrets),
+		Dir: n.state.EngineDir(), Connectors: connectors(n.state.Installation()), Plan: sqlplan.Build, Expand: expandText(o.Secrets),
 		Manifests: func(ctx context.Context) (query.Manifests, error) {
 			select {
 			case <-open:

@@ -89,7 +89,7 @@ func (f *sqlFile) query(_ context.Context, set options.Set) (queryDefinition, er
 	if err != nil {
 		return q, err
 	}
-	x := query.Env{Env: e, Connectors: connectors(), Expand: expandText(f.program.store(c, e)), Zone: zone, Parallelism: set.Int("parallelism"), Spec: q.spec, Text: f.text}
+	x := query.Env{Env: e, Connectors: connectors(coordinator.NoInstallation), Expand: expandText(f.program.store(c, e)), Zone: zone, Parallelism: set.Int("parallelism"), Spec: q.spec, Text: f.text}
 	return q, x.Check(q.program)
 }
 
@@ -115,7 +115,7 @@ func (f *sqlFile) plan(set options.Set) (*plan.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Build(f.name, query.Planned(f.script, f.text), plan.Environment{Connectors: query.Kinds(connectors()), Zone: zone, Parallelism: set.Int("parallelism")})
+	return plan.Build(f.name, query.Planned(f.script, f.text), plan.Environment{Connectors: query.Kinds(connectors(coordinator.NoInstallation)), Zone: zone, Parallelism: set.Int("parallelism")})
 }
 
 // baseName is a pipeline's name after its file's.

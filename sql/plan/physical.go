@@ -329,8 +329,9 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 	t := r.table
 	out := stream{at: want(len(t.schema), nil)}
 	var columns []int
+	upsert := t.kind.Upsert && t.key != nil
 	for c := range t.schema {
-		if p.used[t][c] {
+		if p.used[t][c] || upsert && slices.Contains(t.key, c) {
 			out.at[c] = len(columns)
 			columns = append(columns, c)
 		}
@@ -351,7 +352,7 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 		p.program.Sources = append(p.program.Sources, Source{Name: name, Connector: t.connector, Options: t.options, Pos: t.pos})
 	}
 	src := &p.program.Sources[s]
-	st := SourceTable{Name: t.name, Options: t.options, Schema: t.schema, Metadata: t.metadata, Columns: columns, Key: t.key, Pos: t.pos}
+	st := SourceTable{Name: t.name, Options: t.options, Schema: t.schema, Metadata: t.metadata, Columns: columns, Key: t.key, Unsent: upsert, Pos: t.pos}
 	src.Tables = append(src.Tables, st)
 	n := dataflow.Node{Kind: "source", Detail: t.name, Append: !t.kind.Changelog, Source: &dataflow.SourceTable{Source: s, Table: len(src.Tables) - 1}}
 	kept := map[int]int{}
@@ -363,9 +364,32 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 	if len(t.key) == 0 {
 		n.Key = nil
 	}
-	out.node = p.add(n, t.connector, group)
+	if upsert {
+		n.Schema = append(n.Schema, row.Field{Name: "$unsent", Type: row.Type{Kind: row.BigInt, NotNull: true}})
+		key := n.Key
+		n.Key = nil // a key may come many times
+		out.node = p.normalize(p.add(n, t.connector, group), key)
+	} else {
+		out.node = p.add(n, t.connector, group)
+	}
 	p.scans[t] = out.node
 	return out, nil
+}
+
+// normalize makes a changelog of the changes by key that a source gives.
+func (p *physical) normalize(from int, key []int) int {
+	src := p.node(from)
+	schema := src.Schema[: len(src.Schema)-1 : len(src.Schema)-1]
+	spec := operator.Normalize{Input: schema.Types(), Key: key, Unsent: true}
+	edge, single := p.byKey(from, key)
+	n := dataflow.Node{Kind: "normalize", Detail: fmt.Sprintf("%s by %v", src.Detail, key), Schema: schema, Key: key, Single: single, Inputs: []dataflow.Edge{edge}, States: []string{"rows"}}
+	return p.addMake(n, func(id string) func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error) {
+		s := spec
+		s.Node = id
+		return func(t dataflow.Task, o dataflow.Emitter) (dataflow.Operator, error) {
+			return operator.NewNormalize(s, t, o)
+		}
+	})
 }
 
 func (p *physical) lowerValues(r *values) (stream, error) {

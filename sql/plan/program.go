@@ -51,7 +51,10 @@ type SourceTable struct {
 	Metadata map[int]string // column: its metadata key
 	Columns  []int
 	Key      []int // PRIMARY KEY
-	Pos      parser.Pos
+	// Unsent: the source gives changes by key, with one more column behind the others that tells what it left out; see
+	// operator.Normalize.
+	Unsent bool
+	Pos    parser.Pos
 }
 
 // Types are the columns that the graph gets.
@@ -59,6 +62,9 @@ func (t *SourceTable) Types() []row.Type {
 	types := make([]row.Type, len(t.Columns))
 	for i, c := range t.Columns {
 		types[i] = t.Schema[c].Type
+	}
+	if t.Unsent {
+		types = append(types, row.Type{Kind: row.BigInt, NotNull: true})
 	}
 	return types
 }
