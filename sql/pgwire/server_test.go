@@ -496,8 +496,8 @@ func TestLimits(t *testing.T) {
 	c := b.connect("")
 	b.settled(c, 6000)
 	for sql, want := range map[string]string{
-		"SELECT DISTINCT a.account, b.account FROM balances a, balances b":                                      "ERROR 53200 the query needs more than the 4 MiB",
-		"SELECT a.account FROM balances a, balances b ORDER BY 1":                                               "ERROR 53200 the result is larger than the 1 MiB",
+		"SELECT DISTINCT a.account, b.account FROM balances a, balances b":                                     "ERROR 53200 the query needs more than the 4 MiB",
+		"SELECT a.account FROM balances a, balances b ORDER BY 1":                                              "ERROR 53200 the result is larger than the 1 MiB",
 		"SELECT COUNT(*) FROM balances a LEFT JOIN balances b ON a.moves >= b.moves WHERE a.account IN (1, 2)": "",
 	} {
 		if got := table(c, sql); !strings.HasPrefix(got, want) || want == "" && strings.HasPrefix(got, "ERROR") {
