@@ -23,7 +23,7 @@ const (
 const (
 	sliceRows     = row.MaxBatch
 	sliceTime     = 200 * time.Microsecond
-	longSliceTime = 50 * time.Millisecond
+	longSliceTime = 500 * time.Millisecond
 )
 
 // Pin holds an epoch still: whatever is read under it, of any view, is as of that epoch. It belongs to one goroutine.
@@ -271,6 +271,27 @@ func (pin *Pin) wait(ctx context.Context, r *read) error {
 		return pin.p.notRunning()
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// nextSlice is how long a task waits for the next request of a reader that has just got a slice.
+const nextSlice = 50 * time.Microsecond
+
+// serveMany answers a request and those that follow at once, for as long as the last item of the inbox took.
+func (t *task) serveMany(r *read, worked time.Duration) {
+	began := t.p.env.Clock.Now()
+	for {
+		t.serve(r, worked-t.p.env.Clock.Now().Sub(began))
+		if t.p.env.Clock.Now().Sub(began)+nextSlice > min(worked, longSliceTime) {
+			return
+		}
+		timer := t.p.env.Clock.NewTimer(nextSlice)
+		select {
+		case r = <-t.reads:
+			timer.Stop()
+		case <-timer.C():
+			return
+		}
 	}
 }
 

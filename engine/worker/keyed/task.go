@@ -152,7 +152,7 @@ func (t *task) run(ctx context.Context) (err error) {
 	for {
 		select {
 		case r := <-t.reads:
-			t.serve(r, t.worked)
+			t.serveMany(r, t.worked)
 		default:
 		}
 		it, _, ok := t.inbox.Take()
