@@ -468,4 +468,3 @@ func (b *Bag) loadValue(key Ref, hash uint64, k, v []byte) error {
 	}
 	return err
 }
-

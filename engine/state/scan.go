@@ -58,7 +58,7 @@ func (b *Bag) Load(top uint16) error {
 	one := row.Keys{Int: make([]int64, 1), Spans: make([]row.Span, 1)}
 	last := make([]byte, 0, 64) // the key of the record before
 	begun := false
-	var key Ref     // its entry; 0: it was in memory already, with all that has happened since
+	var key Ref // its entry; 0: it was in memory already, with all that has happened since
 	var hash uint64
 	return b.store.backing.Scan(recordKey(nil, uint64(top)<<48, m.id), func(k, v []byte) error {
 		if len(k) < recordPrefix+8 {
