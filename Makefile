@@ -43,7 +43,7 @@ lint: ## gofmt, go vet, staticcheck
 docs: ## write the generated pages anew
 	$(GO) run ./cmd/weir docs markdown docs
 
-bench: bench-mirror bench-micro ## every benchmark
+bench: bench-mirror bench-engine bench-micro ## every benchmark
 
 bench-%: build ## the benchmark in test/bench/%: prints a table and writes build/bench/%.json
 	@mkdir -p build/bench
@@ -61,8 +61,9 @@ fuzz: ## every fuzz target for FUZZTIME
 	  done; \
 	done
 
-soak: ## for hours: the simulator SOAK times, every version of Postgres under the hostile workload, the rest of the race detector
+soak: ## for hours: the simulator SOAK times, random queries, every version of Postgres under the hostile workload, the rest of the race detector
 	$(GO) test -tags invariants -count $(SOAK) -timeout 0 ./test/sim/...
+	$(GO) test -tags invariants -count 1 -timeout 0 ./test/diff -args -queries 20000 -seed $$(date +%s) -crashes 3
 	$(GO) test -tags invariants -count 1 -timeout 0 ./test/e2e -args -soak
 	$(GO) test -race -tags invariants -count 1 -timeout 0 ./cdc/... ./sinks/... ./internal/... ./test/sim/... ./test/conform/...
 	$(GO) build -race -tags invariants -o build/weir-race ./cmd/weir

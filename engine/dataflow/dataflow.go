@@ -105,6 +105,12 @@ type Lasting interface {
 	Lasting()
 }
 
+// Whole is a Source that is as it is from the beginning, such as VALUES: it gives its rows at once, and no epoch has less
+// of it than all.
+type Whole interface {
+	Whole()
+}
+
 // Preparer is what a Source may have besides: the part of Open that needs no state, which the caller may let run while
 // it finds the state out. Close follows it also when Open does not.
 type Preparer interface {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/big"
+	"slices"
 
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/state"
@@ -25,6 +26,12 @@ const (
 	StddevPop
 	StddevSamp
 	Single // the one value of a scalar subquery: NULL of no row, a fault of several
+	// These depend on the order of a group's rows, which is that of AggCall.Order and then of the values themselves.
+	FirstValue
+	LastValue
+	ListAgg  // the values with a separator between them
+	ArrayAgg // an ARRAY of them
+	Collect  // a MULTISET of them
 )
 
 // AggCall is a call of an aggregate function over the columns of the operator's input.
@@ -35,15 +42,52 @@ type AggCall struct {
 	Distinct bool
 	// Filter is a BOOLEAN column that has to be TRUE, -1 for none.
 	Filter int
+	// Order is that of the values of FirstValue, LastValue, ListAgg and ArrayAgg. Rows that are equal in it, all of them if
+	// it is empty, are ordered by their values, from the smallest: the result is a function of the multiset of rows.
+	Order []AggOrder
+	// KeepNulls: NULL is a value, too; of FirstValue, LastValue and ArrayAgg.
+	KeepNulls bool
+	// Separator of ListAgg.
+	Separator string
 	// Type is the result's, as ResultType gives it.
 	Type row.Type
+}
+
+// AggOrder is a column that an aggregate's values are ordered by.
+type AggOrder struct {
+	Column          int
+	Desc, NullsLast bool
+}
+
+// Equal tells whether two calls compute the same.
+func (c AggCall) Equal(o AggCall) bool {
+	return c.Func == o.Func && c.Arg == o.Arg && c.Distinct == o.Distinct && c.Filter == o.Filter && c.KeepNulls == o.KeepNulls &&
+		c.Separator == o.Separator && slices.Equal(c.Order, o.Order)
+}
+
+// Ordered tells that the result is made of the group's values one by one, as needValues keeps them.
+func (f AggFunc) Ordered() bool { return f >= FirstValue && f <= Collect }
+
+// counted tells that DISTINCT is counted in a set beside the accumulator: the others keep their values anyway, or do not
+// ask how often one comes.
+func (c AggCall) counted() bool {
+	return c.Distinct && c.Func != Min && c.Func != Max && !c.Func.Ordered()
 }
 
 // ResultType is the type of an aggregate over an argument of type t, by Flink's rules; false if the function does not
 // take it.
 func (f AggFunc) ResultType(t row.Type) (row.Type, bool) {
+	elem := t
 	t.NotNull = false
 	switch f {
+	case ArrayAgg:
+		return row.Type{Kind: row.Array, Elem: &elem}, t.Kind != row.Null
+	case Collect:
+		return row.Type{Kind: row.Multiset, Elem: &elem, NotNull: true}, t.Kind != row.Null
+	case ListAgg:
+		return row.Type{Kind: row.String}, t.Kind == row.String
+	case FirstValue, LastValue:
+		return t, t.Kind != row.Null
 	case Count:
 		return row.Type{Kind: row.BigInt, NotNull: true}, true
 	case Min, Max:
@@ -84,7 +128,8 @@ func (f AggFunc) ResultType(t row.Type) (row.Type, bool) {
 
 // Name is the function as SQL writes it.
 func (f AggFunc) Name() string {
-	return [...]string{"", "COUNT", "SUM", "AVG", "MIN", "MAX", "VAR_POP", "VAR_SAMP", "STDDEV_POP", "STDDEV_SAMP", "SINGLE_VALUE"}[f]
+	return [...]string{"", "COUNT", "SUM", "AVG", "MIN", "MAX", "VAR_POP", "VAR_SAMP", "STDDEV_POP", "STDDEV_SAMP", "SINGLE_VALUE",
+		"FIRST_VALUE", "LAST_VALUE", "LISTAGG", "ARRAY_AGG", "COLLECT"}[f]
 }
 
 // accumulator is how an aggregate keeps what it knows of a group, in size bytes at off of the group's value: zero for no
@@ -95,7 +140,7 @@ type accumulator struct {
 	layout row.Layout
 	off    int
 	size   int
-	// values keeps what Min, Max and Single cannot keep in a fixed place.
+	// values keeps what has no fixed place: those of Min, Max, Single and of the ordered functions.
 	values *values
 	set    *distinct // of a DISTINCT: its values, and which of their counters is this call's
 	slot   int
@@ -167,6 +212,7 @@ func fromBig(x *big.Int) row.Int128 {
 
 const (
 	codeOverflow errs.Code = "W2010"
+	codeTooLong  errs.Code = "W2013"
 	codeSubquery errs.Code = "W2014"
 )
 
@@ -187,11 +233,13 @@ func (a *accumulator) result(v *row.Vector, value []byte, group state.Ref) *faul
 		return nil
 	}
 	layout := a.call.Type.Layout()
-	if n == 0 {
+	if n == 0 && a.call.Func != Collect {
 		v.AppendNull(layout)
 		return nil
 	}
 	switch a.call.Func {
+	case ListAgg, ArrayAgg, Collect:
+		return a.values.list(v, a, group)
 	case Sum:
 		switch a.layout {
 		case row.LayoutInt64:

@@ -1,5 +1,5 @@
-// Package operator holds the operators of a query that match no rows of two inputs: filter and projection, aggregates,
-// Top-N and deduplication, and what feeds and ends a graph.
+// Package operator holds the operators of a query that match no rows of two inputs: filter and projection, the elements of
+// lists as rows, aggregates, Top-N and deduplication, and what feeds and ends a graph.
 package operator
 
 import (
@@ -47,7 +47,7 @@ func (a *Aggregation) States() []string {
 	names := []string{"groups"}
 	sets := map[int]bool{}
 	for i, c := range a.Calls {
-		if c.Distinct && c.Func != Min && c.Func != Max && !sets[c.Arg] {
+		if c.counted() && !sets[c.Arg] {
 			sets[c.Arg] = true
 			names = append(names, "distinct"+strconv.Itoa(c.Arg))
 		}
@@ -59,7 +59,7 @@ func (a *Aggregation) States() []string {
 }
 
 func (a *Aggregation) needsValues(c AggCall) bool {
-	if c.Func == Single {
+	if c.Func == Single || c.Func.Ordered() {
 		return true
 	}
 	return (c.Func == Min || c.Func == Max) && (a.Retract || c.Type.Layout() == row.LayoutBytes)
@@ -84,7 +84,6 @@ type aggregate struct {
 	fresh   *row.Builder // and after it
 	emit    *row.Builder
 	faulty  []faulty
-	changed []bool
 	started bool
 	keyRow  [1][]byte
 	scratch []byte
@@ -121,11 +120,11 @@ func NewAggregate(spec Aggregation, task dataflow.Task, out dataflow.Emitter) (d
 		size += acc.size
 		if spec.needsValues(c) {
 			var err error
-			if acc.values, err = newValues(s, spec.Node+"/values"+strconv.Itoa(i), a.codec, &acc, spec.Retract); err != nil {
+			if acc.values, err = newValues(s, spec.Node+"/values"+strconv.Itoa(i), a.codec, &acc, &spec); err != nil {
 				return nil, err
 			}
 		}
-		if c.Distinct && c.Func != Min && c.Func != Max {
+		if c.counted() {
 			d := sets[c.Arg]
 			if d == nil {
 				d = &distinct{arg: c.Arg, cols: append(append([]int{}, spec.Group...), c.Arg), codec: row.GroupKey(append(append([]row.Type{}, groupTypes...), acc.in))}
@@ -247,6 +246,9 @@ func (a *aggregate) first(r state.Ref) error {
 		if err := a.results(a.old, r, true); err != nil {
 			return err
 		}
+		if size := arena(a.old); size > math.MaxUint32-maxList {
+			return fmt.Errorf("%s: the results that change in one epoch are longer than %d bytes", a.spec.Node, size)
+		}
 	}
 	a.touched = append(a.touched, t)
 	return nil
@@ -299,7 +301,7 @@ func (a *aggregate) update(acc *accumulator, b *row.Batch) error {
 		if filter != nil && (filter.Int64[i] == 0 || filter.Nulls.Is(i)) {
 			continue
 		}
-		if arg != nil && arg.Nulls.Is(i) && c.Func != Single {
+		if arg != nil && arg.Nulls.Is(i) && c.Func != Single && !c.KeepNulls {
 			continue
 		}
 		w := b.Weight(i)
@@ -314,7 +316,7 @@ func (a *aggregate) update(acc *accumulator, b *row.Batch) error {
 			continue
 		}
 		if acc.values != nil {
-			if arg.Nulls.Is(i) {
+			if arg.Nulls.Is(i) && !c.KeepNulls {
 				continue
 			}
 			if err := acc.values.add(at, a.places[i], a.keys.Hash[i], b, i, w); err != nil {
@@ -402,27 +404,53 @@ func (a *aggregate) Barrier(dataflow.Epoch) error {
 	if len(a.touched) == 0 {
 		return nil
 	}
-	for _, t := range a.touched {
-		if err := a.results(a.fresh, t.group, false); err != nil {
+	a.old.Seal()
+	before := len(a.faulty)
+	a.report(a.faulty)
+	for from := 0; from < len(a.touched); {
+		n, err := a.chunk(a.touched[from:])
+		if err != nil {
 			return err
 		}
+		a.faulty, from = a.faulty[:before], from+n
 	}
-	a.old.Seal()
+	a.reset()
+	return a.flush()
+}
+
+// chunkBytes bounds the results that are made before they are emitted: a vector's arena has 4 GiB, and one list of a
+// group may have maxList.
+const chunkBytes = 64 << 20
+
+// arena is the largest arena of a builder's columns.
+func arena(b *row.Builder) (n int) {
+	for _, c := range b.Cols {
+		n = max(n, len(c.Heap))
+	}
+	return n
+}
+
+// chunk emits what changed in the first of the groups, and says in how many.
+func (a *aggregate) chunk(touched []touched) (int, error) {
+	a.fresh.Reset()
+	before := len(a.faulty)
+	n := 0
+	for n < len(touched) && n < row.MaxBatch && arena(a.fresh) < chunkBytes {
+		if err := a.results(a.fresh, touched[n].group, false); err != nil {
+			return 0, err
+		}
+		n++
+	}
 	a.fresh.Seal()
-	a.report()
-	a.changed = grow(a.changed, len(a.touched))
-	for k, t := range a.touched {
-		a.changed[k] = t.old < 0 || !a.sameRow(int(t.old), k)
-	}
-	a.emit.Reset()
-	for k, t := range a.touched {
+	a.report(a.faulty[before:])
+	for k, t := range touched[:n] {
 		value := a.groups.Value(t.group)
 		weight := getInt64(value[groupWeight:])
 		if invariants.Enabled {
 			invariants.Check(weight >= 0, "%s: a group of %d rows", a.spec.Node, weight)
 		}
 		there := weight > 0 || len(a.spec.Group) == 0
-		if !there || a.changed[k] {
+		if !there || t.old < 0 || !a.sameRow(int(t.old), k) {
 			if t.old >= 0 && !a.isFaulty(true, t.old) {
 				a.append(t.group, a.old, int(t.old), -1)
 			}
@@ -433,14 +461,13 @@ func (a *aggregate) Barrier(dataflow.Epoch) error {
 		if !there {
 			a.groups.Remove(t.group)
 		}
-		if a.emit.Len >= row.MaxBatch-1 {
+		if a.emit.Len >= row.MaxBatch-1 || arena(a.emit) >= chunkBytes {
 			if err := a.flush(); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
-	a.reset()
-	return a.flush()
+	return n, nil
 }
 
 // begin makes the one group of an aggregate without keys, so that its result is there before the first row. After a
@@ -533,9 +560,9 @@ func (a *aggregate) isFaulty(old bool, i int32) bool {
 	return found
 }
 
-// report hands over the faults that came and went with the epoch.
-func (a *aggregate) report() {
-	for _, f := range a.faulty {
+// report hands over faults that came or went with the epoch.
+func (a *aggregate) report(faulty []faulty) {
+	for _, f := range faulty {
 		w := int64(1)
 		if f.old {
 			w = -1

@@ -76,7 +76,7 @@ func (c *calc) report(b *row.Batch, faults expr.Faults) {
 
 // without takes the faulty rows out of the selection.
 func (c *calc) without(b *row.Batch, faults expr.Faults) {
-	c.kept = c.kept[:0]
+	c.kept = grow(c.kept, b.Len)[:0] // not nil, which would select all rows
 	for k := range b.Rows() {
 		i := int32(b.At(k))
 		faulty := false

@@ -34,6 +34,9 @@ func (c *Constant) Read(context.Context) (dataflow.Message, error) {
 // Lasting is part of dataflow.Lasting.
 func (c *Constant) Lasting() {}
 
+// Whole is part of dataflow.Whole.
+func (c *Constant) Whole() {}
+
 // Confirm is part of dataflow.Source.
 func (c *Constant) Confirm([]dataflow.StateChange) {}
 

@@ -79,7 +79,25 @@ func valueText(t row.Type, v *row.Vector, i int) string {
 		r := new(big.Rat).SetFrac(bigInt(v.Decimal[i]), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(t.Scale)), nil))
 		return r.FloatString(t.Scale)
 	}
+	switch t.Kind {
+	case row.Array:
+		return "[" + strings.Join(listTexts(*t.Elem, v.Bytes(i)), " ") + "]"
+	case row.Multiset:
+		elem, count := row.MapTypes(t)
+		keys, values := row.SplitMap(v.Bytes(i))
+		return "{" + strings.Join(listTexts(elem, keys), " ") + ": " + strings.Join(listTexts(count, values), " ") + "}"
+	}
 	return string(v.Bytes(i))
+}
+
+func listTexts(elem row.Type, b []byte) (s []string) {
+	l := row.ReadList(elem, b)
+	for k := range l.Len() {
+		v := &row.Vector{}
+		l.AppendTo(v, k)
+		s = append(s, valueText(elem, v, 0))
+	}
+	return s
 }
 
 func (h *harness) barrier() {
@@ -215,6 +233,9 @@ func (h *harness) feed(r *rand.Rand, rows []value, weights []int64) {
 
 // reference computes one aggregate over rows the slow way.
 func reference(c AggCall, rows []value) string {
+	if c.Func.Ordered() {
+		return orderedReference(c, rows)
+	}
 	var ints []int64
 	var floats []float64
 	var texts []string
@@ -336,13 +357,13 @@ func reference(c AggCall, rows []value) string {
 
 // TestAggregateAgainstReference: every aggregate over random changes, at every barrier, with restarts.
 func TestAggregateAgainstReference(t *testing.T) {
-	for seed := range uint64(150) {
+	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 11))
 		retract := seed%3 > 0
 		group := [][]int{{}, {0}, {1}, {0, 1}}[r.IntN(4)]
 		spec := Aggregation{Node: "agg", Input: inputTypes, Group: group, Retract: retract}
 		for range 1 + r.IntN(6) {
-			c := AggCall{Func: []AggFunc{Count, Sum, Avg, Min, Max, VarPop, VarSamp}[r.IntN(7)], Arg: 2 + r.IntN(4), Distinct: r.IntN(3) == 0, Filter: -1}
+			c := AggCall{Func: []AggFunc{Count, Sum, Avg, Min, Max, VarPop, VarSamp, FirstValue, LastValue, ListAgg, ArrayAgg, Collect}[r.IntN(12)], Arg: 2 + r.IntN(4), Distinct: r.IntN(3) == 0, Filter: -1}
 			if r.IntN(3) == 0 {
 				c.Filter = 6
 			}
@@ -354,6 +375,20 @@ func TestAggregateAgainstReference(t *testing.T) {
 			}
 			if c.Arg == 5 && (c.Func == Sum || c.Func == Avg) {
 				c.Arg = 2
+			}
+			if c.Func == ListAgg {
+				c.Arg, c.Separator = 5, []string{",", "", "; "}[r.IntN(3)]
+			}
+			if c.Func == FirstValue || c.Func == LastValue || c.Func == ArrayAgg {
+				c.KeepNulls = r.IntN(2) == 0
+			}
+			if c.Func.Ordered() && c.Func != Collect {
+				for range r.IntN(3) {
+					c.Order = append(c.Order, AggOrder{Column: 2 + r.IntN(4), Desc: r.IntN(2) == 0, NullsLast: r.IntN(2) == 0})
+				}
+				if c.Distinct && len(c.Order) > 0 {
+					c.Order[0].Column = c.Arg
+				}
 			}
 			in := row.Type{}
 			if c.Arg >= 0 {

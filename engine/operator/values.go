@@ -8,37 +8,69 @@ import (
 	"github.com/weirstream/weir/engine/state"
 )
 
-// values are the values of Min, Max and Single by group, as key bytes, so that they compare as bytes. Where the input
-// retracts the bag has all of them; where it only grows, none but the best.
+// values are the values of a call by group, as key bytes, so that they compare as bytes: the columns of the call's order,
+// the value, and in 4 bytes the length of the former, if there is an order. Where the input retracts, and for lists, the bag has all of them;
+// for the others, where the input only grows, none but the best.
 //
 // The accumulator remembers which row of the bag is the result, and how many evictions there were then. It is forgotten
 // when that value is retracted, when rows may have been evicted since, and at a restart; then the group's values are
-// looked through once.
+// looked through once. Lists are made anew at each barrier that changed the group.
 type values struct {
 	store   *state.Store
 	bag     *state.Bag
+	order   *row.KeyCodec
 	codec   *row.KeyCodec
 	max     bool
-	single  bool
 	retract bool
 	key     []byte
 	out     [1]*row.Vector
 	one     [1][]byte
+	orders  []int
 	cols    [1]int
+	lists   lists
 }
 
-func newValues(s *state.Store, name string, group *row.KeyCodec, a *accumulator, retract bool) (*values, error) {
+func newValues(s *state.Store, name string, group *row.KeyCodec, a *accumulator, spec *Aggregation) (*values, error) {
 	bag, err := s.Bag(name, group, true)
 	if err != nil {
 		return nil, err
 	}
-	return &values{store: s, bag: bag, codec: row.GroupKey([]row.Type{a.in.Required()}), max: a.call.Func == Max, single: a.call.Func == Single,
-		retract: retract, cols: [1]int{a.call.Arg}}, nil
+	value := a.in.Required()
+	if a.call.KeepNulls {
+		value = a.in.Nullable()
+	}
+	v := &values{store: s, bag: bag, codec: row.GroupKey([]row.Type{value}), max: a.call.Func == Max || a.call.Func == LastValue,
+		retract: spec.Retract, cols: [1]int{a.call.Arg}}
+	v.lists.init(a, value)
+	var keys []row.KeyColumn
+	for _, o := range a.call.Order {
+		keys = append(keys, row.KeyColumn{Type: spec.Input[o.Column], Desc: o.Desc, NullsLast: o.NullsLast})
+		v.orders = append(v.orders, o.Column)
+	}
+	v.order = row.NewKeyCodec(keys, false)
+	return v, nil
+}
+
+// value is the part of a row of the bag that the value is.
+func (v *values) value(r []byte) []byte {
+	if len(v.orders) == 0 {
+		return r
+	}
+	end := len(r) - 4
+	return r[binary.LittleEndian.Uint32(r[end:]):end]
 }
 
 // add takes a value of the group in; refs are the groups' entries in the bag.
 func (v *values) add(acc []byte, group state.Ref, hash uint64, b *row.Batch, i int, w int64) error {
-	v.key = v.codec.Append(v.key[:0], b, v.cols[:], i)
+	v.key = v.order.Append(v.key[:0], b, v.orders, i)
+	n := len(v.key)
+	v.key = v.codec.Append(v.key, b, v.cols[:], i)
+	if len(v.orders) > 0 {
+		v.key = binary.LittleEndian.AppendUint32(v.key, uint32(n))
+	}
+	if v.lists.kind != 0 {
+		return v.bag.Add(group, hash, v.key, w)
+	}
 	best := v.remembered(acc)
 	if best == 0 {
 		best = v.best(group)
@@ -57,12 +89,12 @@ func (v *values) add(acc []byte, group state.Ref, hash uint64, b *row.Batch, i i
 	if best != 0 && w < 0 && bytes.Equal(v.bag.Row(best), v.key) {
 		best = 0 // looked for again when it is asked for
 	}
-	n, err := v.bag.Put(group, hash, v.key, w)
+	put, err := v.bag.Put(group, hash, v.key, w)
 	if err != nil {
 		return err
 	}
-	if n != 0 && v.bag.Weight(n) > 0 && best != 0 && v.better(v.key, v.bag.Row(best)) {
-		best = n
+	if put != 0 && v.bag.Weight(put) > 0 && best != 0 && v.better(v.key, v.bag.Row(best)) {
+		best = put
 	}
 	v.remember(acc, best)
 	return nil
@@ -107,7 +139,7 @@ func (v *values) result(out *row.Vector, a *accumulator, acc []byte, group state
 		v.remember(acc, best)
 	}
 	v.out[0] = out
-	v.one[0] = append(v.one[0][:0], v.bag.Row(best)...)
+	v.one[0] = append(v.one[0][:0], v.value(v.bag.Row(best))...)
 	have := vectorLen(out, a.call.Type.Layout())
 	if err := v.codec.Decode(v.out[:], have, v.one[:]); err != nil {
 		panic("state of an aggregate: " + err.Error())
@@ -156,7 +188,7 @@ func (d *distinct) slotOf(filter int) int {
 func (d *distinct) count(b *row.Batch) error {
 	d.batch = *b
 	if v := b.Cols[d.arg]; len(v.Nulls) != 0 {
-		d.sel = d.sel[:0]
+		d.sel = grow(d.sel, b.Len)[:0] // not nil, which would select all rows
 		for k := range b.Rows() {
 			if i := b.At(k); !v.Nulls.Is(i) {
 				d.sel = append(d.sel, int32(i))

@@ -2,6 +2,7 @@ package row
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -263,11 +264,12 @@ func (k *KeyCodec) decodeColumn(v *Vector, col *KeyColumn, b, scratch []byte) (r
 	return rest, scratch, err
 }
 
+var errShort = errors.New("too short for its column")
+
 func (k *KeyCodec) decodeAscending(v *Vector, col *KeyColumn, b []byte) ([]byte, error) {
-	short := fmt.Errorf("too short for %s", col.Type)
 	if k.flags {
 		if len(b) == 0 {
-			return nil, short
+			return nil, errShort
 		}
 		if b[0] != 1 {
 			v.AppendNull(col.Type.Layout())
@@ -279,19 +281,19 @@ func (k *KeyCodec) decodeAscending(v *Vector, col *KeyColumn, b []byte) ([]byte,
 	switch col.Type.Layout() {
 	case LayoutInt64:
 		if len(b) < width {
-			return nil, short
+			return nil, errShort
 		}
 		v.Int64 = append(v.Int64, IntFromKey(b, width))
 		return b[width:], nil
 	case LayoutFloat64:
 		if len(b) < 8 {
-			return nil, short
+			return nil, errShort
 		}
 		v.Float64 = append(v.Float64, floatFromKey(binary.BigEndian.Uint64(b)))
 		return b[8:], nil
 	case LayoutDecimal:
 		if len(b) < width {
-			return nil, short
+			return nil, errShort
 		}
 		if width == 8 {
 			v.Decimal = append(v.Decimal, Int128From(int64(binary.BigEndian.Uint64(b)^1<<63)))
@@ -304,14 +306,14 @@ func (k *KeyCodec) decodeAscending(v *Vector, col *KeyColumn, b []byte) ([]byte,
 	switch col.Type.Kind {
 	case UUID:
 		if len(b) < 16 {
-			return nil, short
+			return nil, errShort
 		}
 		v.AppendBytes(b[:16])
 		return b[16:], nil
 	case Numeric:
 		heap, rest, ok := decodeNumericKey(v.Heap, b)
 		if !ok {
-			return nil, short
+			return nil, errShort
 		}
 		v.Heap = heap
 		v.Spans = append(v.Spans, Span{uint32(off), uint32(len(heap) - off)})
@@ -329,7 +331,7 @@ func (k *KeyCodec) decodeAscending(v *Vector, col *KeyColumn, b []byte) ([]byte,
 		v.Heap = append(v.Heap, 0)
 		i++
 	}
-	return nil, short
+	return nil, errShort
 }
 
 // IntFromKey is the number that AppendIntKey wrote.

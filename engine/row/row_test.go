@@ -255,6 +255,16 @@ func TestNoAllocations(t *testing.T) {
 		for c := range types {
 			codec.Decode(out.Cols[c], 0, c, rows)
 		}
+		rows, heap = rows[:0], heap[:0]
+		for i := range b.Len {
+			at := len(heap)
+			heap = three.Append(heap, b, []int{0, 1, 2}, i)
+			rows = append(rows, heap[at:])
+		}
+		out.Reset()
+		if err := three.Decode(out.Cols, 0, rows); err != nil {
+			t.Fatal(err)
+		}
 	}); n > 0 {
 		t.Errorf("%v allocations for 1000 rows", n)
 	}

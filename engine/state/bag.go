@@ -394,7 +394,7 @@ func (d *Delta) bagKey(b *Bag, key Ref, checkpoint uint64) span {
 	d.heap = recordKey(d.heap, b.m.hash(key), b.m.id)
 	d.heap = b.appendKey(d.heap, key)
 	d.heap = binary.BigEndian.AppendUint64(d.heap, checkpoint)
-	return span{uint32(at), uint32(len(d.heap) - at)}
+	return spanOf(at, len(d.heap))
 }
 
 func (d *Delta) below(b *Bag, key Ref, checkpoint uint64) {
@@ -410,7 +410,7 @@ func (d *Delta) rewrite(b *Bag, key Ref, checkpoint uint64) {
 		d.heap = binary.LittleEndian.AppendUint32(d.heap, uint32(len(r)))
 		d.heap = append(d.heap, r...)
 	}
-	d.records = append(d.records, record{op: rewrite, key: k, value: span{uint32(at), uint32(len(d.heap) - at)}})
+	d.records = append(d.records, record{op: rewrite, key: k, value: spanOf(at, len(d.heap))})
 }
 
 // unbury is Map.unbury for keys that are there without a row.

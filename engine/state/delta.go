@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"math"
 )
 
 // Delta is what the states of a task changed since the last checkpoint. It is independent of the store: another
@@ -46,6 +47,15 @@ type record struct {
 }
 
 type span struct{ off, len uint32 }
+
+// spanOf panics where 32 bits do not reach: the checkpoint fails, loudly, and what was durable before stays. Wrapped, a
+// place would put other bytes into the state.
+func spanOf(at, end int) span {
+	if uint64(end) > math.MaxUint32 {
+		panic("a task changed more than 4 GiB of state in one checkpoint")
+	}
+	return span{uint32(at), uint32(end - at)}
+}
 
 // recordKey begins the key of a record: the top 16 bits of the hash and the state's number. The key's bytes follow, and
 // in a bag the checkpoint.
@@ -129,7 +139,7 @@ func (m *Map) takeDelta(d *Delta, checkpoint uint64) {
 		} else {
 			d.heap = append(d.heap, m.Value(r)...)
 		}
-		d.records = append(d.records, record{op: Set, key: key, value: span{uint32(at), uint32(len(d.heap) - at)}})
+		d.records = append(d.records, record{op: Set, key: key, value: spanOf(at, len(d.heap))})
 	}
 	m.dirty = m.dirty[:0]
 }
@@ -142,7 +152,7 @@ func (m *Map) appendRecordKey(d *Delta, r Ref) span {
 	} else {
 		d.heap = append(d.heap, m.Key(nil, r)...)
 	}
-	return span{uint32(at), uint32(len(d.heap) - at)}
+	return spanOf(at, len(d.heap))
 }
 
 // Sort brings the records into the order of their keys. It is called once, from any goroutine, before Records.

@@ -16,6 +16,7 @@ type binder struct {
 	file     string
 	text     string
 	catalog  *catalog
+	asOf     bool // FOR SYSTEM_TIME AS OF may follow the table that is bound
 	depth    int
 	warnings []*errs.Error
 	params   []Param
@@ -40,6 +41,7 @@ func (b *binder) place(err error, at parser.Pos) error {
 
 // scope is the names that an expression may use: the columns of a relation, with the table that each came from.
 type scope struct {
+	star []int // the order of *; nil: that of cols
 	cols []scopeColumn
 	// outer is the scope around a subquery. Its columns are given as expr.Column of a negative index, see outerColumn.
 	outer *scope
@@ -72,6 +74,18 @@ func scopeOf(table string, s row.Schema) *scope {
 	return sc
 }
 
+// starOrder is the order in which * gives the columns.
+func (s *scope) starOrder() []int {
+	if s.star != nil {
+		return s.star
+	}
+	order := make([]int, len(s.cols))
+	for i := range order {
+		order[i] = i
+	}
+	return order
+}
+
 // lookup finds a column by its table and name. Case counts first; where nothing fits, another case does, if only one
 // column has it.
 func (s *scope) lookup(table, name string) (found []int) {
@@ -102,7 +116,16 @@ func (s *scope) hasTable(name string) bool {
 // column resolves a name: column, table.column, or a column followed by fields of its row.
 func (b *binder) column(s *scope, ref *parser.ColumnRef) (expr.Expr, error) {
 	parts := ref.Name
-	for level, sc := 0, s; sc != nil && level < 2; level, sc = level+1, sc.outer {
+	// The name of a table counts before a column with fields, even if the table is that of the query around.
+	for pass := range 4 {
+		level, qualified := pass%2, pass < 2
+		sc := s
+		if level == 1 {
+			sc = s.outer
+		}
+		if sc == nil || qualified && len(parts) == 1 {
+			continue
+		}
 		try := func(table, name string, fields []parser.Ident) (expr.Expr, bool, error) {
 			found := sc.lookup(table, name)
 			if len(found) == 0 {
@@ -128,16 +151,19 @@ func (b *binder) column(s *scope, ref *parser.ColumnRef) (expr.Expr, error) {
 			}
 			return e, true, nil
 		}
-		if len(parts) > 1 && sc.hasTable(parts[0].Text) {
+		if qualified && sc.hasTable(parts[0].Text) {
 			if e, ok, err := try(parts[0].Text, parts[1].Text, parts[2:]); ok {
 				return e, err
 			}
 		}
 		// catalog.database.table.column is not told apart from its table.
-		if len(parts) > 2 && sc.hasTable(parts[len(parts)-2].Text) {
+		if qualified && len(parts) > 2 && sc.hasTable(parts[len(parts)-2].Text) {
 			if e, ok, err := try(parts[len(parts)-2].Text, parts[len(parts)-1].Text, nil); ok {
 				return e, err
 			}
+		}
+		if qualified {
+			continue
 		}
 		if e, ok, err := try("", parts[0].Text, parts[1:]); ok {
 			return e, err

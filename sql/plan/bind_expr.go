@@ -38,6 +38,10 @@ type grouping struct {
 	keys   []expr.Expr
 	calls  []operator.AggCall
 	args   []expr.Expr // what is aggregated and filtered by; behind the keys
+	// sets are the keys, in order, of each of the grouping sets; nil: one set of all.
+	sets [][]int
+	// groupings are the keys that each GROUPING asks for.
+	groupings [][]int
 }
 
 // expr binds an expression.
@@ -72,7 +76,7 @@ func (b *binder) groupKey(p *exprPlace, x parser.Expr) expr.Expr {
 	text := e.String()
 	for i, k := range p.grouped.keys {
 		if k.String() == text {
-			return &expr.Column{Index: i, T: k.Type()}
+			return &expr.Column{Index: i, T: p.grouped.keyType(i)}
 		}
 	}
 	return nil
@@ -429,10 +433,13 @@ var aggregates = map[string]operator.AggFunc{
 	"COUNT": operator.Count, "SUM": operator.Sum, "AVG": operator.Avg, "MIN": operator.Min, "MAX": operator.Max,
 	"VAR_POP": operator.VarPop, "VAR_SAMP": operator.VarSamp, "VARIANCE": operator.VarSamp,
 	"STDDEV_POP": operator.StddevPop, "STDDEV_SAMP": operator.StddevSamp, "STDDEV": operator.StddevSamp, "SINGLE_VALUE": operator.Single,
+	"FIRST_VALUE": operator.FirstValue, "LAST_VALUE": operator.LastValue, "LISTAGG": operator.ListAgg, "STRING_AGG": operator.ListAgg,
+	"ARRAY_AGG": operator.ArrayAgg, "COLLECT": operator.Collect,
+	"EVERY": operator.Min, "BOOL_AND": operator.Min, "BOOL_OR": operator.Max, // over BOOLEAN
 }
 
 // laterAggregates are told as not built yet and not as unknown.
-var laterAggregates = map[string]bool{"LISTAGG": true, "STRING_AGG": true, "ARRAY_AGG": true, "COLLECT": true, "FIRST_VALUE": true, "LAST_VALUE": true,
+var laterAggregates = map[string]bool{
 	"RANK": true, "DENSE_RANK": true, "NTILE": true, "LEAD": true, "LAG": true, "CUME_DIST": true, "PERCENT_RANK": true, "JSON_OBJECTAGG": true, "JSON_ARRAYAGG": true}
 
 func isAggregate(c *parser.Call) bool {
@@ -476,6 +483,9 @@ func (b *binder) function(p *exprPlace, x *parser.Call) (expr.Expr, error) {
 	if laterAggregates[name] {
 		return nil, b.fail(errs.NotBuiltYet, x.Pos, "%s is not built yet", name)
 	}
+	if isGrouping(x) {
+		return b.groupingCall(p.grouped, x, name)
+	}
 	if isAggregate(x) {
 		if p.grouped == nil {
 			return nil, b.fail(errs.SQLGrouping, x.Pos, "%s cannot stand here", name).WithHint("aggregates may stand in SELECT, HAVING and ORDER BY")
@@ -507,6 +517,16 @@ func (b *binder) function(p *exprPlace, x *parser.Call) (expr.Expr, error) {
 func (b *binder) aggregateCall(g *grouping, x *parser.Call, name string) (expr.Expr, error) {
 	call := operator.AggCall{Func: aggregates[name], Arg: -1, Distinct: x.Distinct, Filter: -1}
 	in := row.Type{}
+	xs := x.Args
+	if call.Func == operator.ListAgg && len(xs) == 2 {
+		var err error
+		if call.Separator, err = b.separator(g, xs[1]); err != nil {
+			return nil, err
+		}
+		xs = xs[:1]
+	} else if call.Func == operator.ListAgg {
+		call.Separator = ","
+	}
 	arg := func(e expr.Expr) int {
 		text := e.String()
 		for i, a := range g.args {
@@ -519,7 +539,7 @@ func (b *binder) aggregateCall(g *grouping, x *parser.Call, name string) (expr.E
 	}
 	switch {
 	case x.Star && call.Func == operator.Count && !x.Distinct:
-	case x.Star || len(x.Args) != 1:
+	case x.Star || len(xs) != 1:
 		return nil, b.fail(errs.SQLTypeMismatch, x.Pos, "%s takes one argument", name)
 	default:
 		if hasAggregate(x.Args[0]) {
@@ -542,12 +562,19 @@ func (b *binder) aggregateCall(g *grouping, x *parser.Call, name string) (expr.E
 		}
 		call.Filter = arg(e)
 	}
+	if err := b.orderWithin(g, x, &call, arg); err != nil {
+		return nil, err
+	}
 	var ok bool
-	if call.Type, ok = call.Func.ResultType(in); !ok {
-		return nil, b.fail(errs.SQLTypeMismatch, x.Pos, "%s does not take %s", name, in.Nullable())
+	if call.Type, ok = call.Func.ResultType(in); !ok || onlyBoolean[name] && in.Kind != row.Boolean {
+		e := b.fail(errs.SQLTypeMismatch, x.Pos, "%s does not take %s", name, in.Nullable())
+		if call.Func == operator.ListAgg {
+			return nil, e.WithHint("CAST(.. AS STRING)")
+		}
+		return nil, e
 	}
 	for i, c := range g.calls {
-		if c.Func == call.Func && c.Arg == call.Arg && c.Distinct == call.Distinct && c.Filter == call.Filter {
+		if c.Equal(call) {
 			return &expr.Column{Index: callColumn + i, T: call.Type}, nil
 		}
 	}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/weirstream/weir/engine/expr"
@@ -19,12 +20,18 @@ func (b *binder) from(refs []parser.TableRef, a around) (rel, *scope, error) {
 		return nil, nil, err
 	}
 	for _, x := range refs[1:] {
+		if u, ok := x.(*parser.Unnest); ok {
+			if r, sc, err = b.unnest(u, r, sc, a, false); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
 		right, rs, err := b.tableRef(x, a)
 		if err != nil {
 			return nil, nil, err
 		}
 		r = &join{kind: innerJoin, left: r, right: right, pos: x.Position()}
-		sc = &scope{cols: append(sc.cols[:len(sc.cols):len(sc.cols)], rs.cols...)}
+		sc = &scope{cols: append(sc.cols[:len(sc.cols):len(sc.cols)], rs.cols...), star: joinedStar(sc, rs, nil)}
 	}
 	sc.outer, sc.common = a.outer, a.ctes
 	return r, sc, nil
@@ -33,8 +40,8 @@ func (b *binder) from(refs []parser.TableRef, a around) (rel, *scope, error) {
 func (b *binder) tableRef(x parser.TableRef, a around) (rel, *scope, error) {
 	switch x := x.(type) {
 	case *parser.Table:
-		if x.AsOf != nil {
-			return nil, nil, b.fail(errs.NotBuiltYet, x.AsOf.Position(), "FOR SYSTEM_TIME AS OF is not built yet")
+		if x.AsOf != nil && !b.asOf {
+			return nil, nil, b.fail(errs.NotBuiltYet, x.AsOf.Position(), "FOR SYSTEM_TIME AS OF is not built yet in this place").WithHint("it may follow a table at the right side of a JOIN")
 		}
 		if x.Sample != nil {
 			return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "TABLESAMPLE is not built yet")
@@ -56,7 +63,7 @@ func (b *binder) tableRef(x parser.TableRef, a around) (rel, *scope, error) {
 	case *parser.Join:
 		return b.join(x, a)
 	case *parser.Unnest:
-		return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "UNNEST is not built yet")
+		return b.unnest(x, &values{rows: [][]*expr.Const{{}}}, &scope{}, a, false)
 	case *parser.TableFunction:
 		return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "the table function %s is not built yet", strings.ToUpper(x.Call.Name.Last().Text))
 	case *parser.MatchRecognize:
@@ -108,20 +115,51 @@ func (b *binder) namedTable(name parser.Name, c *ctes) (rel, string, error) {
 	return o.table.read, last, nil
 }
 
+// static tells whether a join looks rows up in a table that does not change: JOIN t FOR SYSTEM_TIME AS OF, where t ends
+// by itself and only has inserts.
+func (b *binder) static(x *parser.Join, left *scope, a around) (bool, error) {
+	t, ok := x.Right.(*parser.Table)
+	if !ok || t.AsOf == nil {
+		return false, nil
+	}
+	if _, err := b.expr(&exprPlace{scope: &scope{cols: left.cols, outer: a.outer}}, t.AsOf); err != nil {
+		return false, err
+	}
+	o := b.catalog.find(t.Name.Last().Text)
+	if o == nil || o.table == nil || o.table.kind.Changelog || o.table.kind.Bounded == nil || !o.table.kind.Bounded(o.table.options) {
+		return false, b.fail(errs.NotBuiltYet, t.AsOf.Position(), "FOR SYSTEM_TIME AS OF over a table that changes is not built yet").
+			WithHint("over a table that ends by itself, such as a file, it is a look-up")
+	}
+	if x.Kind != parser.InnerJoin && x.Kind != parser.LeftJoin {
+		return false, b.fail(errs.SQLSyntax, x.OpPos, "FOR SYSTEM_TIME AS OF goes with JOIN and LEFT JOIN only")
+	}
+	return true, nil
+}
+
 func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
+	if u, ok := x.Right.(*parser.Unnest); ok {
+		return b.unnestJoin(x, u, a)
+	}
 	left, ls, err := b.tableRef(x.Left, a)
 	if err != nil {
 		return nil, nil, err
 	}
+	static, err := b.static(x, ls, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.asOf = static
 	right, rs, err := b.tableRef(x.Right, a)
+	b.asOf = false
 	if err != nil {
 		return nil, nil, err
 	}
 	kind := map[parser.JoinKind]joinKind{parser.InnerJoin: innerJoin, parser.LeftJoin: leftJoin, parser.RightJoin: rightJoin, parser.FullJoin: fullJoin,
 		parser.CrossJoin: innerJoin, parser.SemiJoin: semiJoin, parser.AntiJoin: antiJoin}[x.Kind]
 	both := &scope{cols: append(ls.cols[:len(ls.cols):len(ls.cols)], rs.cols...), outer: a.outer, common: a.ctes}
-	j := &join{kind: kind, left: left, right: right, pos: x.OpPos}
+	j := &join{kind: kind, left: left, right: right, pos: x.OpPos, static: static}
 	using := x.Using
+	var common []int // the columns of USING that are there
 	if x.Natural {
 		for _, c := range ls.cols {
 			if len(rs.lookup("", c.name)) == 1 {
@@ -150,10 +188,11 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 			}
 			conds = append(conds, eq)
 			// The column is there once: the right one is reached by its table's name alone.
-			hide := &both.cols[len(ls.cols)+r[0]]
+			hide, keep := &both.cols[len(ls.cols)+r[0]], l[0]
 			if kind == rightJoin {
-				hide = &both.cols[l[0]]
+				hide, keep = &both.cols[l[0]], len(ls.cols)+r[0]
 			}
+			common = append(common, keep)
 			if kind == fullJoin {
 				return nil, nil, b.fail(errs.NotBuiltYet, u.Pos, "USING with FULL JOIN is not built yet").WithHint("write ON and COALESCE")
 			}
@@ -161,6 +200,7 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 		}
 		j.cond = expr.And(conds...)
 	}
+	both.star = joinedStar(ls, rs, common)
 	// Whether a column may be NULL is another matter behind an outer join.
 	for i, f := range append(append(j.left.columns()[:0:0], j.left.columns()...), j.right.columns()...) {
 		both.cols[i].typ = f.Type
@@ -174,7 +214,24 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 		}
 	}
 	if kind == semiJoin || kind == antiJoin {
-		both.cols = both.cols[:len(ls.cols)]
+		both.cols, both.star = both.cols[:len(ls.cols)], ls.star
 	}
 	return j, both, nil
+}
+
+// joinedStar is the order of * over two scopes side by side: the columns that they have in common come first.
+func joinedStar(left, right *scope, common []int) []int {
+	star := slices.Clone(common)
+	add := func(c int) {
+		if !slices.Contains(common, c) {
+			star = append(star, c)
+		}
+	}
+	for _, c := range left.starOrder() {
+		add(c)
+	}
+	for _, c := range right.starOrder() {
+		add(len(left.cols) + c)
+	}
+	return star
 }

@@ -13,9 +13,15 @@ import (
 // callColumn is the number of a call's column as long as it is not known how many keys stand before it.
 const callColumn = -1 << 20
 
+// groupingColumn is the same of a call of GROUPING.
+const groupingColumn = 2 * callColumn
+
 // settle gives the columns of calls their numbers.
 func (g *grouping) settle(e expr.Expr) expr.Expr {
 	return remap(e, func(c int) int {
+		if c < callColumn+callColumn/2 {
+			return c - groupingColumn + len(g.keys) + len(g.calls)
+		}
 		if c < callColumn/2 {
 			return c - callColumn + len(g.keys)
 		}
@@ -25,40 +31,51 @@ func (g *grouping) settle(e expr.Expr) expr.Expr {
 
 // groupKeys binds GROUP BY: expressions, numbers and names of items.
 func (b *binder) groupKeys(g *grouping, q *parser.Select, items []parser.Expr, names []string) error {
-	for _, item := range q.GroupBy.Items {
-		if item.Kind != parser.GroupSet {
-			return b.fail(errs.NotBuiltYet, item.Pos, "GROUPING SETS, ROLLUP and CUBE are not built yet")
-		}
-		for _, x := range item.Exprs {
-			if n, ok := x.(*parser.NumberLit); ok {
-				i, err := strconv.Atoi(n.Text)
-				if err != nil || i < 1 || i > len(items) {
-					return b.fail(errs.SQLUnknownName, n.Pos, "there is no item number %s", n.Text)
-				}
-				x = items[i-1]
+	key := func(x parser.Expr) (int, error) {
+		if n, ok := x.(*parser.NumberLit); ok {
+			i, err := strconv.Atoi(n.Text)
+			if err != nil || i < 1 || i > len(items) {
+				return 0, b.fail(errs.SQLUnknownName, n.Pos, "there is no item number %s", n.Text)
 			}
-			if c, ok := x.(*parser.ColumnRef); ok && len(c.Name) == 1 && len(g.before.scope.lookup("", c.Name[0].Text)) == 0 {
-				for i, name := range names {
-					if strings.EqualFold(name, c.Name[0].Text) {
-						x = items[i]
-					}
+			x = items[i-1]
+		}
+		if c, ok := x.(*parser.ColumnRef); ok && len(c.Name) == 1 && len(g.before.scope.lookup("", c.Name[0].Text)) == 0 {
+			for i, name := range names {
+				if strings.EqualFold(name, c.Name[0].Text) {
+					x = items[i]
 				}
 			}
-			if hasAggregate(x) {
-				return b.fail(errs.SQLGrouping, x.Position(), "GROUP BY of an aggregate")
-			}
-			e, err := b.expr(g.before, x)
-			if err != nil {
-				return err
-			}
-			known := false
-			for _, k := range g.keys {
-				known = known || k.String() == e.String()
-			}
-			if !known {
-				g.keys = append(g.keys, e)
+		}
+		if hasAggregate(x) {
+			return 0, b.fail(errs.SQLGrouping, x.Position(), "GROUP BY of an aggregate")
+		}
+		e, err := b.expr(g.before, x)
+		if err != nil {
+			return 0, err
+		}
+		for i, k := range g.keys {
+			if k.String() == e.String() {
+				return i, nil
 			}
 		}
+		g.keys = append(g.keys, e)
+		return len(g.keys) - 1, nil
+	}
+	for i := range q.GroupBy.Items {
+		item := &q.GroupBy.Items[i]
+		sets, err := b.groupItem(item, key)
+		if err != nil {
+			return err
+		}
+		if err := b.addSets(g, sets, item.Pos); err != nil {
+			return err
+		}
+	}
+	if q.GroupBy.Distinct {
+		g.sets = distinctSets(g.sets)
+	}
+	if len(g.sets) == 1 {
+		g.sets = nil
 	}
 	return nil
 }
@@ -66,6 +83,9 @@ func (b *binder) groupKeys(g *grouping, q *parser.Select, items []parser.Expr, n
 // groupByPulled adds what the conditions of a correlated subquery compare to its keys. Each has to be an equality of an
 // expression inside with one outside.
 func (b *binder) groupByPulled(g *grouping, pulled []expr.Expr, at parser.Pos) ([]expr.Expr, error) {
+	if g.sets != nil {
+		return nil, b.fail(errs.NotBuiltYet, at, "grouping sets in a subquery that is compared with the query around it are not built yet")
+	}
 	var out []expr.Expr
 	for _, e := range pulled {
 		for _, c := range expr.Conjuncts(e) {
@@ -149,9 +169,13 @@ func (b *binder) makeAggregate(g *grouping) rel {
 		if agg.calls[i].Filter >= 0 {
 			agg.calls[i].Filter += len(g.keys)
 		}
+		agg.calls[i].Order = movedOrder(agg.calls[i].Order, func(c int) int { return c + len(g.keys) })
 	}
 	for i := range agg.calls {
 		agg.schema = append(agg.schema, row.Field{Name: "$call" + strconv.Itoa(i), Type: agg.calls[i].Type})
+	}
+	if g.sets != nil || g.groupings != nil {
+		return g.groupSets(agg)
 	}
 	return agg
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/weirstream/weir/engine/expr"
-	"github.com/weirstream/weir/engine/operator"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/sql/parser"
@@ -18,6 +17,9 @@ type around struct {
 	ctes  *ctes
 	// pulled takes the conditions of a subquery that speak of the query around it; nil where none may.
 	pulled *[]expr.Expr
+	// empty takes what an aggregate of a subquery is over no rows, if it has no GROUP BY and conditions were pulled: then
+	// no row of the relation stands for that. It is over no columns.
+	empty *expr.Expr
 }
 
 // query binds a query. The columns of the relation are named as the query names them.
@@ -217,14 +219,37 @@ func distinct(r rel) rel {
 
 // ordered binds ORDER BY and LIMIT. An order without a limit says nothing about a relation and is left out.
 func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
+	before := 0
+	if a.pulled != nil {
+		before = len(*a.pulled)
+	}
 	r, _, width, err := b.orderedWith(q, a)
 	if err != nil {
 		return nil, err
 	}
-	if s := r.columns(); len(s) > width {
-		p := &project{in: r, schema: s[:width:width]}
-		for i := range width {
+	var pulled []expr.Expr
+	if a.pulled != nil {
+		pulled = (*a.pulled)[before:]
+	}
+	// What only the order needed goes; what the conditions of a subquery compare stays.
+	s := r.columns()
+	p := &project{in: r}
+	at := map[int]int{}
+	for i := range s {
+		if i < width || strings.HasPrefix(s[i].Name, outerPrefix) {
+			at[i] = len(p.exprs)
 			p.exprs = append(p.exprs, column(s, i))
+			p.schema = append(p.schema, s[i])
+		}
+	}
+	if len(p.exprs) < len(s) {
+		for i, e := range pulled {
+			pulled[i] = remap(e, func(c int) int {
+				if c < 0 {
+					return c
+				}
+				return at[c]
+			})
 		}
 		r = p
 	}
@@ -234,6 +259,10 @@ func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
 // orderedWith is ordered that gives the order, too. Columns that only the order needs stand behind the output, which is
 // width columns.
 func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderColumn, width int, err error) {
+	before := 0
+	if a.pulled != nil {
+		before = len(*a.pulled)
+	}
 	if s, ok := q.Body.(*parser.Select); ok {
 		r, order, err = b.selectQuery(s, a, q.OrderBy)
 		if err != nil {
@@ -244,7 +273,7 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 		if r, err = b.query(q.Body, a); err != nil {
 			return nil, nil, 0, err
 		}
-		width = len(r.columns())
+		width = ownColumns(r.columns())
 		place := &exprPlace{scope: scopeOf("", r.columns()), in: &r}
 		for _, o := range q.OrderBy {
 			e, err := b.outputOrder(place.scope, o.X)
@@ -276,7 +305,23 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 		}
 		*x.to = v
 	}
+	var pulled []expr.Expr
+	if a.pulled != nil {
+		pulled = (*a.pulled)[before:]
+	}
 	if t.limit >= 0 || t.offset > 0 {
+		// In a correlated subquery the limit is one for each value of what it is compared with.
+		for _, e := range pulled {
+			l, x, ok := equality(e)
+			if ok && insideOnly(x) {
+				l, x = x, l
+			}
+			c, column := uncast(l).(*expr.Column)
+			if !ok || !column || c.Index < 0 || !outsideOnly(x) {
+				return nil, nil, 0, b.fail(errs.NotBuiltYet, q.Position(), "LIMIT in a subquery that is compared with the query around it by anything but a column and = is not built yet")
+			}
+			t.partition = append(t.partition, c.Index)
+		}
 		r = t
 	}
 	return r, order, width, nil
@@ -413,6 +458,12 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	if grouped {
 		in = b.makeAggregate(rows.grouped)
 		settle := func(e expr.Expr) expr.Expr { return rows.grouped.settle(e) }
+		if len(pulled) > 0 && q.GroupBy == nil && a.empty != nil {
+			if q.Having != nil {
+				return nil, nil, b.fail(errs.NotBuiltYet, q.Having.Position(), "HAVING without GROUP BY in a subquery that uses a column of the query around it is not built yet")
+			}
+			*a.empty = overNoRows(exprs[0], rows.grouped.calls)
+		}
 		for i := range exprs {
 			exprs[i] = settle(exprs[i])
 		}
@@ -439,13 +490,8 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		p.exprs = append(p.exprs, e)
 		p.schema = append(p.schema, row.Field{Name: names[i], Type: e.Type()})
 	}
-	if q.Distinct {
-		if len(exprs) > width {
-			return nil, nil, b.fail(errs.SQLGrouping, orderBy[0].X.Position(), "SELECT DISTINCT can be ordered by its own columns only")
-		}
-		if len(pulled) == 0 {
-			return distinct(p), order, nil
-		}
+	if q.Distinct && len(exprs) > width {
+		return nil, nil, b.fail(errs.SQLGrouping, orderBy[0].X.Position(), "SELECT DISTINCT can be ordered by its own columns only")
 	}
 	// Columns that the conditions of a subquery compare stand behind its own.
 	if len(pulled) > 0 {
@@ -459,7 +505,7 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 				if _, ok := moved[c]; c >= 0 && !ok {
 					moved[c] = len(p.exprs)
 					p.exprs = append(p.exprs, column(s, c))
-					p.schema = append(p.schema, row.Field{Name: fmt.Sprint("$outer", c), Type: s[c].Type})
+					p.schema = append(p.schema, row.Field{Name: fmt.Sprint(outerPrefix, c), Type: s[c].Type})
 				}
 			}
 			pulled[i] = remap(e, func(c int) int {
@@ -470,6 +516,9 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 			})
 		}
 		*a.pulled = append(*a.pulled, pulled...)
+	}
+	if q.Distinct {
+		return distinct(p), order, nil
 	}
 	return p, order, nil
 }
@@ -502,9 +551,13 @@ func (b *binder) expandItems(q *parser.Select, sc *scope) (items []parser.Expr, 
 		if star, ok := item.X.(*parser.Star); ok {
 			found := false
 			table := star.Qualifier.Last().Text
-			for c := range sc.cols {
+			order := sc.starOrder()
+			if table != "" {
+				order = (&scope{cols: sc.cols}).starOrder()
+			}
+			for _, c := range order {
 				col := &sc.cols[c]
-				if col.hidden || table != "" && !strings.EqualFold(col.table, table) {
+				if col.hidden && (table == "" || !col.merged) || table != "" && !strings.EqualFold(col.table, table) {
 					continue
 				}
 				found = true
@@ -530,189 +583,4 @@ func (b *binder) expandItems(q *parser.Select, sc *scope) (items []parser.Expr, 
 		items, names = append(items, item.X), append(names, name)
 	}
 	return items, names, nil
-}
-
-// where binds a condition. IN and EXISTS with a query, joined by AND, become joins.
-func (b *binder) where(p *exprPlace, x parser.Expr, a around, pulled *[]expr.Expr) error {
-	switch x := x.(type) {
-	case *parser.Binary:
-		if x.Op == parser.OpAnd {
-			if err := b.where(p, x.Left, a, pulled); err != nil {
-				return err
-			}
-			return b.where(p, x.Right, a, pulled)
-		}
-	case *parser.Unary:
-		if x.Op == parser.OpNot {
-			switch y := x.X.(type) {
-			case *parser.Exists:
-				return b.exists(p, y, true, a)
-			case *parser.In:
-				if y.Query != nil {
-					z := *y
-					z.Not = !z.Not
-					return b.in(p, &z, a)
-				}
-			}
-		}
-	case *parser.Exists:
-		return b.exists(p, x, false, a)
-	case *parser.In:
-		if x.Query != nil {
-			return b.in(p, x, a)
-		}
-	}
-	e, err := b.condition(p, x, "WHERE")
-	if err != nil {
-		return err
-	}
-	for _, c := range expr.Columns(e) {
-		if c < 0 {
-			*pulled = append(*pulled, e)
-			return nil
-		}
-	}
-	*p.in = &filter{in: *p.in, cond: e}
-	return nil
-}
-
-// subquery binds a query inside an expression of p. Its conditions on p's columns are over p's columns and, behind them,
-// the query's.
-func (b *binder) subquery(p *exprPlace, q parser.Query) (rel, []expr.Expr, error) {
-	var pulled []expr.Expr
-	r, err := b.query(q, around{outer: p.scope, ctes: p.scope.common, pulled: &pulled})
-	if err != nil {
-		return nil, nil, err
-	}
-	n := len((*p.in).columns())
-	for i, e := range pulled {
-		pulled[i] = remap(e, func(c int) int {
-			if c < 0 {
-				return -1 - c
-			}
-			return n + c
-		})
-	}
-	return r, pulled, nil
-}
-
-func (b *binder) exists(p *exprPlace, x *parser.Exists, no bool, _ around) error {
-	r, conds, err := b.subquery(p, x.Query)
-	if err != nil {
-		return err
-	}
-	kind := semiJoin
-	if no {
-		kind = antiJoin
-	}
-	*p.in = &join{kind: kind, left: *p.in, right: r, cond: conjunction(conds), pos: x.Pos}
-	return nil
-}
-
-func conjunction(conds []expr.Expr) expr.Expr {
-	if len(conds) == 0 {
-		return nil
-	}
-	return expr.And(conds...)
-}
-
-// in makes x IN (query) a semi-join and x NOT IN (query) an anti-join: the latter keeps a row only if no row of the query
-// is equal or could be, because one of the two is NULL.
-func (b *binder) in(p *exprPlace, x *parser.In, _ around) error {
-	left, err := b.expr(p, x.X)
-	if err != nil {
-		return err
-	}
-	r, conds, err := b.subquery(p, x.Query)
-	if err != nil {
-		return err
-	}
-	n := len((*p.in).columns())
-	s := r.columns()
-	right := &expr.Column{Index: n, T: s[0].Type}
-	eq, err := expr.Resolve("=", []expr.Expr{left, right})
-	if err != nil {
-		return b.place(err, x.Pos)
-	}
-	kind := semiJoin
-	if x.Not {
-		kind = antiJoin
-		alternatives := []expr.Expr{eq}
-		for _, side := range []expr.Expr{left, right} {
-			if !side.Type().NotNull {
-				null, err := expr.Resolve("IS NULL", []expr.Expr{side})
-				if err != nil {
-					return b.place(err, x.Pos)
-				}
-				alternatives = append(alternatives, null)
-			}
-		}
-		for _, c := range alternatives[1:] {
-			if eq, err = expr.Resolve("OR", []expr.Expr{eq, c}); err != nil {
-				return b.place(err, x.Pos)
-			}
-		}
-	}
-	*p.in = &join{kind: kind, left: *p.in, right: r, cond: expr.And(append(conds, eq)...), pos: x.Pos}
-	return nil
-}
-
-// scalar makes a query that is used as a value a column of the relation: a single row joined to every row, or, if it
-// speaks of the query around it, a row for each value of what it is compared with.
-func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
-	if p.grouped != nil {
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "a subquery among aggregates is not built yet").WithHint("group in a subquery of FROM")
-	}
-	r, conds, err := b.subquery(p, x.Query)
-	if err != nil {
-		return nil, err
-	}
-	n := len((*p.in).columns())
-	s := r.columns()
-	single := operator.AggCall{Func: operator.Single, Filter: -1}
-	single.Type, _ = operator.Single.ResultType(s[0].Type)
-	agg := &aggregate{in: r, calls: []operator.AggCall{single}}
-	kind := innerJoin
-	if len(conds) > 0 {
-		if len(s) == 1 {
-			return nil, b.fail(errs.NotBuiltYet, x.Pos, "this subquery is not built yet")
-		}
-		kind = leftJoin
-		for c := 1; c < len(s); c++ {
-			agg.group = append(agg.group, c)
-			agg.schema = append(agg.schema, s[c])
-		}
-		for i, e := range conds {
-			conds[i] = remap(e, func(c int) int {
-				if c <= n {
-					return c
-				}
-				return c - 1
-			})
-		}
-	}
-	agg.schema = append(agg.schema, row.Field{Name: "$value", Type: single.Type})
-	at := n + len(agg.group)
-	var e expr.Expr = &expr.Column{Index: at, T: single.Type}
-	if len(conds) > 0 && countsRows(x.Query) {
-		zero := expr.Int(row.Type{Kind: row.BigInt, NotNull: true}, 0)
-		if e, err = expr.Resolve("COALESCE", []expr.Expr{e, zero}); err != nil {
-			return nil, b.place(err, x.Pos)
-		}
-	}
-	*p.in = &join{kind: kind, left: *p.in, right: agg, cond: conjunction(conds), pos: x.Pos}
-	for _, f := range agg.schema {
-		p.scope.cols = append(p.scope.cols, scopeColumn{table: "$subquery", name: f.Name, typ: f.Type, hidden: true})
-	}
-	return e, nil
-}
-
-// countsRows tells whether a query's value is a COUNT, which is 0 and not NULL of no rows.
-func countsRows(q parser.Query) bool {
-	s, ok := q.(*parser.Select)
-	if !ok || s.GroupBy != nil || len(s.Items) != 1 {
-		return false
-	}
-	c, ok := s.Items[0].X.(*parser.Call)
-	return ok && isAggregate(c) && strings.EqualFold(c.Name.Last().Text, "COUNT")
 }

@@ -19,6 +19,8 @@ func push(r rel, conds []expr.Expr) rel {
 		return pushAggregate(r, conds)
 	case *top:
 		return pushTop(r, conds)
+	case *unnest:
+		return pushUnnest(r, conds)
 	case *union:
 		u := &union{schema: r.schema}
 		for _, in := range r.in {
@@ -109,7 +111,7 @@ func pushJoin(r *join, conds []expr.Expr) rel {
 			above = append(above, c)
 		}
 	}
-	return filtered(&join{kind: r.kind, left: push(r.left, left), right: push(r.right, rights), cond: conjunction(on), pos: r.pos}, above)
+	return filtered(&join{kind: r.kind, left: push(r.left, left), right: push(r.right, rights), cond: conjunction(on), pos: r.pos, static: r.static}, above)
 }
 
 func pushAggregate(r *aggregate, conds []expr.Expr) rel {

@@ -97,6 +97,8 @@ func (p *physical) collect(r rel, need []bool) {
 		p.collect(r.in, r.below(need))
 	case *top:
 		p.collect(r.in, r.below(need))
+	case *unnest:
+		p.collect(r.in, r.below(need))
 	case *union:
 		for _, in := range r.in {
 			p.collect(in, need)
@@ -172,6 +174,9 @@ func (r *aggregate) below(need []bool) []bool {
 		if c.Filter >= 0 {
 			below[c.Filter] = true
 		}
+		for _, o := range c.Order {
+			below[o.Column] = true
+		}
 	}
 	return below
 }
@@ -203,6 +208,8 @@ func (p *physical) lower(r rel, need []bool) (stream, error) {
 		return p.lowerAggregate(r, need)
 	case *top:
 		return p.lowerTop(r, need)
+	case *unnest:
+		return p.lowerUnnest(r, need)
 	case *union:
 		return p.lowerUnion(r, need)
 	}
@@ -519,6 +526,7 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 		if c.Filter >= 0 {
 			c.Filter = in.at[c.Filter]
 		}
+		c.Order = movedOrder(c.Order, func(i int) int { return in.at[i] })
 		out.at[at] = len(n.Schema)
 		n.Schema = append(n.Schema, row.Field{Name: r.schema[at].Name, Type: c.Type})
 		spec.Calls = append(spec.Calls, c)
@@ -538,21 +546,6 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 		}
 	}, fmt.Sprint(spec.Retract))
 	return out, nil
-}
-
-func callText(c operator.AggCall) string {
-	arg := "*"
-	if c.Arg >= 0 {
-		arg = fmt.Sprint("$", c.Arg)
-	}
-	if c.Distinct {
-		arg = "DISTINCT " + arg
-	}
-	s := c.Func.Name() + "(" + arg + ")"
-	if c.Filter >= 0 {
-		s += fmt.Sprintf(" FILTER (WHERE $%d)", c.Filter)
-	}
-	return s
 }
 
 func (p *physical) lowerTop(r *top, need []bool) (stream, error) {

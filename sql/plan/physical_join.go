@@ -104,7 +104,7 @@ func (p *physical) withKeys(r rel, need []bool, keys []expr.Expr) (stream, []int
 }
 
 // index makes the node that keeps a side of a join.
-func (p *physical) index(in stream, keys []int, types []row.Type, nullsMatch, retract bool, columns []int) int {
+func (p *physical) index(in stream, keys []int, types []row.Type, nullsMatch, retract bool, columns []int, apart string) int {
 	from := p.node(in.node)
 	codec := row.JoinKey(types)
 	if nullsMatch {
@@ -124,7 +124,26 @@ func (p *physical) index(in stream, keys []int, types []row.Type, nullsMatch, re
 		return func(t dataflow.Task, _ dataflow.Emitter) (dataflow.Operator, error) {
 			return joins.NewIndex(t, joins.IndexOptions{Name: id, Input: input, Key: keys, Codec: codec, NullsMatch: nullsMatch, Columns: columns, Retract: retract})
 		}
-	}, fmt.Sprint(nullsMatch, retract, types))
+	}, fmt.Sprint(nullsMatch, retract, types), apart)
+}
+
+// indexes makes the indexes of a join's sides, which other joins may have made already. An index is not shared with a join
+// that this one's other side comes from by way of other tasks: no task could work on both.
+func (p *physical) indexes(left, right func(apart string) int, join string) (lx, rx int) {
+	g := p.program.Graph
+	before := len(g.Nodes)
+	for _, apart := range [][2]string{{"", ""}, {"", join}, {join, ""}, {join, join}} {
+		for _, n := range g.Nodes[before:] {
+			delete(p.byID, n.ID)
+		}
+		g.Nodes = g.Nodes[:before]
+		lx, rx = left(apart[0]), right(apart[1])
+		with := append(slices.Clone(g.Nodes), dataflow.Node{Inputs: []dataflow.Edge{{From: lx, How: dataflow.Probe}, {From: rx, How: dataflow.Probe}}})
+		if _, ok := dataflow.Levels(with, func(e dataflow.Edge) bool { return e.How.Crosses() }); ok {
+			break
+		}
+	}
+	return lx, rx
 }
 
 func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
@@ -165,10 +184,16 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 		slices.Sort(cols)
 		return cols
 	}
+	if r.static {
+		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, columns(right, kept[nl:]))
+	}
 	// A join that speaks of rows of a side that match, or do not, finds them by what is kept of them.
 	counts := len(rest) > 0 && r.kind != innerJoin
-	lx := p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, columns(left, kept[:nl]))
-	rx := p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, columns(right, kept[nl:]))
+	lx, rx := p.indexes(func(apart string) int {
+		return p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, columns(left, kept[:nl]), apart)
+	}, func(apart string) int {
+		return p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, columns(right, kept[nl:]), apart)
+	}, p.node(left.node).ID+p.node(right.node).ID)
 	spec := joins.Options{Kind: r.kind.physical()}
 	cols := r.columns()
 	n := dataflow.Node{Kind: "join", Inputs: []dataflow.Edge{{From: lx, How: dataflow.Probe}, {From: rx, How: dataflow.Probe}}, Single: len(keys) == 0}

@@ -34,6 +34,8 @@ type Source struct {
 	// Options are those of the tables' WITH that name the source; of all its tables they are the same.
 	Options map[string]string
 	Tables  []SourceTable
+	// First: it ends by itself, and is read to its end before any other source: rows are looked up in it.
+	First bool
 	// Rows are those of VALUES, whose connector is called "values".
 	Rows *row.Batch
 	Pos  parser.Pos // of the first table

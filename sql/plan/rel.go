@@ -38,6 +38,8 @@ type (
 		left, right rel
 		cond        expr.Expr // nil: none
 		pos         parser.Pos
+		// static: the right side is a table that does not change, in which the rows of the left are looked up.
+		static bool
 	}
 
 	// aggregate's columns are the group's and then the calls'. Arguments are columns.

@@ -158,7 +158,7 @@ func runProgram(t testing.TB, p *Program, epochs []map[string][]change, parallel
 	o := keyed.Options{Graph: p.Graph, Parallelism: parallelism, Groups: 16}
 	for i := range p.Sources {
 		s := &p.Sources[i]
-		ks := keyed.Source{Name: s.Name}
+		ks := keyed.Source{Name: s.Name, First: s.First}
 		for j := range s.Tables {
 			ks.Tables = append(ks.Tables, s.Tables[j].Types())
 		}

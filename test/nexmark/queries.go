@@ -21,7 +21,7 @@ func Queries() []Query {
 			SELECT a.*, b.auction, b.bidder, b.price, ` + "b.`dateTime`" + ` AS bid_time, b.extra AS bid_extra,
 				ROW_NUMBER() OVER (PARTITION BY a.id ORDER BY b.price DESC, ` + "b.`dateTime`" + `) AS place
 			FROM auction a JOIN bid b ON a.id = b.auction WHERE ` + "b.`dateTime` BETWEEN a.`dateTime`" + ` AND a.expires) WHERE place <= 1`},
-		{"q13", "SELECT b.auction, b.bidder, b.price, b.`dateTime`, s.text FROM bid b JOIN side s ON MOD(b.auction, 10000) = s.key"},
+		{"q13", "SELECT b.auction, b.bidder, b.price, b.`dateTime`, s.text FROM bid b JOIN side FOR SYSTEM_TIME AS OF b.`dateTime` AS s ON MOD(b.auction, 10000) = s.key"},
 		{"q14", `SELECT auction, bidder, 0.908 * price AS price, CASE WHEN ` + "HOUR(`dateTime`) BETWEEN 8 AND 18 THEN 'dayTime' WHEN HOUR(`dateTime`) <= 6 OR HOUR(`dateTime`) >= 20 THEN 'nightTime' ELSE 'otherTime' END AS bidTimeType, `dateTime`" + `, extra, COUNT_CHAR(extra, 'c') AS c_counts
 			FROM bid WHERE 0.908 * price > 1000000 AND 0.908 * price < 50000000`},
 		{"q15", "SELECT DATE_FORMAT(`dateTime`, 'yyyy-MM-dd') AS `day`," + bands("COUNT(*)", "bids") + "," + bands("COUNT(DISTINCT bidder)", "bidders") + "," + bands("COUNT(DISTINCT auction)", "auctions") +

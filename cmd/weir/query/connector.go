@@ -105,7 +105,7 @@ func (x Env) Sources(p *plan.Program) ([]keyed.Source, error) {
 	var out []keyed.Source
 	for _, s := range p.Sources {
 		if s.Connector == "values" {
-			out = append(out, keyed.Source{Name: s.Name, Source: &values{rows: s.Rows}, Tables: [][]row.Type{s.Tables[0].Types()}})
+			out = append(out, keyed.Source{Name: s.Name, First: s.First, Source: &values{rows: s.Rows}, Tables: [][]row.Type{s.Tables[0].Types()}})
 			continue
 		}
 		c, ok := x.Connectors[s.Connector]
@@ -124,7 +124,7 @@ func (x Env) Sources(p *plan.Program) ([]keyed.Source, error) {
 		for i := range s.Tables {
 			tables = append(tables, s.Tables[i].Types())
 		}
-		out = append(out, keyed.Source{Name: s.Name, Source: made, Tables: tables})
+		out = append(out, keyed.Source{Name: s.Name, First: s.First, Source: made, Tables: tables})
 	}
 	return out, nil
 }

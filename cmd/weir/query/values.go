@@ -36,6 +36,9 @@ func (v *values) Read(ctx context.Context) (dataflow.Message, error) {
 // Lasting is part of dataflow.Lasting.
 func (v *values) Lasting() {}
 
+// Whole is part of dataflow.Whole.
+func (v *values) Whole() {}
+
 // Confirm is part of dataflow.Source.
 func (v *values) Confirm([]dataflow.StateChange) {}
 

@@ -16,19 +16,21 @@ import (
 // driver ends epochs. One goroutine owns it.
 type driver struct {
 	*Pipeline
-	epoch      uint64
-	checkpoint dataflow.Checkpoint
-	published  []dataflow.Checkpoint // by sink
-	states     []dataflow.State      // by source, as of the last checkpoint
-	confirm    [][]dataflow.StateChange
-	now        int64 // the clock's last reading
-	lastCheck  time.Time
-	lastCut    time.Time
-	cost       time.Duration // of the last barrier, in the slowest task
-	committing chan error    // a checkpoint is being made durable
-	memory     uint64        // of all states, after the last epoch
-	dirty      bool          // something came since the last checkpoint
-	ends       int
+	epoch       uint64
+	checkpoint  dataflow.Checkpoint
+	published   []dataflow.Checkpoint // by sink
+	states      []dataflow.State      // by source, as of the last checkpoint
+	confirm     [][]dataflow.StateChange
+	now         int64 // the clock's last reading
+	lastCheck   time.Time
+	lastCut     time.Time
+	cost        time.Duration // of the last barrier, in the slowest task
+	committing  chan error    // a checkpoint is being made durable
+	memory      uint64        // of all states, after the last epoch
+	dirty       bool          // something came since the last checkpoint
+	ends        int
+	firsts      int  // sources that are read before the others and have not ended
+	firstsEnded bool // the last of them has just ended
 }
 
 // meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
@@ -167,6 +169,15 @@ func (d *driver) run(ctx context.Context) error {
 	d.lastCut, d.lastCheck = d.env.Clock.Now(), d.env.Clock.Now()
 	// The first epoch comes at once: what an aggregate without rows says is visible before anything was read.
 	first := true
+	for i, f := range d.feeders {
+		if d.opts.Sources[i].First {
+			d.firsts++
+			close(f.open)
+		}
+	}
+	if d.firsts == 0 {
+		d.openRest()
+	}
 	for {
 		last := false
 		if !first {
@@ -197,6 +208,20 @@ func (d *driver) run(ctx context.Context) error {
 		due := d.committing == nil && (over || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
 			return err
+		}
+		if d.firstsEnded {
+			// Their rows have passed every task.
+			d.firstsEnded = false
+			d.openRest()
+		}
+	}
+}
+
+// openRest lets the sources in that wait for others to end.
+func (d *driver) openRest() {
+	for i, f := range d.feeders {
+		if !d.opts.Sources[i].First {
+			close(f.open)
 		}
 	}
 }
@@ -234,10 +259,16 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			waiting, d.dirty = true, true
 		case <-due:
 			return false, nil
-		case <-d.ended:
+		case source := <-d.ended:
 			if d.ends++; d.ends == len(d.opts.Sources) {
 				d.update(func(s *Status) { s.Ended = true })
 				return true, nil
+			}
+			if d.opts.Sources[source].First {
+				if d.firsts--; d.firsts == 0 {
+					d.firstsEnded = true
+					return false, nil
+				}
 			}
 		case err := <-d.committing:
 			if err := d.settle(err); err != nil {

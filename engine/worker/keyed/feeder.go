@@ -21,6 +21,7 @@ type feeder struct {
 	inboxes  []inboxQueue // every task that gets rows of this source
 	messages chan dataflow.Message
 	cuts     chan dataflow.Epoch
+	open     chan struct{}  // closed when rows may pass
 	state    dataflow.State // as of the last cut
 	pending  []dataflow.StateChange
 	rows     atomic.Int64
@@ -39,9 +40,9 @@ type inboxQueue struct {
 	queue int
 }
 
-// read hands the source's messages over until its end.
+// read hands the source's messages over until its end. After an error it leaves the channel open: feed takes a closed one
+// for the end of the source, where it may cut, but an error may come in the middle of a transaction.
 func (f *feeder) read(ctx context.Context) error {
-	defer close(f.messages)
 	_, lasting := f.source.(dataflow.Lasting)
 	for {
 		m, err := f.source.Read(ctx)
@@ -57,6 +58,7 @@ func (f *feeder) read(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if m.Kind == dataflow.KindEnd {
+			close(f.messages)
 			return nil
 		}
 	}
@@ -64,9 +66,12 @@ func (f *feeder) read(ctx context.Context) error {
 
 // feed passes messages on and cuts the stream where no transaction is open.
 func (f *feeder) feed(ctx context.Context) error {
-	boundary := true
+	// What is whole from the beginning has a first message before the first epoch ends.
+	_, whole := f.source.(dataflow.Whole)
+	boundary := !whole
 	var cut *dataflow.Epoch
-	messages := f.messages
+	var messages <-chan dataflow.Message
+	open := f.open
 	for {
 		if cut == nil {
 			select {
@@ -89,8 +94,9 @@ func (f *feeder) feed(ctx context.Context) error {
 		select {
 		case m, ok := <-messages:
 			if !ok {
-				messages = nil // cuts go on
-				boundary = true
+				// Cuts go on, but not behind the half of a transaction, if the source failed in one: until the
+				// pipeline has ended for it, a checkpoint could still be made.
+				messages = nil
 				continue
 			}
 			boundary = m.Boundary || m.Kind == dataflow.KindEnd
@@ -110,6 +116,8 @@ func (f *feeder) feed(ctx context.Context) error {
 			default:
 				return unexpected(f.p.opts.Sources[f.number].Name, m.Kind)
 			}
+		case <-open:
+			messages, open = f.messages, nil
 		case e := <-wanted:
 			cut = &e
 		case <-ctx.Done():

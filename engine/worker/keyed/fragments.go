@@ -18,6 +18,7 @@ type fragment struct {
 // cutEdge is an edge between fragments.
 type cutEdge struct {
 	from     *fragment
+	into     *fragment
 	edge     dataflow.Edge
 	to, port int
 }
@@ -27,28 +28,11 @@ type cutEdge struct {
 // the lower ones are cut, too.
 func cut(g *dataflow.Graph, parallelism int) (of []*fragment, fragments []*fragment, err error) {
 	crosses := func(e dataflow.Edge) bool {
-		return parallelism > 1 && (e.How == dataflow.ByKey || e.How == dataflow.Broadcast || e.How == dataflow.ToOne)
+		return parallelism > 1 && e.How.Crosses()
 	}
-	level := make([]int, len(g.Nodes))
-	for changed, rounds := true, 0; changed; rounds++ {
-		if rounds > len(g.Nodes)+1 {
-			return nil, nil, fmt.Errorf("an index is read by two joins of which one feeds the other by way of other tasks")
-		}
-		changed = false
-		for n := range g.Nodes {
-			for _, e := range g.Nodes[n].Inputs {
-				l := level[e.From]
-				if crosses(e) {
-					l++
-				}
-				if l > level[n] {
-					level[n], changed = l, true
-				}
-				if e.How == dataflow.Probe && level[e.From] < level[n] {
-					level[e.From], changed = level[n], true
-				}
-			}
-		}
+	level, ok := dataflow.Levels(g.Nodes, crosses)
+	if !ok {
+		return nil, nil, fmt.Errorf("an index is read by two joins of which one feeds the other by way of other tasks")
 	}
 	parent := make([]int, len(g.Nodes))
 	for n := range parent {
@@ -85,7 +69,7 @@ func cut(g *dataflow.Graph, parallelism int) (of []*fragment, fragments []*fragm
 	for n := range g.Nodes {
 		for port, e := range g.Nodes[n].Inputs {
 			if of[e.From] != of[n] {
-				of[n].in = append(of[n].in, cutEdge{of[e.From], e, n, port})
+				of[n].in = append(of[n].in, cutEdge{of[e.From], of[n], e, n, port})
 			}
 		}
 	}

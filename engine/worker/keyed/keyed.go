@@ -56,6 +56,8 @@ type Options struct {
 type Source struct {
 	Name   string // by which its state is found again
 	Source dataflow.Source
+	// First: the source ends by itself, and no other is read before it has.
+	First bool
 	// Tables are the types of the columns of each of its tables, as the source gives them.
 	Tables [][]row.Type
 }
@@ -255,7 +257,7 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if p.opts.Durable != nil && at > d.checkpoint {
+		if at > d.checkpoint {
 			e := errs.New(errs.TargetTable, "sink %s holds checkpoint %d, and this pipeline has committed none after %d", p.opts.Sinks[i].Name, at, d.checkpoint).
 				WithDetail("a sink only gets what is committed, so that one was written by another pipeline, or the state directory is older than the sink").
 				WithHint("let the pipeline write to another place, or empty that one")
@@ -329,7 +331,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 	}
 	for i := range p.opts.Sources {
 		p.feeders = append(p.feeders, &feeder{p: p, number: i, source: p.opts.Sources[i].Source, tables: make([][]entry, len(p.opts.Sources[i].Tables)),
-			messages: make(chan dataflow.Message, 4), cuts: make(chan dataflow.Epoch, 1), state: dataflow.State{}})
+			messages: make(chan dataflow.Message, 4), cuts: make(chan dataflow.Epoch, 1), open: make(chan struct{}), state: dataflow.State{}})
 	}
 	for _, f := range p.fragments {
 		queues := 0
@@ -403,7 +405,7 @@ func (p *Pipeline) memoryOfTask() uint64 {
 
 // queues is how many queues a task has for an edge: one for each upstream task that may send to it.
 func (e cutEdge) queues() int {
-	if e.edge.How == dataflow.Forward && e.from.tasks > 1 {
+	if e.edge.How == dataflow.Forward && e.from.tasks > 1 && e.into.tasks > 1 {
 		return 1
 	}
 	return e.from.tasks

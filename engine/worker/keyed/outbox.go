@@ -26,8 +26,10 @@ type sinkNode struct {
 	rows    int64
 }
 
+// sinkEntry is a row in the heap, behind its key. The place is no row.Span: a checkpoint may hold more than 4 GiB.
 type sinkEntry struct {
-	key, row row.Span
+	at       int
+	key, row uint32 // lengths
 	weight   int64
 }
 
@@ -47,16 +49,15 @@ func newSinkNode(n *dataflow.Node) *sinkNode {
 func (s *sinkNode) Process(_ int, b *row.Batch) error {
 	for k := range b.Rows() {
 		i := b.At(k)
-		e := sinkEntry{weight: b.Weight(i)}
+		e := sinkEntry{at: len(s.heap), weight: b.Weight(i)}
 		s.signed = s.signed || e.weight < 1
-		at := len(s.heap)
 		if s.key != nil {
 			s.heap = s.key.Append(s.heap, b, s.node.Sink.Key, i)
 		}
-		e.key = row.Span{Off: uint32(at), Len: uint32(len(s.heap) - at)}
-		at = len(s.heap)
+		e.key = uint32(len(s.heap) - e.at)
+		at := len(s.heap)
 		s.heap = s.codec.Append(s.heap, b, i)
-		e.row = row.Span{Off: uint32(at), Len: uint32(len(s.heap) - at)}
+		e.row = uint32(len(s.heap) - at)
 		s.entries = append(s.entries, e)
 		s.rows++
 	}
@@ -66,7 +67,12 @@ func (s *sinkNode) Process(_ int, b *row.Batch) error {
 // Barrier does nothing: checkpoints are published, not epochs.
 func (s *sinkNode) Barrier(dataflow.Epoch) error { return nil }
 
-func (s *sinkNode) bytes(x row.Span) []byte { return s.heap[x.Off : x.Off+x.Len] }
+func (s *sinkNode) keyOf(e *sinkEntry) []byte { return s.heap[e.at : e.at+int(e.key)] }
+
+func (s *sinkNode) rowOf(e *sinkEntry) []byte {
+	at := e.at + int(e.key)
+	return s.heap[at : at+int(e.row)]
+}
 
 // An outbox is a list of
 //
@@ -85,8 +91,8 @@ func (s *sinkNode) take(outbox []byte) []byte {
 		outbox = append(outbox, r...)
 	}
 	if !s.signed {
-		for _, e := range s.entries {
-			add(e.weight, s.bytes(e.row))
+		for i := range s.entries {
+			add(s.entries[i].weight, s.rowOf(&s.entries[i]))
 		}
 	} else {
 		s.order = s.order[:0]
@@ -95,10 +101,10 @@ func (s *sinkNode) take(outbox []byte) []byte {
 		}
 		slices.SortFunc(s.order, func(x, y int32) int {
 			a, b := &s.entries[x], &s.entries[y]
-			if c := bytes.Compare(s.bytes(a.key), s.bytes(b.key)); c != 0 {
+			if c := bytes.Compare(s.keyOf(a), s.keyOf(b)); c != 0 {
 				return c
 			}
-			if c := bytes.Compare(s.bytes(a.row), s.bytes(b.row)); c != 0 {
+			if c := bytes.Compare(s.rowOf(a), s.rowOf(b)); c != 0 {
 				return c
 			}
 			return cmp.Compare(x, y)
@@ -108,7 +114,7 @@ func (s *sinkNode) take(outbox []byte) []byte {
 		for i := 0; i < len(s.order); {
 			first := s.order[i]
 			e := &s.entries[first]
-			for i++; i < len(s.order) && bytes.Equal(s.bytes(s.entries[s.order[i]].key), s.bytes(e.key)) && bytes.Equal(s.bytes(s.entries[s.order[i]].row), s.bytes(e.row)); i++ {
+			for i++; i < len(s.order) && bytes.Equal(s.keyOf(&s.entries[s.order[i]]), s.keyOf(e)) && bytes.Equal(s.rowOf(&s.entries[s.order[i]]), s.rowOf(e)); i++ {
 				e.weight += s.entries[s.order[i]].weight
 			}
 			if e.weight != 0 {
@@ -117,13 +123,13 @@ func (s *sinkNode) take(outbox []byte) []byte {
 		}
 		slices.SortStableFunc(net, func(x, y int32) int {
 			a, b := &s.entries[x], &s.entries[y]
-			if c := bytes.Compare(s.bytes(a.key), s.bytes(b.key)); c != 0 {
+			if c := bytes.Compare(s.keyOf(a), s.keyOf(b)); c != 0 {
 				return c
 			}
 			return cmp.Compare(a.weight, b.weight)
 		})
 		for _, i := range net {
-			add(s.entries[i].weight, s.bytes(s.entries[i].row))
+			add(s.entries[i].weight, s.rowOf(&s.entries[i]))
 		}
 	}
 	s.entries, s.heap, s.signed = s.entries[:0], s.heap[:0], false

@@ -150,7 +150,7 @@ func run(ctx context.Context, query string, warm, events int64, parallelism int,
 	start := func() { began, used = time.Now(), cpu() }
 	for i := range p.Sources {
 		src := &p.Sources[i]
-		ks := keyed.Source{Name: src.Name}
+		ks := keyed.Source{Name: src.Name, First: src.First}
 		for j := range src.Tables {
 			ks.Tables = append(ks.Tables, src.Tables[j].Types())
 		}
