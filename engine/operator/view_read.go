@@ -46,6 +46,9 @@ func (v *View) Scan(epoch uint64, c *Cursor, out *row.Builder, enough func(rows 
 	return true, nil
 }
 
+// loadAtLeast is how many ranges of hash a slice loads, if there are any to load.
+const loadAtLeast = 32
+
 // load brings what the task owns of the cursor's group into memory, and says whether all of it is there.
 func (v *View) load(c *Cursor, enough func() bool) (ready bool, err error) {
 	if !v.bag.Keys().Below(c.group) {
@@ -54,13 +57,14 @@ func (v *View) load(c *Cursor, enough func() bool) (ready bool, err error) {
 	if v.loaded == nil {
 		v.loaded = make([]uint64, 1<<16/64)
 	}
-	ranges := 1 << 16 / v.store.Groups()
+	ranges, done := 1<<16/v.store.Groups(), 0
 	for ; c.loaded < ranges; c.loaded++ {
 		top := c.group*ranges + c.loaded
 		if top < v.first || top >= v.behind || v.loaded[top>>6]&(1<<(top&63)) != 0 {
 			continue
 		}
-		if enough() {
+		// A search for a few rows is most of the work, and done once: a slice does some of them whatever the time.
+		if done++; done > loadAtLeast && enough() {
 			return false, nil
 		}
 		if err := v.bag.Load(uint16(top)); err != nil {

@@ -437,7 +437,6 @@ func (b *Bag) unbury(absorbed uint64) {
 // load brings the rows of a key into memory; prefix is the key's records'. It returns 0 if there is none.
 func (b *Bag) load(t *table, h uint64, keys *row.Keys, i int, prefix []byte) (Ref, error) {
 	var key Ref
-	segments := uint32(0)
 	err := b.store.backing.Scan(prefix, func(k, v []byte) error {
 		if len(k) != len(prefix)+8 {
 			return fmt.Errorf("state %s: key %x in the place of %x and a checkpoint", b.m.name, k, prefix)
@@ -445,23 +444,27 @@ func (b *Bag) load(t *table, h uint64, keys *row.Keys, i int, prefix []byte) (Re
 		if key == 0 {
 			key = b.m.back(t, h, keys, i)
 		}
-		segments++
-		var err error
-		b.loading = true
-		ok := bagValue(v, func(w int32, r []byte) {
-			if err == nil {
-				err = b.Add(key, h, r, int64(w))
-			}
-		})
-		b.loading = false
-		if err == nil && !ok {
-			err = fmt.Errorf("state %s: the value of key %x is not a list of rows", b.m.name, k)
-		}
-		return err
+		return b.loadValue(key, h, k, v)
 	})
 	if err != nil || key == 0 {
 		return 0, err
 	}
-	b.store.arena.setU32(key, entryValue+bagSegments, segments)
 	return key, nil
+}
+
+// loadValue adds what lies below memory for a key at record k to the key's rows.
+func (b *Bag) loadValue(key Ref, hash uint64, k, v []byte) error {
+	addU32(b.store.arena.bytes(key, 0, entryValue+bagValueLen), entryValue+bagSegments, 1)
+	var err error
+	b.loading = true
+	ok := bagValue(v, func(w int32, r []byte) {
+		if err == nil {
+			err = b.Add(key, hash, r, int64(w))
+		}
+	})
+	b.loading = false
+	if err == nil && !ok {
+		err = fmt.Errorf("state %s: the value of key %x is not a list of rows", b.m.name, k)
+	}
+	return err
 }

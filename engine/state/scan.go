@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 
@@ -46,47 +47,39 @@ func PartOf(hash uint64, parts int) int { return int(hash & math.MaxUint32 * uin
 // Below tells whether the backing may hold keys of a group that are not in memory.
 func (m *Map) Below(g int) bool { return m.groups[g].partial }
 
-// Load brings every key whose hash begins with these 16 bits into memory.
+// Load brings every key whose hash begins with these 16 bits into memory. It reads them all in one sweep: one by one they
+// would cost a search each.
 func (b *Bag) Load(top uint16) error {
 	m := b.m
-	h := uint64(top) << 48
-	t := &m.groups[b.store.group(h)]
+	t := &m.groups[b.store.group(uint64(top)<<48)]
 	if !t.partial {
 		return nil
 	}
-	prefix := recordKey(nil, h, m.id)
-	var heap []byte
-	var spans []row.Span
-	err := b.store.backing.Scan(prefix, func(k, _ []byte) error {
+	one := row.Keys{Int: make([]int64, 1), Spans: make([]row.Span, 1)}
+	last := make([]byte, 0, 64) // the key of the record before
+	begun := false
+	var key Ref // its entry; 0: it was in memory already, with all that has happened since
+	var hash uint64
+	return b.store.backing.Scan(recordKey(nil, uint64(top)<<48, m.id), func(k, v []byte) error {
 		if len(k) < recordPrefix+8 {
 			return fmt.Errorf("state %s: the key %x is too short", m.name, k)
 		}
-		key := k[recordPrefix : len(k)-8] // the checkpoint's number ends it
-		if n := len(spans); n > 0 && string(heap[spans[n-1].Off:]) == string(key) {
-			return nil
-		}
-		spans = append(spans, row.Span{Off: uint32(len(heap)), Len: uint32(len(key))})
-		heap = append(heap, key...)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	one := row.Keys{Hash: make([]uint64, 1), Int: make([]int64, 1), Spans: make([]row.Span, 1)}
-	for _, s := range spans {
-		key := heap[s.Off : s.Off+s.Len]
-		if m.intKey {
-			one.Int[0] = row.IntFromKey(key, m.codec.IntKeyWidth())
-			one.Hash[0] = row.HashInt(one.Int[0])
-		} else {
-			one.Heap, one.Spans[0] = heap, s
-			one.Hash[0] = row.HashBytes(key)
-		}
-		if m.lookup(t, one.Hash[0], &one, 0) == 0 {
-			if _, err := m.load(t, one.Hash[0], &one, 0); err != nil {
-				return err
+		if of := k[recordPrefix : len(k)-8]; !begun || !bytes.Equal(last, of) { // the checkpoint's number ends it
+			begun, last = true, append(last[:0], of...)
+			if m.intKey {
+				one.Int[0] = row.IntFromKey(last, m.codec.IntKeyWidth())
+				hash = row.HashInt(one.Int[0])
+			} else {
+				one.Heap, one.Spans[0] = last, row.Span{Len: uint32(len(last))}
+				hash = row.HashBytes(last)
+			}
+			if key = 0; m.lookup(t, hash, &one, 0) == 0 {
+				key = m.back(t, hash, &one, 0)
 			}
 		}
-	}
-	return nil
+		if key == 0 {
+			return nil
+		}
+		return b.loadValue(key, hash, k, v)
+	})
 }

@@ -18,10 +18,12 @@ const (
 )
 
 // A slice of a scan ends when it has sliceRows rows or has taken sliceTime: between two slices the task works on its
-// stream.
+// stream. Where the stream's batches take longer than that, as they do while state is cold, slices may, too, up to
+// longSliceTime: a scan gets up to half of the task's time, however slow it is.
 const (
-	sliceRows = row.MaxBatch
-	sliceTime = 200 * time.Microsecond
+	sliceRows     = row.MaxBatch
+	sliceTime     = 200 * time.Microsecond
+	longSliceTime = 500 * time.Millisecond
 )
 
 // Pin holds an epoch still: whatever is read under it, of any view, is as of that epoch. It belongs to one goroutine.
@@ -272,8 +274,30 @@ func (pin *Pin) wait(ctx context.Context, r *read) error {
 	}
 }
 
-// serve answers a request.
-func (t *task) serve(r *read) {
+// nextSlice is how long a task waits for the next request of a reader that has just got a slice.
+const nextSlice = 50 * time.Microsecond
+
+// serveMany answers a request and those that follow at once, for as long as the last item of the inbox took.
+func (t *task) serveMany(r *read, worked time.Duration) {
+	began := t.p.env.Clock.Now()
+	for {
+		t.serve(r, worked-t.p.env.Clock.Now().Sub(began))
+		if t.p.env.Clock.Now().Sub(began)+nextSlice > min(worked, longSliceTime) {
+			return
+		}
+		timer := t.p.env.Clock.NewTimer(nextSlice)
+		select {
+		case r = <-t.reads:
+			timer.Stop()
+		case <-timer.C():
+			return
+		}
+	}
+}
+
+// serve answers a request, between two items of the inbox of which the last took worked.
+func (t *task) serve(r *read, worked time.Duration) {
+	may := max(sliceTime, min(worked, longSliceTime))
 	defer close(r.done)
 	if r.held.dead.Load() {
 		r.err = tooOld(r.held)
@@ -290,6 +314,6 @@ func (t *task) serve(r *read) {
 			first = false
 			return false
 		}
-		return rows >= sliceRows || t.p.env.Clock.Now().Sub(began) >= sliceTime
+		return rows >= sliceRows || t.p.env.Clock.Now().Sub(began) >= may
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/exchange"
@@ -21,6 +22,7 @@ type task struct {
 	index     int
 	inbox     *exchange.Inbox
 	reads     chan *read
+	worked    time.Duration // on the last item of the inbox
 	store     *state.Store
 	operators []dataflow.Operator // by node; nil for those of other fragments
 	emitters  []*fan              // by node
@@ -150,7 +152,7 @@ func (t *task) run(ctx context.Context) (err error) {
 	for {
 		select {
 		case r := <-t.reads:
-			t.serve(r)
+			t.serveMany(r, t.worked)
 		default:
 		}
 		it, _, ok := t.inbox.Take()
@@ -163,12 +165,13 @@ func (t *task) run(ctx context.Context) (err error) {
 			select {
 			case <-t.inbox.Filled():
 			case r := <-t.reads:
-				t.serve(r)
+				t.serve(r, 0)
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 			continue
 		}
+		began := t.p.env.Clock.Now()
 		switch it.Kind {
 		case exchange.Rows:
 			if err := t.operators[it.Node].Process(it.Port, it.Batch); err != nil {
@@ -185,6 +188,7 @@ func (t *task) run(ctx context.Context) (err error) {
 				t.inbox.Resume()
 			}
 		}
+		t.worked = t.p.env.Clock.Now().Sub(began)
 	}
 }
 
