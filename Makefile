@@ -7,7 +7,7 @@ COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 # What the race detector watches: everything with goroutines that needs no server. A task has one: what lives in it does not.
-RACE := ./coordinator/... ./raft/... ./engine/worker/... ./engine/checkpoint/... ./engine/exchange/... ./engine/state/disk/... ./internal/secrets/... ./internal/cli/... ./internal/env/... ./internal/metrics/... ./cmd/...
+RACE := ./coordinator/... ./raft/... ./engine/worker/... ./engine/checkpoint/... ./engine/exchange/... ./engine/state/disk/... ./sql/pgwire/... ./internal/secrets/... ./internal/cli/... ./internal/env/... ./internal/metrics/... ./cmd/...
 
 FUZZTIME ?= 10s
 COUNT    ?= 10

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,10 +71,12 @@ CREATE MATERIALIZED VIEW total AS SELECT SUM(balance) AS balance FROM by_branch;
 	var work sync.WaitGroup
 	reads := 0
 	work.Go(func() {
+		again := time.NewTicker(10 * time.Millisecond)
+		defer again.Stop()
 		for ctx.Err() == nil {
 			b, total, err := read(ctx)
 			if err != nil {
-				time.Sleep(10 * time.Millisecond) // it is down, or starts
+				<-again.C // it is down, or starts
 				continue
 			}
 			// Before the first epoch after a start there is nothing.
@@ -84,16 +87,18 @@ CREATE MATERIALIZED VIEW total AS SELECT SUM(balance) AS balance FROM by_branch;
 			reads++
 		}
 	})
+	var transfers atomic.Int64
 	work.Go(func() {
 		r := rand.New(rand.NewPCG(1, 1))
 		for range 300 {
 			amount := r.IntN(100)
 			src.exec(t, fmt.Sprintf("BEGIN; UPDATE accounts SET balance = balance - %d WHERE id = %d; UPDATE accounts SET balance = balance + %d WHERE id = %d; COMMIT",
 				amount, 1+r.IntN(500), amount, 1+r.IntN(500)))
+			transfers.Add(1)
 		}
 	})
-	for range 3 {
-		time.Sleep(700 * time.Millisecond)
+	for k := range int64(3) {
+		eventually(t, time.Minute, "the bank works", func() (bool, string) { return transfers.Load() >= 80*(k+1), "" })
 		q.kill()
 		begin()
 	}
