@@ -154,7 +154,11 @@ type memory struct {
 
 func (m *memory) Restored() (dataflow.Checkpoint, []byte) { return m.last, m.meta }
 func (m *memory) Backing() state.Backing                  { return lockedBacking{m} }
-func (m *memory) Absorbed() uint64                        { return uint64(m.last) }
+func (m *memory) Absorbed() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return uint64(m.last)
+}
 func (m *memory) Commit(_ context.Context, c dataflow.Checkpoint, deltas []*state.Delta, outbox, meta []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
