@@ -224,18 +224,8 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	}
 	var cond expr.Expr
 	if len(rest) > 0 {
-		// The condition gets the columns that it reads, of both sides, one behind the other.
-		place := map[int]int{}
-		cond = remap(expr.And(rest...), func(c int) int {
-			if i, ok := place[c]; ok {
-				return i
-			}
-			place[c] = len(spec.Tested)
-			spec.Tested = append(spec.Tested, at(c))
-			return place[c]
-		})
-		if !expr.Deterministic(cond) {
-			return stream{}, p.b.notRepeatable(cond)
+		if cond, spec.Tested, err = p.tested(rest, at); err != nil {
+			return stream{}, err
 		}
 		n.Detail += fmt.Sprintf(" where %s over %v", cond, spec.Tested)
 	}
@@ -259,6 +249,24 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 		}
 	})
 	return result, nil
+}
+
+// tested is the condition of what is left of a join's, over the columns that it reads, of both sides, one behind the
+// other; at says where a column of the join is.
+func (p *physical) tested(rest []expr.Expr, at func(c int) joins.Column) (cond expr.Expr, columns []joins.Column, err error) {
+	place := map[int]int{}
+	cond = remap(expr.And(rest...), func(c int) int {
+		if i, ok := place[c]; ok {
+			return i
+		}
+		place[c] = len(columns)
+		columns = append(columns, at(c))
+		return place[c]
+	})
+	if !expr.Deterministic(cond) {
+		return nil, nil, p.b.notRepeatable(cond)
+	}
+	return cond, columns, nil
 }
 
 // condition is a compiled expression as a join's condition.

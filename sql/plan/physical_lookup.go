@@ -48,18 +48,10 @@ func (p *physical) lowerLookup(r *join, need []bool, left, right stream, lk, rk 
 	}
 	n.Detail = r.kind.String() + " on " + strings.Join(text, " and ")
 	var cond expr.Expr
+	var err error
 	if len(rest) > 0 {
-		place := map[int]int{}
-		cond = remap(expr.And(rest...), func(c int) int {
-			if i, ok := place[c]; ok {
-				return i
-			}
-			place[c] = len(spec.Tested)
-			spec.Tested = append(spec.Tested, at(c))
-			return place[c]
-		})
-		if !expr.Deterministic(cond) {
-			return stream{}, p.b.notRepeatable(cond)
+		if cond, spec.Tested, err = p.tested(rest, at); err != nil {
+			return stream{}, err
 		}
 		n.Detail += fmt.Sprintf(" where %s over %v", cond, spec.Tested)
 	}

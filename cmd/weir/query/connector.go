@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/operator"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/worker/keyed"
 	"github.com/weirstream/weir/internal/api"
@@ -105,7 +106,7 @@ func (x Env) Sources(p *plan.Program) ([]keyed.Source, error) {
 	var out []keyed.Source
 	for _, s := range p.Sources {
 		if s.Connector == "values" {
-			out = append(out, keyed.Source{Name: s.Name, First: s.First, Source: &values{rows: s.Rows}, Tables: [][]row.Type{s.Tables[0].Types()}})
+			out = append(out, keyed.Source{Name: s.Name, First: s.First, Source: operator.NewConstant(s.Rows), Tables: [][]row.Type{s.Tables[0].Types()}})
 			continue
 		}
 		c, ok := x.Connectors[s.Connector]
