@@ -74,6 +74,9 @@ func (d *Delta) Empty() bool { return len(d.records) == 0 && d.log.used == 0 }
 func (d *Delta) Bytes() int { return len(d.heap) + d.log.bytes }
 
 func (d *Delta) reset() {
+	if cap(d.heap) > 4*max(len(d.heap), 1<<20) {
+		d.heap = nil // it was needed once
+	}
 	d.heap, d.records = d.heap[:0], d.records[:0]
 	d.log.reset()
 }

@@ -84,6 +84,17 @@ func (s *Store) Close() { s.arena.close() }
 // MemoryBytes is what the state takes in memory.
 func (s *Store) MemoryBytes() uint64 { return s.arena.live() }
 
+// DirtyBytes is about how much changed since the last delta, and will be in the next.
+func (s *Store) DirtyBytes() uint64 {
+	n := uint64(s.log.bytes)
+	for _, m := range s.maps {
+		if m.bag == nil && m.entries > 0 {
+			n += uint64(len(m.dirty)) * uint64(m.bytes) / uint64(m.entries)
+		}
+	}
+	return n
+}
+
 // NextEpoch begins a new epoch: every entry is untouched.
 func (s *Store) NextEpoch() {
 	if s.epoch++; s.epoch == 0 {

@@ -28,6 +28,8 @@ type driver struct {
 	committing  chan error    // a checkpoint is being made durable
 	memory      uint64        // of all states, after the last epoch
 	dirty       bool          // something came since the last checkpoint
+	last        uint64        // the last checkpoint that was begun
+	evicted     uint64        // what the store below had at the last barrier
 	ends        int
 	firsts      int  // sources that are read before the others and have not ended
 	firstsEnded bool // the last of them has just ended
@@ -198,14 +200,7 @@ func (d *driver) run(ctx context.Context) error {
 			}
 			return d.committed(ctx)
 		}
-		if d.memory > 2*uint64(d.opts.MemoryBytes) && d.opts.MemoryBytes > 0 && d.committing != nil {
-			// Far over the limit: nothing more comes in until what changed is on disk and may be let go of.
-			if err := d.committed(ctx); err != nil {
-				return err
-			}
-		}
-		over := d.opts.MemoryBytes > 0 && d.memory > uint64(d.opts.MemoryBytes)
-		due := d.committing == nil && (over || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
+		due := d.committing == nil && (d.pressure.over() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
 			return err
 		}
@@ -240,7 +235,7 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 	}()
 	for {
 		d.pinned()
-		var due <-chan time.Time
+		var due, look <-chan time.Time
 		if waiting || d.dirty && d.committing == nil {
 			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
 			at := d.lastCut.Add(min(20*d.cost, d.opts.MaxEpoch))
@@ -254,11 +249,20 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			timer = d.env.Clock.NewTimer(in)
 			due = timer.C()
 		}
+		switch now, wait := d.relieve(); {
+		case now:
+			return false, nil
+		case wait && timer == nil:
+			timer = d.env.Clock.NewTimer(absorbing)
+			look = timer.C()
+		}
 		select {
 		case <-d.stir:
 			waiting, d.dirty = true, true
 		case <-due:
 			return false, nil
+		case <-d.pressure.full:
+		case <-look:
 		case source := <-d.ended:
 			if d.ends++; d.ends == len(d.opts.Sources) {
 				d.update(func(s *Status) { s.Ended = true })
@@ -308,6 +312,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	d.lastCut = began
 	d.epoch++
 	d.now = max(d.now, began.UnixMicro())
+	if d.opts.Durable != nil {
+		d.evicted = d.opts.Durable.Absorbed() // or more, when the tasks come to it
+	}
 	e := dataflow.Epoch{N: d.epoch, Clock: d.now, Checkpoint: check}
 	for _, f := range d.feeders {
 		select {
@@ -354,6 +361,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			return ctx.Err()
 		}
 	}
+	if !check && d.committing == nil && d.evicted >= d.last {
+		d.pressure.stays()
+	}
 	took := d.env.Clock.Now().Sub(began)
 	d.update(func(s *Status) {
 		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
@@ -377,6 +387,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Delta, outbox []byte, states []dataflow.State) {
 	d.lastCheck, d.dirty = began, false
 	c := dataflow.Checkpoint(d.epoch)
+	d.last = d.epoch
 	meta := d.meta(states)
 	confirm := d.confirm
 	d.confirm = make([][]dataflow.StateChange, len(d.feeders))

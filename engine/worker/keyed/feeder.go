@@ -91,8 +91,16 @@ func (f *feeder) feed(ctx context.Context) error {
 		if cut != nil {
 			wanted = nil
 		}
+		from := messages
+		var room <-chan struct{}
+		if boundary {
+			if room = f.p.pressure.waits(); room != nil {
+				from = nil
+			}
+		}
 		select {
-		case m, ok := <-messages:
+		case <-room:
+		case m, ok := <-from:
 			if !ok {
 				// Cuts go on, but not behind the half of a transaction, if the source failed in one: until the
 				// pipeline has ended for it, a checkpoint could still be made.

@@ -104,6 +104,7 @@ type Pipeline struct {
 	stop      chan struct{}
 	stopOnce  sync.Once
 	pins      pins
+	pressure  *pressure
 	built     chan struct{} // closed when the tasks are there
 	over      chan struct{} // closed when Run has ended
 
@@ -179,6 +180,11 @@ func New(e *env.Env, opts Options) *Pipeline {
 	}
 	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1),
 		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), over: make(chan struct{})}
+	limit := opts.MemoryBytes
+	if opts.Durable == nil {
+		limit = 0 // there is no store below
+	}
+	p.pressure = newPressure(limit)
 	p.pins.ask, p.pins.mu.held = make(chan chan *held), map[uint64]*held{}
 	p.mu.status.Started = e.Clock.Now()
 	p.mu.status.RowsIn, p.mu.status.RowsOut = make([]int64, len(opts.Sources)), make([]int64, len(opts.Sinks))
@@ -391,16 +397,15 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 	return nil
 }
 
-// memoryOfTask is a task's part of the memory.
+// memoryOfTask is the part of the memory that a task with state has.
 func (p *Pipeline) memoryOfTask() uint64 {
 	n := 0
 	for _, f := range p.fragments {
-		n += f.tasks
+		if slices.ContainsFunc(f.nodes, func(n int) bool { return len(p.opts.Graph.Nodes[n].States) > 0 }) {
+			n += f.tasks
+		}
 	}
-	if p.opts.Durable == nil || n == 0 {
-		return 0
-	}
-	return uint64(p.opts.MemoryBytes) / uint64(n)
+	return uint64(p.pressure.limit) / uint64(max(n, 1))
 }
 
 // queues is how many queues a task has for an edge: one for each upstream task that may send to it.

@@ -30,6 +30,8 @@ type task struct {
 	sinks     []*sinkNode
 	discards  []*discardNode
 	faults    []dataflow.Fault
+	// Of the store, as they were last told: its memory and what changed in it.
+	memory, dirty uint64
 	// Of the last checkpoint: the driver has them until it is done, before which there is no other.
 	delta  state.Delta
 	outbox []byte
@@ -180,6 +182,7 @@ func (t *task) run(ctx context.Context) (err error) {
 			if it.Release != nil {
 				it.Release()
 			}
+			t.weigh()
 		case exchange.Barrier:
 			if aligned, _ := t.inbox.Aligned(); aligned {
 				if err := t.barrier(ctx, it.Epoch); err != nil {
@@ -189,6 +192,15 @@ func (t *task) run(ctx context.Context) (err error) {
 			}
 		}
 		t.worked = t.p.env.Clock.Now().Sub(began)
+	}
+}
+
+// weigh tells how much memory the store has.
+func (t *task) weigh() {
+	m, d := t.store.MemoryBytes(), t.store.DirtyBytes()
+	if m != t.memory || d != t.dirty {
+		t.p.pressure.changed(int64(m)-int64(t.memory), int64(d)-int64(t.dirty))
+		t.memory, t.dirty = m, d
 	}
 }
 
@@ -235,7 +247,8 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		p.sizes = t.store.Sizes()
 	}
 	t.store.Evict()
-	p.memory = t.store.MemoryBytes()
+	t.weigh()
+	p.memory = t.memory
 	p.cost = t.p.env.Clock.Now().Sub(began)
 	select {
 	case t.p.passed <- p:
