@@ -1,6 +1,7 @@
 package row
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -214,6 +215,9 @@ func floatFromKey(u uint64) float64 {
 
 // A zero byte inside is 00 FF, the end is 00 01: a prefix comes before what it is a prefix of.
 func appendBytesKey(dst, b []byte) []byte {
+	if bytes.IndexByte(b, 0) < 0 {
+		return append(append(dst, b...), 0, 1)
+	}
 	for _, c := range b {
 		if c == 0 {
 			dst = append(dst, 0, 0xFF)
