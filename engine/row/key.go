@@ -186,6 +186,12 @@ func AppendIntKey(dst []byte, v int64, width int) []byte {
 	return append(dst, byte(v)^1<<7)
 }
 
+// IntKeyFront is the bytes that AppendIntKey appends as the front of a number, zeros behind them.
+func IntKeyFront(v int64, width int) uint64 {
+	bits := 8 * width
+	return (uint64(v) ^ 1<<(bits-1)) << (64 - bits)
+}
+
 // IntKeyWidth is the width of an IntKey's bytes.
 func (k *KeyCodec) IntKeyWidth() int { return fixedWidth(k.cols[0].Type) }
 

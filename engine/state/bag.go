@@ -204,10 +204,11 @@ func (b *Bag) Put(key Ref, hash uint64, r []byte, w int64) (Ref, error) {
 		if w < 1 {
 			return 0, fmt.Errorf("state %s only grows and got a row of weight %d", b.m.name, w)
 		}
+		n := b.append(key, e, r, int32(w))
 		if !b.loading && b.store.keepAdds {
-			b.log(key, hash, r, int32(w))
+			b.grew(key, hash, n, len(r))
 		}
-		return b.append(key, e, r, int32(w)), nil
+		return n, nil
 	}
 	if n := b.find(key, hash, r); n != 0 {
 		old := int64(int32(a.u32(n, nodeWeight)))
@@ -247,6 +248,24 @@ func addU32(b []byte, off int, v uint32) {
 
 // rowHash spreads the rows of a key; its tag must not depend on the key alone.
 func rowHash(key uint64, r []byte) uint64 { return row.HashBytes(r) ^ key*0x9E3779B97F4A7C15 }
+
+// grew notes a row for the next delta, which finds it where it lies.
+func (b *Bag) grew(key Ref, hash uint64, n Ref, size int) {
+	s := b.store
+	k := sortKey{hi: hash>>48<<48 | uint64(b.m.id)<<16, addPlace: addPlace{uint32(key), uint32(n)}}
+	var front uint64 // the first 8 of the key's bytes, and 2 more
+	if b.m.intKey {
+		front = row.IntKeyFront(b.m.IntKey(key), b.m.codec.IntKeyWidth())
+	} else {
+		var more uint64
+		front, more = keyPrefix(b.m.Key(nil, key))
+		k.lo = more >> 48
+	}
+	k.hi |= front >> 48
+	k.lo |= front << 16
+	s.grown = append(s.grown, k)
+	s.grownBytes += addHeader + recordPrefix + size
+}
 
 // log notes an add for the next delta.
 func (b *Bag) log(key Ref, hash uint64, r []byte, w int32) addPlace {

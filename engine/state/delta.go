@@ -2,13 +2,13 @@ package state
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"math"
 )
 
-// Delta is what the states of a task changed since the last checkpoint. It is independent of the store: another
-// goroutine sorts and writes it while the task goes on.
+// Delta is what the states of a task changed since the last checkpoint. Another goroutine sorts and writes it while the
+// task goes on. It is good until the next TakeDelta of the store and no longer than the store: the rows of a bag that only
+// grows lie where they lie, since nothing that is not absorbed is evicted; everything else is the delta's own.
 //
 // Its records are absolute, so that applying them again changes nothing: Set gives a key its value, Delete takes a key
 // away, and the changes of a bag's key are the value of a key that ends with the checkpoint's number. DeleteBelow takes
@@ -17,10 +17,14 @@ type Delta struct {
 	heap       []byte
 	records    []record
 	order      []sortKey // of records: chunk is the number
-	log        addLog    // the changes of bags, of which Records makes values
-	adds       []sortKey
+	log        addLog    // the changes of bags whose rows can be taken out, of which records are made
+	adds       []sortKey // of those, and the rows that came into bags that only grow: chunk is the key's entry, off the row
+	spare      []sortKey // for sorting
+	grownBytes int
+	sorted     bool
+	mem        []byte // the store's
+	bags       []*Bag // the store's
 	checkpoint uint64
-	key, value []byte
 }
 
 // Op is what a record does.
@@ -68,14 +72,18 @@ func recordKey(dst []byte, hash uint64, id uint32) []byte {
 const recordPrefix = 6
 
 // Empty tells that nothing changed.
-func (d *Delta) Empty() bool { return len(d.records) == 0 && d.log.used == 0 }
+func (d *Delta) Empty() bool { return len(d.records) == 0 && d.log.used == 0 && len(d.adds) == 0 }
 
 // Bytes is about how much the delta holds.
-func (d *Delta) Bytes() int { return len(d.heap) + d.log.bytes }
+func (d *Delta) Bytes() int { return len(d.heap) + d.log.bytes + d.grownBytes }
+
+// Len is about how many records it has, or more. The delta is sorted.
+func (d *Delta) Len() int { return len(d.records) + len(d.adds) }
 
 func (d *Delta) reset() {
 	d.heap, d.records = d.heap[:0], d.records[:0]
 	d.log.reset()
+	d.adds = d.adds[:0]
 }
 
 func (d *Delta) bytes(s span) []byte { return d.heap[s.off : s.off+s.len : s.off+s.len] }
@@ -89,6 +97,9 @@ func (s *Store) TakeDelta(d *Delta, checkpoint uint64) {
 		}
 	}
 	d.log, s.log, d.checkpoint = s.log, d.log, checkpoint
+	d.adds, s.grown = s.grown, d.adds
+	d.grownBytes, s.grownBytes = s.grownBytes, 0
+	d.mem, d.bags, d.sorted = s.arena.whole, s.bags, false
 	for _, b := range s.bags {
 		b.takeDelta(d, checkpoint)
 	}
@@ -155,65 +166,37 @@ func (m *Map) appendRecordKey(d *Delta, r Ref) span {
 	return spanOf(at, len(d.heap))
 }
 
-// Sort brings the records into the order of their keys. It is called once, from any goroutine, before Records.
+// Sort brings the records into the order of their keys. It is called before Records, from any goroutine.
 func (d *Delta) Sort() {
+	if d.sorted {
+		return
+	}
+	d.sorted = true
 	d.order = d.order[:0]
 	for i := range d.records {
 		k := sortKey{addPlace: addPlace{chunk: uint32(i)}}
 		k.hi, k.lo = keyPrefix(d.bytes(d.records[i].key))
 		d.order = append(d.order, k)
 	}
-	sortByKey(d.order, func(x, y sortKey) int {
-		if c := bytes.Compare(d.bytes(d.records[x.chunk].key), d.bytes(d.records[y.chunk].key)); c != 0 {
-			return c
-		}
-		return cmp.Compare(x.chunk, y.chunk)
+	d.order, d.spare = sortByKey(d.order, d.spare, func(x, y sortKey) int {
+		return bytes.Compare(d.bytes(d.records[x.chunk].key), d.bytes(d.records[y.chunk].key))
 	})
-	d.adds = d.log.sorted(d.adds[:0])
+	d.adds = d.log.list(d.adds)
+	d.adds, d.spare = sortByKey(d.adds, d.spare, d.compareAdds)
 }
 
 // Records calls f with every record in order.
 func (d *Delta) Records(f func(Record) error) error {
-	adds := d.adds
-	// next gives the adds of a key as one record: their weights and rows, as bagValue reads them.
-	have := false
-	next := func() {
-		if have = len(adds) > 0; !have {
-			return
+	c := d.Cursor()
+	for {
+		r, ok := c.Next()
+		if !ok {
+			return nil
 		}
-		first := adds[0]
-		k := d.log.key(first.addPlace)
-		d.key = binary.BigEndian.AppendUint64(append(d.key[:0], k...), d.checkpoint)
-		d.value = d.value[:0]
-		for len(adds) > 0 && adds[0].hi == first.hi && adds[0].lo == first.lo && bytes.Equal(d.log.key(adds[0].addPlace), k) {
-			d.value = d.log.appendValue(d.value, adds[0].addPlace)
-			adds = adds[1:]
-		}
-	}
-	next()
-	for _, o := range d.order {
-		r := &d.records[o.chunk]
-		key := d.bytes(r.key)
-		for have && bytes.Compare(d.key, key) < 0 {
-			if err := f(Record{Op: Set, Key: d.key, Value: d.value}); err != nil {
-				return err
-			}
-			next()
-		}
-		if r.op == rewrite && have && bytes.Equal(d.key, key) {
-			next()
-		}
-		if err := f(Record{Op: r.op &^ 0x80, Key: key, Value: d.bytes(r.value)}); err != nil {
+		if err := f(r); err != nil {
 			return err
 		}
 	}
-	for have {
-		if err := f(Record{Op: Set, Key: d.key, Value: d.value}); err != nil {
-			return err
-		}
-		next()
-	}
-	return nil
 }
 
 // bagValue calls f with each weight and row of a bag record's value.

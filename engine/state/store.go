@@ -55,7 +55,9 @@ type Store struct {
 	hand       int     // where the next eviction goes on
 	evictions  uint32  // how many there were: Refs that were kept from before may be gone
 	scratch    []byte
-	log        addLog // changes of bags since the last checkpoint
+	log        addLog    // changes of bags that take retractions since the last checkpoint
+	grown      []sortKey // rows that came into the others since then
+	grownBytes int       // about how much their records take
 	keepAdds   bool
 }
 
