@@ -7,7 +7,7 @@ import (
 )
 
 // addLog is the changes of bags that take retractions since the last checkpoint, in the order in which they came. It grows by chunks, which are
-// used again, so that nothing is moved. An add is
+// used again, so that nothing is moved; a delta's records lie in one, too. An add is
 //
 //	u32 length of the record's key | u32 length of the row | i32 weight | record key, without the checkpoint | row
 //

@@ -408,28 +408,27 @@ func (b *Bag) takeDelta(d *Delta, checkpoint uint64) {
 	b.touched = b.touched[:0]
 }
 
-func (d *Delta) bagKey(b *Bag, key Ref, checkpoint uint64) span {
-	at := len(d.heap)
-	d.heap = recordKey(d.heap, b.m.hash(key), b.m.id)
-	d.heap = b.appendKey(d.heap, key)
-	d.heap = binary.BigEndian.AppendUint64(d.heap, checkpoint)
-	return spanOf(at, len(d.heap))
+func (d *Delta) bagRecord(op Op, b *Bag, key Ref, checkpoint uint64, value []byte) {
+	var c [8]byte
+	binary.BigEndian.PutUint64(c[:], checkpoint)
+	b.store.scratch = b.appendKey(b.store.scratch[:0], key)
+	d.put(op, b.m.hash(key), b.m.id, b.store.scratch, c[:], value)
 }
 
 func (d *Delta) below(b *Bag, key Ref, checkpoint uint64) {
-	d.records = append(d.records, record{op: DeleteBelow, key: d.bagKey(b, key, checkpoint)})
+	d.bagRecord(DeleteBelow, b, key, checkpoint, nil)
 }
 
 func (d *Delta) rewrite(b *Bag, key Ref, checkpoint uint64) {
-	k := d.bagKey(b, key, checkpoint)
-	at := len(d.heap)
+	value := b.m.kept[:0]
 	for n := b.First(key); n != 0; n = b.Next(n) {
 		r := b.Row(n)
-		d.heap = binary.LittleEndian.AppendUint32(d.heap, uint32(int32(b.Weight(n))))
-		d.heap = binary.LittleEndian.AppendUint32(d.heap, uint32(len(r)))
-		d.heap = append(d.heap, r...)
+		value = binary.LittleEndian.AppendUint32(value, uint32(int32(b.Weight(n))))
+		value = binary.LittleEndian.AppendUint32(value, uint32(len(r)))
+		value = append(value, r...)
 	}
-	d.records = append(d.records, record{op: rewrite, key: k, value: spanOf(at, len(d.heap))})
+	b.m.kept = value
+	d.bagRecord(rewrite, b, key, checkpoint, value)
 }
 
 // unbury is Map.unbury for keys that are there without a row.

@@ -12,11 +12,12 @@ type Cursor struct {
 	order []sortKey
 	adds  []sortKey
 	bag   *Bag // the last one asked for
-	near  int  // how many adds from the first on have been brought near
-	keyed bool // key is that of the first adds
 	key   []byte
 	value []byte
-	sum   byte
+	keyed bool // key is that of the first adds
+	// How many adds from the first on have been brought near, and how many of order.
+	near, nearOrder int
+	sum             byte
 }
 
 // Cursor begins at the first record. The delta is sorted.
@@ -30,7 +31,7 @@ func (c *Cursor) Next() (Record, bool) {
 		}
 		if len(c.adds) > 0 && (len(c.order) == 0 || c.addsFirst()) {
 			if len(c.order) > 0 {
-				if r := c.record(); r.op == DeleteBelow && sameStem(c.key, c.d.bytes(r.key)) {
+				if p := c.order[0].addPlace; c.d.op(p) == DeleteBelow && sameStem(c.key, c.d.key(p)) {
 					c.takeAdds(false)
 					continue
 				}
@@ -41,19 +42,33 @@ func (c *Cursor) Next() (Record, bool) {
 		if len(c.order) == 0 {
 			return Record{}, false
 		}
-		r, at := c.record(), c.order[0]
-		key := c.d.bytes(r.key)
-		if c.order = c.order[1:]; r.op == rewrite && len(c.adds) > 0 && bytes.Equal(c.key, key) {
+		if c.nearOrder == 0 {
+			c.touchOrder()
+		}
+		at := c.order[0]
+		op, r := c.d.op(at.addPlace), c.d.recordOf(at.addPlace)
+		c.order, c.nearOrder = c.order[1:], c.nearOrder-1
+		if op == rewrite && len(c.adds) > 0 && bytes.Equal(c.key, r.Key) {
 			c.takeAdds(false)
 		}
-		if r.op != DeleteBelow && len(c.order) > 0 && c.order[0].hi == at.hi && c.order[0].lo == at.lo && bytes.Equal(c.d.bytes(c.record().key), key) {
+		if op != DeleteBelow && len(c.order) > 0 && c.order[0].hi == at.hi && c.order[0].lo == at.lo && bytes.Equal(c.d.key(c.order[0].addPlace), r.Key) {
 			continue // a key that was removed and came back
 		}
-		return Record{Op: r.op &^ 0x80, Key: key, Value: c.d.bytes(r.value)}, true
+		return r, true
 	}
 }
 
-func (c *Cursor) record() *record { return &c.d.records[c.order[0].chunk] }
+// touchOrder brings the next records into the cache, so that the waits for memory overlap.
+func (c *Cursor) touchOrder() {
+	c.nearOrder = min(probeWidth, len(c.order))
+	for _, k := range c.order[:c.nearOrder] {
+		chunk := c.d.records.chunks[k.chunk]
+		c.sum += chunk[k.off]
+		if at := int(k.off) + cacheLine; at < len(chunk) {
+			c.sum += chunk[at]
+		}
+	}
+}
 
 func sameStem(x, y []byte) bool { return len(x) == len(y) && bytes.Equal(x[:len(x)-8], y[:len(y)-8]) }
 
@@ -63,7 +78,7 @@ func (c *Cursor) addsFirst() bool {
 	if x, y := c.adds[0].hi>>16, c.order[0].hi>>16; x != y {
 		return x < y
 	}
-	return bytes.Compare(c.key, c.d.bytes(c.record().key)) < 0
+	return bytes.Compare(c.key, c.d.key(c.order[0].addPlace)) < 0
 }
 
 // bagOf is the bag of an add.

@@ -3,7 +3,6 @@ package state
 import (
 	"bytes"
 	"encoding/binary"
-	"math"
 )
 
 // Delta is what the states of a task changed since the last checkpoint. Another goroutine sorts and writes it while the
@@ -14,9 +13,8 @@ import (
 // away, and the changes of a bag's key are the value of a key that ends with the checkpoint's number. DeleteBelow takes
 // away what a bag's key has of earlier checkpoints.
 type Delta struct {
-	heap       []byte
-	records    []record
-	order      []sortKey // of records: chunk is the number
+	records    addLog    // of maps, and what of bags is not an add; laid out as below
+	order      []sortKey // of those
 	log        addLog    // the changes of bags whose rows can be taken out, of which records are made
 	adds       []sortKey // of those, and the rows that came into bags that only grow: chunk is the key's entry, off the row
 	spare      []sortKey // for sorting
@@ -45,21 +43,13 @@ type Record struct {
 	Key, Value []byte
 }
 
-type record struct {
-	op         Op
-	key, value span
-}
-
-type span struct{ off, len uint32 }
-
-// spanOf panics where 32 bits do not reach: the checkpoint fails, loudly, and what was durable before stays. Wrapped, a
-// place would put other bytes into the state.
-func spanOf(at, end int) span {
-	if uint64(end) > math.MaxUint32 {
-		panic("a task changed more than 4 GiB of state in one checkpoint")
-	}
-	return span{uint32(at), uint32(end - at)}
-}
+// A record among the records is u32 length of the key | u32 length of the value | u32 op | key | value.
+const (
+	recordKeyLen = 0
+	recordValue  = 4
+	recordOp     = 8
+	recordHeader = 12
+)
 
 // recordKey begins the key of a record: the top 16 bits of the hash and the state's number. The key's bytes follow, and
 // in a bag the checkpoint.
@@ -72,21 +62,61 @@ func recordKey(dst []byte, hash uint64, id uint32) []byte {
 const recordPrefix = 6
 
 // Empty tells that nothing changed.
-func (d *Delta) Empty() bool { return len(d.records) == 0 && d.log.used == 0 && len(d.adds) == 0 }
+func (d *Delta) Empty() bool { return len(d.order) == 0 && d.log.used == 0 && len(d.adds) == 0 }
 
 // Bytes is about how much the delta holds.
-func (d *Delta) Bytes() int { return len(d.heap) + d.log.bytes + d.grownBytes }
+func (d *Delta) Bytes() int { return d.records.bytes + d.log.bytes + d.grownBytes }
 
 // Len is about how many records it has, or more. The delta is sorted.
-func (d *Delta) Len() int { return len(d.records) + len(d.adds) }
+func (d *Delta) Len() int { return len(d.order) + len(d.adds) }
 
 func (d *Delta) reset() {
-	d.heap, d.records = d.heap[:0], d.records[:0]
+	d.records.reset()
 	d.log.reset()
-	d.adds = d.adds[:0]
+	d.order, d.adds = d.order[:0], d.adds[:0]
 }
 
-func (d *Delta) bytes(s span) []byte { return d.heap[s.off : s.off+s.len : s.off+s.len] }
+// put adds a record: its key is that of an entry, and in a bag the checkpoint behind it.
+func (d *Delta) put(op Op, hash uint64, id uint32, key, checkpoint, value []byte) {
+	k := recordPrefix + len(key) + len(checkpoint)
+	n := recordHeader + k + len(value)
+	i := d.records.room(n)
+	c := d.records.chunks[i]
+	at := len(c)
+	d.records.chunks[i] = c[:at+n]
+	d.records.bytes += n
+	r := c[at : at+n]
+	binary.LittleEndian.PutUint32(r[recordKeyLen:], uint32(k))
+	binary.LittleEndian.PutUint32(r[recordValue:], uint32(len(value)))
+	binary.LittleEndian.PutUint32(r[recordOp:], uint32(op))
+	to := r[recordHeader:]
+	binary.BigEndian.PutUint16(to, uint16(hash>>48))
+	binary.BigEndian.PutUint32(to[2:], id)
+	m := recordPrefix + copy(to[recordPrefix:], key)
+	m += copy(to[m:], checkpoint)
+	copy(to[m:], value)
+	s := sortKey{addPlace: addPlace{uint32(i), uint32(at)}}
+	s.hi, s.lo = keyPrefix(to[:k])
+	d.order = append(d.order, s)
+}
+
+// op and key of a record.
+func (d *Delta) op(p addPlace) Op {
+	return Op(binary.LittleEndian.Uint32(d.records.chunks[p.chunk][p.off+recordOp:]))
+}
+
+func (d *Delta) key(p addPlace) []byte {
+	r := d.records.chunks[p.chunk][p.off:]
+	n := recordHeader + binary.LittleEndian.Uint32(r)
+	return r[recordHeader:n:n]
+}
+
+func (d *Delta) recordOf(p addPlace) Record {
+	r := d.records.chunks[p.chunk][p.off:]
+	k, v := binary.LittleEndian.Uint32(r), binary.LittleEndian.Uint32(r[recordValue:])
+	end := recordHeader + k + v
+	return Record{Op: Op(r[recordOp]) &^ 0x80, Key: r[recordHeader : recordHeader+k : recordHeader+k], Value: r[recordHeader+k : end : end]}
+}
 
 // TakeDelta moves what changed since the last call into d, whose memory is used again, as the changes of checkpoint.
 func (s *Store) TakeDelta(d *Delta, checkpoint uint64) {
@@ -132,9 +162,13 @@ func (s *Store) Absorbed(checkpoint uint64) {
 func (m *Map) takeDelta(d *Delta, checkpoint uint64) {
 	a := m.store.arena
 	for _, r := range m.dirty {
-		key := m.appendRecordKey(d, r)
+		hash := m.hash(r)
+		key := m.Key(m.store.scratch[:0], r)
+		if m.intKey {
+			m.store.scratch = key
+		}
 		if a.u32(r, entryDirty) == removed {
-			d.records = append(d.records, record{op: Delete, key: key})
+			d.put(Delete, hash, m.id, key, nil, nil)
 			if m.store.backing != nil {
 				a.setU32(r, entryDirty, buried)
 				a.setU32(r, entryTouched, uint32(checkpoint))
@@ -144,26 +178,14 @@ func (m *Map) takeDelta(d *Delta, checkpoint uint64) {
 			}
 			continue
 		}
-		at := len(d.heap)
+		value := m.Value(r)
 		if m.values != nil {
-			d.heap = m.values.Append(d.heap, m.Value(r))
-		} else {
-			d.heap = append(d.heap, m.Value(r)...)
+			m.kept = m.values.Append(m.kept[:0], value)
+			value = m.kept
 		}
-		d.records = append(d.records, record{op: Set, key: key, value: spanOf(at, len(d.heap))})
+		d.put(Set, hash, m.id, key, nil, value)
 	}
 	m.dirty = m.dirty[:0]
-}
-
-func (m *Map) appendRecordKey(d *Delta, r Ref) span {
-	at := len(d.heap)
-	d.heap = recordKey(d.heap, m.hash(r), m.id)
-	if m.intKey {
-		d.heap = m.Key(d.heap, r)
-	} else {
-		d.heap = append(d.heap, m.Key(nil, r)...)
-	}
-	return spanOf(at, len(d.heap))
 }
 
 // Sort brings the records into the order of their keys. It is called before Records, from any goroutine.
@@ -172,14 +194,8 @@ func (d *Delta) Sort() {
 		return
 	}
 	d.sorted = true
-	d.order = d.order[:0]
-	for i := range d.records {
-		k := sortKey{addPlace: addPlace{chunk: uint32(i)}}
-		k.hi, k.lo = keyPrefix(d.bytes(d.records[i].key))
-		d.order = append(d.order, k)
-	}
 	d.order, d.spare = sortByKey(d.order, d.spare, func(x, y sortKey) int {
-		return bytes.Compare(d.bytes(d.records[x.chunk].key), d.bytes(d.records[y.chunk].key))
+		return bytes.Compare(d.key(x.addPlace), d.key(y.addPlace))
 	})
 	d.adds = d.log.list(d.adds)
 	d.adds, d.spare = sortByKey(d.adds, d.spare, d.compareAdds)
