@@ -161,6 +161,7 @@ type cutDone struct {
 	epoch   uint64
 	changed []dataflow.StateChange
 	state   dataflow.State // with a checkpoint
+	agrees  bool           // the source's tables, with each other
 }
 
 // New returns a pipeline that Run runs.
@@ -368,7 +369,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 			if s == nil {
 				continue
 			}
-			e := entry{node: n}
+			e := entry{node: n, ordered: s.Ordered}
 			for _, t := range ts {
 				e.tasks = append(e.tasks, inboxQueue{t.inbox, feeds[s.Source]})
 			}
