@@ -174,7 +174,7 @@ func TestNormalizeAgainstTable(t *testing.T) {
 func someGone(r *rand.Rand) *dataflow.Emptied {
 	gone := &dataflow.Emptied{}
 	after, through := r.Int64N(6)-1, r.Int64N(6)
-	switch r.IntN(120) {
+	switch r.IntN(250) {
 	case 0:
 	case 1:
 		gone.After = &after
