@@ -56,6 +56,19 @@ func (s *Source) OpenRange(ctx context.Context, worker int, r dataflow.Range) (d
 	return st, nil
 }
 
+// RangeKey is the column that bounds a range of the first copy and its bounds, (after, through]; "" and nil for a table that
+// is copied in one piece.
+func (s *Source) RangeKey(r dataflow.Range) (column string, after, through *int64) {
+	cr := s.copy.byID[r.ID]
+	if key := integerKey(s.specs[cr.oid]); key != nil && cr.parts > 1 {
+		return key.Name, cr.lo, cr.hi
+	}
+	return "", nil, nil
+}
+
+// Agrees tells, behind Open, whether what was stored is past the first copy and everything that it saw.
+func (s *Source) Agrees() bool { return s.consistent }
+
 // hold keeps the table from being changed until the worker ends. It tells whether the table is still as the copy's plan
 // has it: it has its name, no column came or went, and it was not written anew since before the worker's view was taken;
 // see filenodes.
