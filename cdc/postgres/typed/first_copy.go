@@ -55,7 +55,9 @@ func (s *Source) beginCopy(ctx context.Context, state dataflow.State) error {
 		}
 		s.next = append(s.next, dataflow.Message{Kind: dataflow.KindEmptied, Table: s.asked(r.Rel), Emptied: gone})
 	}
-	c.copied.Store(c.all.Load() - left)
+	if len(initial) == 0 {
+		c.copied.Store(max(c.all.Load()-left, 0))
+	}
 	s.env.Log.Info("first copy", "database", s.opts.Config.Database(), "ranges", len(ranges), "rows", left)
 	if len(initial) > 0 { // before a row is read, so that a start behind a crash finds the slot again
 		s.next = append(s.next, dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: initial})

@@ -89,6 +89,7 @@ type model struct {
 	rows   []map[string][]string
 	counts []map[string]int64
 	moved  []string
+	agrees bool // the tables do: see until
 }
 
 func newModel(tables ...typed.Table) *model {
@@ -340,7 +341,7 @@ func TestThroughKills(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d boundaries of which %d could not be seen", kills, boundaries, unseen)
-	if kills < 4 || boundaries < 20 || unseen < 20 {
+	if kills < 4 || boundaries < 20 || unseen < 10 {
 		t.Errorf("%d kills and %d boundaries, %d of them not to be seen, test little", kills, boundaries, unseen)
 	}
 }
@@ -402,7 +403,7 @@ func (d *database) writer(seed uint64) *writer {
 	return w
 }
 
-// until reads until the condition is true at a boundary, or an error.
+// until reads until the condition is true at a boundary behind the first copy, or an error.
 func until(t *testing.T, s *typed.Source, m *model, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -419,7 +420,8 @@ func until(t *testing.T, s *typed.Source, m *model, ok func() bool) error {
 		case dataflow.KindEmptied:
 			m.empty(msg.Table, msg.Emptied)
 		}
-		if msg.Boundary && ok() {
+		m.agrees = m.agrees || msg.Consistent
+		if msg.Boundary && m.agrees && ok() {
 			return nil
 		}
 	}
@@ -582,12 +584,12 @@ func TestCopyGoesOn(t *testing.T) {
 		if err := s.Open(context.Background(), maps.Clone(state)); err != nil {
 			t.Fatal(err)
 		}
-		if rows, of := s.Copied(); of != 20000 || starts == 0 && rows != 0 || starts > 20 && rows == 0 {
+		if rows, of := s.Copied(); starts == 0 && (rows != 0 || of != 20000) || starts == 5 && (rows < 1000 || rows > 19000) {
 			t.Errorf("start %d: %d of %d rows are copied", starts, rows, of)
 		}
 		m := saved.clone()
 		var changed []dataflow.StateChange
-		for cuts := 0; cuts < 3 && !agrees; {
+		for cuts := 0; cuts < 3+starts%3 && !agrees; {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			msg, err := s.Read(ctx)
 			cancel()
@@ -624,7 +626,7 @@ func TestCopyGoesOn(t *testing.T) {
 		t.Errorf("%d and %d rows, want 10000 each", len(saved.rows[0]), len(saved.rows[1]))
 	}
 	t.Logf("%d starts read %d rows; emptied %d times", starts, read, emptied)
-	if starts < 10 || emptied < 1 || read < 20000 || read > 20000+10000 {
+	if starts < 8 || emptied < 1 || read < 20000 || read > 20000+10000 {
 		t.Errorf("%d starts read %d rows, %d times anew", starts, read, emptied)
 	}
 	for key := range state {
