@@ -44,8 +44,9 @@ func (s *Source) OpenRange(ctx context.Context, worker int, r dataflow.Range) (d
 		return s.emptyRange(cr.oid), nil
 	}
 	cols, binary := s.copyColumns(t)
+	ctx, cancel := context.WithCancel(ctx)
 	st := &rangeStream{source: s, oid: cr.oid, binary: binary, columns: cols, conn: conn, worker: worker,
-		pieces: make(chan piece, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
+		cancel: cancel, pieces: make(chan piece, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
 	sql := s.copyOut(t, cols, cr.where(t), binary)
 	s.tableProgress(cr.oid, func(p *TableProgress) { p.Copying = true })
 	s.running.Add(1)
@@ -221,6 +222,7 @@ type rangeStream struct {
 	pieces  chan piece
 	free    chan []byte
 	stop    chan struct{}
+	cancel  context.CancelFunc // of its reading
 	once    sync.Once
 	ended   bool
 	last    []byte
@@ -319,7 +321,10 @@ func (r *rangeStream) Next(ctx context.Context) ([]byte, error) {
 func (r *rangeStream) Close() error {
 	r.once.Do(func() {
 		close(r.stop)
+		r.cancel()
 		if !r.ended {
+			for range r.pieces { // until it has let go of its connection
+			}
 			r.source.dropViewing(r.worker)
 		}
 	})

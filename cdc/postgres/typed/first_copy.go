@@ -1,8 +1,10 @@
 package typed
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -39,6 +41,7 @@ func (s *Source) beginCopy(ctx context.Context, state dataflow.State) error {
 		return err
 	}
 	c.ranges, c.partial = ranges, map[string]bool{}
+	slices.SortStableFunc(ranges, func(x, y dataflow.Range) int { return cmp.Compare(s.asked(x.Rel), s.asked(y.Rel)) })
 	for _, spec := range s.inner.Specs() {
 		c.all.Add(max(spec.RelTuples, 0))
 	}

@@ -577,10 +577,10 @@ func TestCopyGoesOn(t *testing.T) {
 	d := newDatabase(t, `CREATE TABLE accounts (id int PRIMARY KEY, balance int); INSERT INTO accounts SELECT i, 0 FROM generate_series(1, 10000) i;
 		CREATE TABLE words (word text PRIMARY KEY); INSERT INTO words SELECT 'w' || i FROM generate_series(1, 10000) i; ANALYZE`)
 	words := typed.Table{Schema: "public", Name: "words", Key: []int{0}, Columns: row.Schema{{Name: "word", Type: str.Required()}}}
-	state, saved := dataflow.State{}, newModel(accounts, words)
+	state, saved := dataflow.State{}, newModel(words, accounts)
 	read, starts, emptied := 0, 0, 0
 	for agrees := false; !agrees; starts++ {
-		s := d.source(accounts, words)
+		s := d.source(words, accounts)
 		if err := s.Open(context.Background(), maps.Clone(state)); err != nil {
 			t.Fatal(err)
 		}
