@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -102,7 +104,7 @@ INSERT INTO out SELECT region, balance FROM by_region;
 	})
 	for k := range 3 {
 		q.env = []string{fmt.Sprintf("WEIR_FAILPOINTS=query.committed=kill@%d", 6+k)}
-		q.begin("--pg-addr", "127.0.0.1:0")
+		q.begin("--pg-addr", "127.0.0.1:0", "--log-level", "info")
 		eventually(t, 20*time.Second, "weir is killed", func() (bool, string) { return !q.running(), "" })
 		if k == 0 {
 			if files, _ := filepath.Glob(filepath.Join(q.dir, "out", "part-*")); len(files) > 0 {
@@ -112,7 +114,7 @@ INSERT INTO out SELECT region, balance FROM by_region;
 		q.kill()
 	}
 	q.env = nil
-	q.begin("--pg-addr", "127.0.0.1:0")
+	q.begin("--pg-addr", "127.0.0.1:0", "--log-level", "info")
 	eventually(t, 20*time.Second, "the copy is complete", func() (bool, string) {
 		v, err := q.view()
 		return err == nil && v.Status.Phase == api.PhaseLive && reads > 10, fmt.Sprint(v.Status.Phase, err, reads)
@@ -120,6 +122,18 @@ INSERT INTO out SELECT region, balance FROM by_region;
 	v, err := q.view()
 	if err != nil || v.Status.RowsTotal >= rows {
 		t.Errorf("the last start has read %d rows: %v", v.Status.RowsTotal, err)
+	}
+	starts := regexp.MustCompile(`msg="first copy".* ranges=(\d+)`).FindAllStringSubmatch(q.log(), -1)
+	left := 1 << 30
+	for _, s := range starts {
+		ranges, err := strconv.Atoi(s[1])
+		if err != nil || ranges >= left {
+			t.Errorf("the starts had these ranges to copy: %v", starts)
+		}
+		left = ranges
+	}
+	if len(starts) < 3 {
+		t.Errorf("only %d starts had something to copy", len(starts))
 	}
 	close(pause)
 	same := func(what string) {
