@@ -354,7 +354,7 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 	src := &p.program.Sources[s]
 	st := SourceTable{Name: t.name, Options: t.options, Schema: t.schema, Metadata: t.metadata, Columns: columns, Key: t.key, Unsent: upsert, Pos: t.pos}
 	src.Tables = append(src.Tables, st)
-	n := dataflow.Node{Kind: "source", Detail: t.name, Append: !t.kind.Changelog, Source: &dataflow.SourceTable{Source: s, Table: len(src.Tables) - 1}}
+	n := dataflow.Node{Kind: "source", Detail: t.name, Append: !t.kind.Changelog, Source: &dataflow.SourceTable{Source: s, Table: len(src.Tables) - 1, Ordered: upsert}}
 	kept := map[int]int{}
 	for i, c := range columns {
 		n.Schema = append(n.Schema, t.schema[c])

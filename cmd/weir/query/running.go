@@ -136,7 +136,9 @@ func (r *running) Status() api.PipelineStatus {
 		return st
 	}
 	s := r.pipe.Status()
-	st.Phase = api.PhaseLive
+	if st.Phase = api.PhaseLive; s.Copying {
+		st.Phase = api.PhaseCopy
+	}
 	st.Checkpoint, st.Durable = uint64(s.Published), uint64(s.Checkpoint)
 	for _, n := range s.RowsIn {
 		st.RowsTotal += n

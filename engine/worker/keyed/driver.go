@@ -33,6 +33,11 @@ type driver struct {
 	ends        int
 	firsts      int  // sources that are read before the others and have not ended
 	firstsEnded bool // the last of them has just ended
+	seen        seen
+	// Checkpoints whose rows for sinks are held, without a Durable their outboxes. The goroutine of the checkpoint that is
+	// being made durable has them.
+	held         []dataflow.Checkpoint
+	heldOutboxes [][]byte
 }
 
 // meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
@@ -54,7 +59,7 @@ func (d *driver) meta(states []dataflow.State) []byte {
 			text(s[k])
 		}
 	}
-	return b
+	return binary.AppendUvarint(b, uint64(d.seen.since))
 }
 
 func (d *driver) restore() error {
@@ -109,7 +114,16 @@ func (d *driver) restore() error {
 			d.states[i] = s
 		}
 	}
-	d.update(func(s *Status) { s.Checkpoint, s.Epoch = c, d.epoch })
+	d.seen.since = 1
+	if len(meta) > 0 {
+		d.seen.since = dataflow.Checkpoint(number())
+	}
+	d.update(func(s *Status) {
+		s.Checkpoint = c
+		if d.seen.since > 0 {
+			s.Epoch = d.epoch
+		}
+	})
 	return nil
 }
 
@@ -119,36 +133,44 @@ func (d *driver) publishOld(ctx context.Context) error {
 		return nil
 	}
 	for _, c := range d.opts.Durable.Unpublished() {
-		if c > d.checkpoint {
-			continue
-		}
-		outbox, err := d.opts.Durable.Outbox(c)
-		if err != nil {
-			return err
-		}
-		if err := d.publish(ctx, c, outbox); err != nil {
-			return err
+		switch {
+		case c > d.checkpoint:
+		case d.seen.since == 0 || c < d.seen.since:
+			d.held = append(d.held, c)
+		default:
+			if err := d.publishHeld(ctx, c); err != nil {
+				return err
+			}
+			outbox, err := d.opts.Durable.Outbox(c)
+			if err != nil {
+				return err
+			}
+			if err := d.publish(ctx, c, outbox); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return d.publishHeld(ctx, d.checkpoint+1)
 }
 
-// publish hands a committed checkpoint to every sink that does not have it.
+// publish hands a committed checkpoint to every sink that does not have it, behind those that were held for it.
 func (d *driver) publish(ctx context.Context, c dataflow.Checkpoint, outbox []byte) error {
 	for i := range d.opts.Sinks {
 		if d.published[i] >= c {
 			continue
 		}
-		ch := newChanges(outbox, i, d.opts.Sinks[i].Tables)
-		if !ch.empty() {
-			counted := &counter{changes: ch}
-			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, counted); err != nil {
+		ch := d.changesOf(i, outbox)
+		if some, err := ch.some(); err != nil {
+			return err
+		} else if some {
+			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, ch); err != nil {
 				return err
 			}
-			d.update(func(s *Status) { s.RowsOut[i] += counted.rows })
+			d.update(func(s *Status) { s.RowsOut[i] += ch.rows })
 		}
 		d.published[i] = c
 	}
+	d.held, d.heldOutboxes = nil, nil
 	if d.opts.Durable != nil {
 		d.opts.Durable.Published(c)
 	}
@@ -234,7 +256,11 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 		}
 	}()
 	for {
-		d.pinned()
+		var ask chan chan *held
+		if d.seen.now {
+			d.pinned()
+			ask = d.pins.ask
+		}
 		var due, look <-chan time.Time
 		if waiting || d.dirty && d.committing == nil {
 			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
@@ -278,7 +304,7 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			if err := d.settle(err); err != nil {
 				return false, err
 			}
-		case answer := <-d.pins.ask:
+		case answer := <-ask:
 			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
 		case <-d.stop:
 			return true, nil
@@ -332,6 +358,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	states := make([]dataflow.State, len(d.feeders))
 	d.cost = 0
 	d.memory = 0
+	agree := true
 	sizes := map[string]state.StateSize{}
 	for cuts := len(d.feeders); tasks > 0 || cuts > 0; {
 		select {
@@ -339,6 +366,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			cuts--
 			d.confirm[c.source] = append(d.confirm[c.source], c.changed...)
 			states[c.source] = c.state
+			agree = agree && c.agrees
 		case p := <-d.passed:
 			tasks--
 			d.cost = max(d.cost, p.cost)
@@ -365,8 +393,12 @@ func (d *driver) end(ctx context.Context, check bool) error {
 		d.pressure.stays()
 	}
 	took := d.env.Clock.Now().Sub(began)
+	d.seen.now = d.seen.now || agree
 	d.update(func(s *Status) {
-		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
+		if d.seen.now {
+			s.Epoch = d.epoch
+		}
+		s.Copying, s.EpochTook, s.StateBytes = !d.seen.now, took, d.memory
 		if check {
 			s.States = s.States[:0:0] // who was given the last ones keeps them
 			for _, name := range slices.Sorted(maps.Keys(sizes)) {
@@ -374,6 +406,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			}
 		}
 	})
+	if d.seen.now {
+		d.visible()
+	}
 	if d.opts.OnEpoch != nil {
 		d.opts.OnEpoch(took)
 	}
@@ -388,6 +423,10 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 	d.lastCheck, d.dirty = began, false
 	c := dataflow.Checkpoint(d.epoch)
 	d.last = d.epoch
+	if d.seen.now && d.seen.since == 0 {
+		d.seen.since = c
+	}
+	unseen := !d.seen.now
 	meta := d.meta(states)
 	confirm := d.confirm
 	d.confirm = make([][]dataflow.StateChange, len(d.feeders))
@@ -412,7 +451,9 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 			if d.opts.OnCheckpoint != nil {
 				d.opts.OnCheckpoint(c, took, bytes)
 			}
-			if err := d.publish(ctx, c, outbox); err != nil {
+			if unseen {
+				d.hold(c, outbox)
+			} else if err := d.publish(ctx, c, outbox); err != nil {
 				return err
 			}
 			for i := range d.feeders {

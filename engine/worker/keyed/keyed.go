@@ -46,6 +46,8 @@ type Options struct {
 	// by the driver's goroutines and must not block.
 	OnEpoch      func(took time.Duration)
 	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
+	// PinWait is how long a reader waits for an epoch that can be seen, while a first copy is under way; default 3 s.
+	PinWait time.Duration
 	// PinTime is how long an epoch may be pinned while the views change, and PinBytes how much may be kept for pins; then
 	// they end. Default 5 minutes and 256 MiB.
 	PinTime  time.Duration
@@ -106,6 +108,7 @@ type Pipeline struct {
 	pins      pins
 	pressure  *pressure
 	built     chan struct{} // closed when the tasks are there
+	shown     chan struct{} // closed when an epoch can be seen
 	over      chan struct{} // closed when Run has ended
 
 	mu struct {
@@ -119,7 +122,8 @@ type Pipeline struct {
 
 // Status is how the pipeline stands.
 type Status struct {
-	Epoch      uint64 // visible
+	Epoch      uint64 // visible; 0: none is yet
+	Copying    bool   // epochs end and are not to be seen yet: see unseen.go
 	Checkpoint dataflow.Checkpoint
 	Published  dataflow.Checkpoint
 	// Rows that came in, by source, and went out, by sink.
@@ -162,6 +166,7 @@ type cutDone struct {
 	epoch   uint64
 	changed []dataflow.StateChange
 	state   dataflow.State // with a checkpoint
+	agrees  bool           // the source's tables, with each other
 }
 
 // New returns a pipeline that Run runs.
@@ -172,6 +177,9 @@ func New(e *env.Env, opts Options) *Pipeline {
 	if opts.MaxEpoch == 0 {
 		opts.MaxEpoch = 100 * time.Millisecond
 	}
+	if opts.PinWait == 0 {
+		opts.PinWait = defaultPinWait
+	}
 	if opts.PinTime == 0 {
 		opts.PinTime = defaultPinTime
 	}
@@ -179,7 +187,7 @@ func New(e *env.Env, opts Options) *Pipeline {
 		opts.PinBytes = defaultPinBytes
 	}
 	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1),
-		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), over: make(chan struct{})}
+		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), shown: make(chan struct{}), over: make(chan struct{})}
 	limit := opts.MemoryBytes
 	if opts.Durable == nil {
 		limit = 0 // there is no store below
@@ -295,6 +303,8 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		if err := p.opts.Sources[i].Source.Open(ctx, d.states[i]); err != nil {
 			return err
 		}
+		a, ok := p.opts.Sources[i].Source.(dataflow.Agreeing)
+		p.feeders[i].agrees = !ok || a.Agrees()
 	}
 	for _, ts := range p.tasks {
 		for _, t := range ts {
@@ -374,7 +384,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 			if s == nil {
 				continue
 			}
-			e := entry{node: n}
+			e := entry{node: n, ordered: s.Ordered}
 			for _, t := range ts {
 				e.tasks = append(e.tasks, inboxQueue{t.inbox, feeds[s.Source]})
 			}

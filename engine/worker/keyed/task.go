@@ -48,6 +48,7 @@ type fan struct {
 type port struct {
 	process func(port int, b *row.Batch) error
 	port    int
+	empty   func(e *dataflow.Emptied) error // nil: whoever reads there cannot be told
 }
 
 // Emit is part of dataflow.Emitter.
@@ -62,6 +63,27 @@ func (f *fan) Emit(b *row.Batch) error {
 		if err := p.process(p.port, b); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// Empty tells whoever reads the node's rows that some of them are gone.
+func (f *fan) Empty(e *dataflow.Emptied) error {
+	for _, p := range f.to {
+		if p.empty == nil {
+			return errs.New(errs.EngineInternal, "a table was emptied whose rows nobody keeps by key")
+		}
+		if err := p.empty(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emptied is how an operator is told that rows are gone.
+func emptied(op dataflow.Operator) func(*dataflow.Emptied) error {
+	if e, ok := op.(dataflow.Emptier); ok {
+		return e.Empty
 	}
 	return nil
 }
@@ -85,10 +107,11 @@ func (t *task) Clock() int64 { return t.p.clock }
 func (t *task) Fault(f dataflow.Fault) { t.faults = append(t.faults, f) }
 
 // through passes rows on unchanged: a union, or the place where a source's table enters.
-type through struct{ out dataflow.Emitter }
+type through struct{ out *fan }
 
 func (t through) Process(_ int, b *row.Batch) error { return t.out.Emit(b) }
 func (t through) Barrier(dataflow.Epoch) error      { return nil }
+func (t through) Empty(e *dataflow.Emptied) error   { return t.out.Empty(e) }
 
 // build makes the task's instances, in the order of the nodes, so that each finds its peers.
 func (t *task) build() error {
@@ -134,12 +157,12 @@ func (t *task) connect(ctx context.Context) {
 			}
 			from := t.emitters[e.From]
 			if t.p.of[n] == t.fragment {
-				from.to = append(from.to, port{t.operators[n].Process, portNumber})
+				from.to = append(from.to, port{t.operators[n].Process, portNumber, emptied(t.operators[n])})
 				continue
 			}
 			s := exchange.NewSender(ctx, e, g.Nodes[e.From].Schema.Types(), t.p.targets(t, e, n, portNumber))
 			t.senders = append(t.senders, s)
-			from.to = append(from.to, port{func(_ int, b *row.Batch) error { return s.Emit(b) }, 0})
+			from.to = append(from.to, port{func(_ int, b *row.Batch) error { return s.Emit(b) }, 0, s.Empty})
 		}
 	}
 }
@@ -183,6 +206,11 @@ func (t *task) run(ctx context.Context) (err error) {
 				it.Release()
 			}
 			t.weigh()
+		case exchange.Emptied:
+			at := fan{to: []port{{empty: emptied(t.operators[it.Node])}}}
+			if err := at.Empty(it.Gone); err != nil {
+				return t.failed(it.Node, err)
+			}
 		case exchange.Barrier:
 			if aligned, _ := t.inbox.Aligned(); aligned {
 				if err := t.barrier(ctx, it.Epoch); err != nil {
