@@ -93,6 +93,10 @@ func (p *physical) collect(r rel, need []bool) {
 		l, rr := r.split(need)
 		p.collect(r.left, l)
 		p.collect(r.right, rr)
+	case *star:
+		for i, below := range r.below(need) {
+			p.collect(r.in[i], below)
+		}
 	case *aggregate:
 		p.collect(r.in, r.below(need))
 	case *top:
@@ -204,6 +208,8 @@ func (p *physical) lower(r rel, need []bool) (stream, error) {
 		return p.lowerCalc(r, need)
 	case *join:
 		return p.lowerJoin(r, need)
+	case *star:
+		return p.lowerStar(r, need)
 	case *aggregate:
 		return p.lowerAggregate(r, need)
 	case *top:

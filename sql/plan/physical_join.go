@@ -174,25 +174,15 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	if err != nil {
 		return stream{}, err
 	}
-	columns := func(s stream, used []bool) []int {
-		cols := []int{}
-		for c, yes := range used {
-			if yes && !slices.Contains(cols, s.at[c]) {
-				cols = append(cols, s.at[c])
-			}
-		}
-		slices.Sort(cols)
-		return cols
-	}
 	if r.static {
-		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, columns(right, kept[nl:]))
+		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, keptColumns(right, kept[nl:]))
 	}
 	// A join that speaks of rows of a side that match, or do not, finds them by what is kept of them.
 	counts := len(rest) > 0 && r.kind != innerJoin
 	lx, rx := p.indexes(func(apart string) int {
-		return p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, columns(left, kept[:nl]), apart)
+		return p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, keptColumns(left, kept[:nl]), apart)
 	}, func(apart string) int {
-		return p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, columns(right, kept[nl:]), apart)
+		return p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, keptColumns(right, kept[nl:]), apart)
 	}, p.node(left.node).ID+p.node(right.node).ID)
 	spec := joins.Options{Kind: r.kind.physical()}
 	cols := r.columns()
