@@ -511,6 +511,9 @@ func (g *generator) selected(classes []string, depth int) *node {
 	from, scope := g.from(depth)
 	where := optional("")
 	var conds []*node
+	if g.one(6) {
+		from, scope, conds = g.chain(depth)
+	}
 	for g.one(2) && len(conds) < 3 {
 		conds = append(conds, g.condition(scope, 2))
 	}
