@@ -354,6 +354,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			return ctx.Err()
 		}
 	}
+	if err := d.laws.judge(); err != nil {
+		return err
+	}
 	took := d.env.Clock.Now().Sub(began)
 	d.update(func(s *Status) {
 		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
