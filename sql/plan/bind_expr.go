@@ -42,6 +42,8 @@ type grouping struct {
 	sets [][]int
 	// groupings are the keys that each GROUPING asks for.
 	groupings [][]int
+	// extras are subqueries that give a value each, which stand behind all others.
+	extras []rel
 }
 
 // expr binds an expression.
@@ -65,7 +67,7 @@ func (b *binder) expr(p *exprPlace, x parser.Expr) (expr.Expr, error) {
 // groupKey is the column of the group key that x is; nil if it is none.
 func (b *binder) groupKey(p *exprPlace, x parser.Expr) expr.Expr {
 	switch x.(type) {
-	case *parser.NumberLit, *parser.StringLit, *parser.BoolLit, *parser.NullLit, *parser.Subquery, *parser.Exists:
+	case *parser.NumberLit, *parser.StringLit, *parser.BoolLit, *parser.NullLit, *parser.Subquery, *parser.Exists, *parser.Quantified:
 		return nil
 	}
 	before := *p.grouped.before
@@ -184,13 +186,13 @@ func (b *binder) bare(p *exprPlace, x parser.Expr) (expr.Expr, error) {
 		return b.call(p, not("BETWEEN", x.Not), x.X, x.Low, x.High)
 	case *parser.In:
 		if x.Query != nil {
-			return nil, b.fail(errs.NotBuiltYet, x.Pos, "IN with a query inside another expression is not built yet").WithHint("let it be a condition of WHERE by itself or joined by AND")
+			return b.inValue(p, x)
 		}
 		return b.call(p, not("IN", x.Not), append([]parser.Expr{x.X}, x.List...)...)
 	case *parser.Exists:
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "EXISTS inside another expression is not built yet").WithHint("let it be a condition of WHERE by itself or joined by AND")
+		return b.existsValue(p, x)
 	case *parser.Quantified:
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "ANY and ALL are not built yet")
+		return b.quantified(p, x)
 	case *parser.Like:
 		name := not([...]string{"LIKE", "ILIKE", "SIMILAR TO"}[x.Kind], x.Not)
 		if x.Escape != nil {
@@ -454,6 +456,10 @@ func hasAggregate(x parser.Node) bool {
 		case *parser.Subquery, *parser.Exists:
 			return false
 		case *parser.In:
+			if n.Query != nil {
+				return false
+			}
+		case *parser.Quantified:
 			if n.Query != nil {
 				return false
 			}
