@@ -21,6 +21,9 @@ type boundColumn struct {
 type exprPlace struct {
 	scope *scope
 	in    *rel
+	// plain is in without what subqueries have added to it, nil where that is in: their domains are made of it, or each
+	// would hold all before it.
+	plain rel
 	// grouped is set behind a GROUP BY: names and aggregates become columns of the aggregate.
 	grouped *grouping
 	// ranks takes ROW_NUMBER() OVER; nil where it may not stand.
@@ -36,6 +39,7 @@ type rankCall struct {
 type grouping struct {
 	before *exprPlace // the rows that are grouped
 	keys   []expr.Expr
+	wrote  []parser.Expr // what each key was written as
 	calls  []operator.AggCall
 	args   []expr.Expr // what is aggregated and filtered by; behind the keys
 	// sets are the keys, in order, of each of the grouping sets; nil: one set of all.
@@ -67,7 +71,15 @@ func (b *binder) expr(p *exprPlace, x parser.Expr) (expr.Expr, error) {
 // groupKey is the column of the group key that x is; nil if it is none.
 func (b *binder) groupKey(p *exprPlace, x parser.Expr) expr.Expr {
 	switch x.(type) {
-	case *parser.NumberLit, *parser.StringLit, *parser.BoolLit, *parser.NullLit, *parser.Subquery, *parser.Exists, *parser.Quantified:
+	case *parser.NumberLit, *parser.StringLit, *parser.BoolLit, *parser.NullLit:
+		return nil
+	}
+	for i, w := range p.grouped.wrote {
+		if parser.Equal(w, x) {
+			return &expr.Column{Index: i, T: p.grouped.keyType(i)}
+		}
+	}
+	if hasQuery(x) { // binding it again would ask again
 		return nil
 	}
 	before := *p.grouped.before

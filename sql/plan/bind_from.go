@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/weirstream/weir/engine/expr"
+	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/nearest"
 	"github.com/weirstream/weir/sql/parser"
@@ -196,7 +197,8 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 	both := &scope{cols: append(ls.cols[:len(ls.cols):len(ls.cols)], rs.cols...), outer: a.outer, common: a.ctes}
 	j := &join{kind: kind, left: left, right: right, pos: x.OpPos, static: static}
 	using := x.Using
-	var common []int // the columns of USING that are there
+	var common []int  // the columns of USING that are there
+	var full [][2]int // the two columns of each, of a FULL JOIN
 	if x.Natural {
 		for _, c := range ls.cols {
 			if len(rs.lookup("", c.name)) == 1 {
@@ -230,10 +232,12 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 				hide, keep = &both.cols[l[0]], len(ls.cols)+r[0]
 			}
 			common = append(common, keep)
-			if kind == fullJoin {
-				return nil, nil, b.fail(errs.NotBuiltYet, u.Pos, "USING with FULL JOIN is not built yet").WithHint("write ON and COALESCE")
-			}
 			hide.hidden, hide.merged = true, true
+			if kind == fullJoin { // it is in neither side alone
+				both.cols[l[0]].hidden, both.cols[l[0]].merged = true, true
+				full = append(full, [2]int{l[0], len(ls.cols) + r[0]})
+				common[len(common)-1] = len(ls.cols) + len(rs.cols) + len(full) - 1
+			}
 		}
 		j.cond = expr.And(conds...)
 	}
@@ -253,7 +257,21 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 	if kind == semiJoin || kind == antiJoin {
 		both.cols, both.star = both.cols[:len(ls.cols)], ls.star
 	}
-	return j, both, nil
+	if len(full) == 0 {
+		return j, both, nil
+	}
+	p := identity(j)
+	p.schema = append(row.Schema(nil), p.schema...)
+	for _, f := range full {
+		e, err := expr.Resolve("COALESCE", []expr.Expr{column(j.columns(), f[0]), column(j.columns(), f[1])})
+		if err != nil {
+			return nil, nil, b.place(err, x.OpPos)
+		}
+		name := both.cols[f[0]].name
+		p.exprs, p.schema = append(p.exprs, e), append(p.schema, row.Field{Name: name, Type: e.Type()})
+		both.cols = append(both.cols, scopeColumn{name: name, typ: e.Type()})
+	}
+	return p, both, nil
 }
 
 // lateralJoin is a join with a query that may name the columns of the left side.

@@ -61,7 +61,7 @@ func (b *binder) groupKeys(g *grouping, q *parser.Select, items []parser.Expr, n
 				return i, nil
 			}
 		}
-		g.keys = append(g.keys, e)
+		g.keys, g.wrote = append(g.keys, e), append(g.wrote, x)
 		return len(g.keys) - 1, nil
 	}
 	for i := range q.GroupBy.Items {
@@ -110,7 +110,7 @@ func (b *binder) groupByPulled(g *grouping, pulled []expr.Expr, a around, at par
 			}
 			if k < 0 {
 				k = len(g.keys)
-				g.keys = append(g.keys, l)
+				g.keys, g.wrote = append(g.keys, l), append(g.wrote, &parser.Star{}) // which no expression is
 			}
 			eq, err := expr.Resolve(c.(*expr.Call).Fn.Name(), []expr.Expr{&expr.Column{Index: k, T: l.Type()}, r})
 			if err != nil {

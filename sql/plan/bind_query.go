@@ -392,14 +392,23 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	if err != nil {
 		return nil, nil, err
 	}
-	place := &exprPlace{scope: sc, in: &in}
+	place := &exprPlace{scope: sc, in: &in, plain: in}
 	pulled, err := a.compared(0)
 	if err != nil {
 		return nil, nil, b.place(err, q.Pos)
 	}
 	if q.Where != nil {
-		if err := b.where(place, q.Where, a, &pulled); err != nil {
-			return nil, nil, err
+		// What asks no query comes first: there are fewer rows to ask about.
+		conds := conjuncts(q.Where)
+		for _, asks := range []bool{false, true} {
+			for _, x := range conds {
+				if hasQuery(x) != asks {
+					continue
+				}
+				if err := b.where(place, x, a, &pulled); err != nil {
+					return nil, nil, err
+				}
+			}
 		}
 	}
 	items, names, err := b.expandItems(q, sc)

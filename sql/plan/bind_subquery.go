@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/weirstream/weir/engine/expr"
@@ -38,16 +39,28 @@ func overNoRows(e expr.Expr, calls []operator.AggCall) expr.Expr {
 	})
 }
 
-// where binds a condition. IN and EXISTS with a query, joined by AND, become joins.
+// conjuncts takes AND apart.
+func conjuncts(x parser.Expr) []parser.Expr {
+	if and, ok := x.(*parser.Binary); ok && and.Op == parser.OpAnd {
+		return append(conjuncts(and.Left), conjuncts(and.Right)...)
+	}
+	return []parser.Expr{x}
+}
+
+// hasQuery tells whether an expression asks a query.
+func hasQuery(x parser.Expr) bool {
+	found := false
+	parser.Walk(x, func(n parser.Node) bool {
+		_, q := n.(parser.Query)
+		found = found || q
+		return !found
+	})
+	return found
+}
+
+// where binds one of the conditions that AND joins. IN and EXISTS with a query become joins.
 func (b *binder) where(p *exprPlace, x parser.Expr, a around, pulled *[]expr.Expr) error {
 	switch x := x.(type) {
-	case *parser.Binary:
-		if x.Op == parser.OpAnd {
-			if err := b.where(p, x.Left, a, pulled); err != nil {
-				return err
-			}
-			return b.where(p, x.Right, a, pulled)
-		}
 	case *parser.Unary:
 		if x.Op == parser.OpNot {
 			switch y := x.X.(type) {
@@ -77,6 +90,9 @@ func (b *binder) where(p *exprPlace, x parser.Expr, a around, pulled *[]expr.Exp
 			*pulled = append(*pulled, e)
 			return nil
 		}
+	}
+	if p.plain != nil && deterministic(e) && !slices.ContainsFunc(expr.Columns(e), func(c int) bool { return c >= len(p.plain.columns()) }) {
+		p.plain = &filter{in: p.plain, cond: e}
 	}
 	*p.in = &filter{in: *p.in, cond: e}
 	return nil

@@ -79,8 +79,12 @@ func (b *binder) domainSubquery(p *exprPlace, q parser.Query) (rel, []expr.Expr,
 		if b.domains++; b.domains > maxDomains {
 			return nil, nil, b.fail(errs.NotBuiltYet, q.Position(), "more than %d correlated subqueries in each other are not built yet", maxDomains)
 		}
-		s := (*p.in).columns()
-		base := &project{in: *p.in}
+		from := *p.in
+		if p.plain != nil && names[len(names)-1] < len(p.plain.columns()) {
+			from = p.plain
+		}
+		s := from.columns()
+		base := &project{in: from}
 		for _, c := range names {
 			base.exprs = append(base.exprs, column(s, c))
 			base.schema = append(base.schema, s[c])
