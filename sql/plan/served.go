@@ -206,6 +206,12 @@ func (b *binder) keyConditions(r rel, conds []expr.Expr, to map[*scan][]map[int]
 	case *join:
 		b.keyConditions(r.left, nil, to)
 		b.keyConditions(r.right, nil, to)
+	case *star:
+		for _, in := range r.in {
+			b.keyConditions(in, nil, to)
+		}
+	case *unnest:
+		b.keyConditions(r.in, nil, to)
 	case *aggregate:
 		b.keyConditions(r.in, nil, to)
 	case *top:

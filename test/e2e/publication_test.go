@@ -14,7 +14,6 @@ import (
 // TestPublicationOfTheUser: weir uses a publication that is given by name as it is. So it has to be as the mirror wants it,
 // or rows would be lost, or come that the mirror's filter drops.
 func TestPublicationOfTheUser(t *testing.T) {
-	t.Parallel()
 	const regions = `CREATE TABLE a(id int, r text, v text, PRIMARY KEY (id, r)); INSERT INTO a SELECT i, CASE i % 2 WHEN 0 THEN 'eu' ELSE 'us' END, 'v' FROM generate_series(1, 100) i`
 	const repaired = `ALTER PUBLICATION p DROP TABLE a; ALTER PUBLICATION p ADD TABLE a WHERE ('eu' = r OR false)`
 	given := []string{"--set", "publication.name=p"}

@@ -389,6 +389,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			return ctx.Err()
 		}
 	}
+	if err := d.laws.judge(); err != nil {
+		return err
+	}
 	if !check && d.committing == nil && d.evicted >= d.last {
 		d.pressure.stays()
 	}

@@ -99,6 +99,7 @@ type Pipeline struct {
 	tasks     [][]*task // by fragment
 	feeders   []*feeder
 	clock     int64 // at the start
+	laws      *laws
 	passed    chan passed
 	cutDone   chan cutDone
 	stir      chan struct{} // rows came since it was last read
@@ -282,6 +283,7 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	}
 	d.now = max(d.now, p.env.Clock.Now().UnixMicro())
 	p.clock = d.now
+	p.laws = newLaws(p.opts.Graph, d.epoch == 0)
 	if err := d.publishOld(ctx); err != nil {
 		return err
 	}

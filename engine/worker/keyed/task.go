@@ -12,6 +12,7 @@ import (
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/state"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/invariants"
 )
 
 // task is one of a fragment's, with its instances of the nodes and its range of key groups. Its goroutine alone uses
@@ -32,6 +33,7 @@ type task struct {
 	faults    []dataflow.Fault
 	// Of the store, as they were last told: its memory and what changed in it.
 	memory, dirty uint64
+	watchers      []*watcher // under the invariants tag
 	// Of the last checkpoint: the driver has them until it is done, before which there is no other.
 	delta  state.Delta
 	outbox []byte
@@ -43,6 +45,7 @@ type fan struct {
 	rows int64
 	// guard is asked before each batch of a query that is run once, which may have to end; otherwise nil.
 	guard func() error
+	watch *watcher // under the invariants tag
 }
 
 type port struct {
@@ -54,6 +57,9 @@ type port struct {
 // Emit is part of dataflow.Emitter.
 func (f *fan) Emit(b *row.Batch) error {
 	f.rows += int64(b.Rows())
+	if invariants.Enabled && f.watch != nil {
+		f.watch.see(b)
+	}
 	if f.guard != nil {
 		if err := f.guard(); err != nil {
 			return err
@@ -144,6 +150,7 @@ func (t *task) build() error {
 			t.operators[n] = op
 		}
 	}
+	t.watchAll()
 	return nil
 }
 
@@ -244,6 +251,9 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		if err := t.operators[n].Barrier(e); err != nil {
 			return t.failed(n, err)
 		}
+	}
+	for _, w := range t.watchers {
+		w.barrier()
 	}
 	for _, s := range t.senders {
 		if err := s.Barrier(exchange.Item{Kind: exchange.Barrier, Epoch: e}); err != nil {
