@@ -31,6 +31,8 @@ type driver struct {
 	ends        int
 	firsts      int  // sources that are read before the others and have not ended
 	firstsEnded bool // the last of them has just ended
+	// Of each source: how many urgent messages the last checkpoint has.
+	urgent []int64
 }
 
 // meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
@@ -61,6 +63,7 @@ func (d *driver) restore() error {
 		d.states[i] = dataflow.State{}
 	}
 	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
+	d.urgent = make([]int64, len(d.opts.Sources))
 	if d.opts.Durable == nil {
 		return nil
 	}
@@ -205,7 +208,7 @@ func (d *driver) run(ctx context.Context) error {
 			}
 		}
 		over := d.opts.MemoryBytes > 0 && d.memory > uint64(d.opts.MemoryBytes)
-		due := d.committing == nil && (over || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
+		due := d.committing == nil && (over || d.awaited() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
 			return err
 		}
@@ -240,6 +243,9 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 	}()
 	for {
 		d.pinned()
+		if d.committing == nil && d.awaited() {
+			return false, nil
+		}
 		var due <-chan time.Time
 		if waiting || d.dirty && d.committing == nil {
 			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
@@ -257,6 +263,7 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 		select {
 		case <-d.stir:
 			waiting, d.dirty = true, true
+		case <-d.hurry:
 		case <-due:
 			return false, nil
 		case source := <-d.ended:
@@ -286,6 +293,16 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			timer = nil
 		}
 	}
+}
+
+// awaited tells whether somebody waits for a checkpoint of what came since the last.
+func (d *driver) awaited() bool {
+	for i, f := range d.feeders {
+		if f.urgent.Load() > d.urgent[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // pinned answers who waits for a pin. It is called where every task has passed the last barrier and the next is not cut.
@@ -323,6 +340,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	var deltas []*state.Delta
 	var outbox []byte
 	states := make([]dataflow.State, len(d.feeders))
+	changed := make([][]dataflow.StateChange, len(d.feeders))
 	d.cost = 0
 	d.memory = 0
 	sizes := map[string]state.StateSize{}
@@ -331,7 +349,10 @@ func (d *driver) end(ctx context.Context, check bool) error {
 		case c := <-d.cutDone:
 			cuts--
 			d.confirm[c.source] = append(d.confirm[c.source], c.changed...)
-			states[c.source] = c.state
+			states[c.source], changed[c.source] = c.state, c.changed
+			if check {
+				d.urgent[c.source] = c.urgent
+			}
 		case p := <-d.passed:
 			tasks--
 			d.cost = max(d.cost, p.cost)
@@ -355,6 +376,11 @@ func (d *driver) end(ctx context.Context, check bool) error {
 		}
 	}
 	took := d.env.Clock.Now().Sub(began)
+	for i, f := range d.feeders {
+		if follower, ok := f.source.(dataflow.Follower); ok && len(changed[i]) > 0 {
+			follower.Visible(d.epoch, changed[i])
+		}
+	}
 	d.update(func(s *Status) {
 		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
 		if check {
@@ -392,6 +418,11 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 				}
 				if err := d.opts.Durable.Commit(ctx, c, deltas, outbox, meta); err != nil {
 					return err
+				}
+			}
+			for i, f := range d.feeders {
+				if follower, ok := f.source.(dataflow.Follower); ok && len(confirm[i]) > 0 {
+					follower.Durable(confirm[i])
 				}
 			}
 			took := d.env.Clock.Now().Sub(began)
