@@ -121,6 +121,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 		StateMemory:  memory / 2,
 		OnEpoch:      work.Epoch,
 		OnCheckpoint: work.Checkpoint,
+		OnCommit:     work.Commit,
 	})
 	e.Go("watch the state of queries", func() {
 		select {
