@@ -44,9 +44,10 @@ func (x *session) prepareChange(text string, oids []uint32) (*prepared, error) {
 // changed is a planned change with the table that it is about.
 type changed struct {
 	*plan.Change
-	view   View
-	number int
-	served *served // of Query
+	statement parser.Statement
+	view      View
+	number    int
+	served    *served // of Query
 }
 
 // planChange plans a statement over the views and tables that there are now.
@@ -61,7 +62,7 @@ func (x *session) planChange(p *prepared, params []plan.Param) (*changed, error)
 	if len(r.twice) > 1 {
 		return nil, inTwo(c.Table, r.twice)
 	}
-	out := &changed{Change: c, view: r.view}
+	out := &changed{Change: c, statement: p.change, view: r.view}
 	if c.Query != nil {
 		s.Served = c.Query
 		if err := s.onePipeline(r.view.Pipeline); err != nil {
@@ -305,6 +306,9 @@ func (x *session) apply(ctx context.Context, c *changed) (*result, error) {
 			}
 		}
 		done.tag = fmt.Sprint("DELETE ", n)
+		if _, all := c.statement.(*parser.Truncate); all {
+			done.tag = "TRUNCATE TABLE"
+		}
 	}
 	if done.rows != nil {
 		done.rows.sort()

@@ -118,13 +118,16 @@ func (b *binder) value(p *exprPlace, t *table, col int, x parser.Expr) (expr.Exp
 // written in the statement for everything. A text is never cut.
 func (b *binder) assign(e expr.Expr, t *table, col int, at parser.Pos) (expr.Expr, error) {
 	typ := t.schema[col].Type.Nullable()
+	if k, ok := e.(*expr.Const); ok && !k.IsNull() && k.T.Kind == row.Decimal && typ.Kind == row.Decimal && k.T.Scale == typ.Scale && k.T.Precision <= typ.Precision {
+		return expr.NewConst(typ, k.Vec), nil // as it is: a cast of each of many constants would take its time
+	}
 	cast, err := expr.Coerce(e, typ)
 	if err == nil {
 		return cast, nil
 	}
 	_, constant := e.(*expr.Const)
 	from := e.Type()
-	if from.Kind.Number() && typ.Kind.Number() || constant && from.Kind == row.String {
+	if from.Kind.Number() && typ.Kind.Number() || constant && from.Kind == row.String || typ.Kind == row.String && typ.Precision == 0 {
 		if cast, cerr := expr.CastTo(e, typ, false); cerr == nil {
 			return cast, nil
 		}
