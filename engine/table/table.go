@@ -52,6 +52,7 @@ func (f *Fault) Conflict() bool { return f.State == stateConflict }
 
 // The SQLSTATEs.
 const (
+	stateTooLong  = "22001"
 	stateNotNull  = "23502"
 	stateUnique   = "23505"
 	stateTwice    = "21000"

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/weirstream/weir/engine/row"
 )
@@ -25,7 +26,7 @@ func (tx *Tx) Insert(ctx context.Context, number int, b *row.Batch) (added int64
 		return 0, there, err
 	}
 	for k := range b.Rows() {
-		if err := t.required(b, b.At(k)); err != nil {
+		if err := t.fits(b, b.At(k)); err != nil {
 			return 0, there, err
 		}
 	}
@@ -137,7 +138,7 @@ func (tx *Tx) Update(ctx context.Context, number int, bs []*row.Batch, once bool
 		o.Cols, n.Cols = b.Cols[:width:width], b.Cols[width:]
 		olds, news = append(olds, &o), append(news, &n)
 		for k := range b.Rows() {
-			if err := t.required(&n, b.At(k)); err != nil {
+			if err := t.fits(&n, b.At(k)); err != nil {
 				return 0, err
 			}
 		}
@@ -172,8 +173,8 @@ func (tx *Tx) Update(ctx context.Context, number int, bs []*row.Batch, once bool
 	return n, nil
 }
 
-// required tells a NULL where none may be.
-func (t *table) required(b *row.Batch, i int) error {
+// fits tells a NULL where none may be, and a text that is too long for its column.
+func (t *table) fits(b *row.Batch, i int) error {
 	for c := range t.types {
 		if t.types[c].NotNull && b.Cols[c].Nulls.Is(i) {
 			var vs []string
@@ -182,6 +183,15 @@ func (t *table) required(b *row.Batch, i int) error {
 			}
 			return &Fault{State: stateNotNull, Message: "null value in column \"" + t.Schema[c].Name + "\" of relation \"" + t.Name + "\" violates not-null constraint",
 				Detail: "Failing row contains (" + strings.Join(vs, ", ") + ")."}
+		}
+		if typ := t.types[c]; typ.Kind == row.String && typ.Precision > 0 && !b.Cols[c].Nulls.Is(i) {
+			if v := b.Cols[c].Bytes(i); len(v) > typ.Precision && utf8.RuneCount(v) > typ.Precision {
+				what := "character varying"
+				if typ.Fixed {
+					what = "character"
+				}
+				return &Fault{State: stateTooLong, Message: "value too long for type " + what + "(" + itoa(int64(typ.Precision)) + ")", Detail: "It is meant for column " + t.Schema[c].Name + "."}
+			}
 		}
 	}
 	return nil

@@ -111,9 +111,18 @@ func newBed(t testing.TB, accounts, count int64, o keyed.Options) *bed {
 		b.queries++
 		b.mu.Unlock()
 	}})
+	b.run(e)
+	return b
+}
+
+// run runs the pipeline and the server until the test ends.
+func (b *bed) run(e *env.Env) {
+	t := b.t
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.pipeline.Run(ctx) }()
+	var err error
 	if b.addr, err = b.server.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +137,6 @@ func newBed(t testing.TB, accounts, count int64, o keyed.Options) *bed {
 		cancel()
 		e.Wait()
 	})
-	return b
 }
 
 // settled waits until all transfers are visible.

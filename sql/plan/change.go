@@ -316,7 +316,7 @@ func (b *binder) upsert(c *Change, t *table, s *parser.Insert) error {
 		slices.Sort(cols)
 		slices.Sort(key)
 		if !slices.Equal(cols, key) || len(key) == 0 {
-			return b.fail(errs.SQLConnector, s.ConflictKey[0].Pos, "ON CONFLICT names other columns than the primary key of table %s", t.name)
+			return b.fail(errs.SQLUpdates, s.ConflictKey[0].Pos, "ON CONFLICT names other columns than the primary key of table %s", t.name)
 		}
 	}
 	switch s.OnConflict {

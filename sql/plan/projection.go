@@ -37,6 +37,9 @@ func (p *Projection) Run(b *row.Batch, now int64, out func(*row.Batch) error) er
 		if p.sel, faults = p.filter.Run(&in, now, p.sel[:0]); len(faults) > 0 {
 			return faulted(faults)
 		}
+		if len(p.sel) == 0 {
+			return nil
+		}
 		in.Sel = p.sel
 	}
 	if in.Rows() == 0 {
