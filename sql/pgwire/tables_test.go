@@ -365,3 +365,17 @@ SELECT * FROM accounts ORDER BY id;
 		}
 	}
 }
+
+// BenchmarkTableUpdate is what a point update costs, over prepared statements, without a disk.
+func BenchmarkTableUpdate(b *testing.B) {
+	bed := newTables(b, tablesSQL, 1)
+	c := bed.connect("")
+	if got := answer(c.PgConn(), "INSERT INTO accounts VALUES (1, 'o', 0)"); got != "INSERT 0 1\n" {
+		b.Fatal(got)
+	}
+	for b.Loop() {
+		if _, err := c.Exec(context.Background(), "UPDATE accounts SET balance = balance + $1 WHERE id = $2", 1, 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
