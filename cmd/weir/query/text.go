@@ -27,7 +27,7 @@ func Queries(s *parser.Script) *parser.Script {
 			runs = true
 		case *parser.CreateTable:
 			// A table without a connector is kept and served, so it is enough for a pipeline.
-			runs = runs || !slices.ContainsFunc(st.Properties, func(p parser.Property) bool { return p.Key.Text == "connector" })
+			runs = runs || len(st.Properties) == 0 && st.Like == nil
 		}
 		q.Statements = append(q.Statements, st)
 	}
