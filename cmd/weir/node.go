@@ -123,6 +123,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 		CacheMemory:  memory / 16,
 		OnEpoch:      work.Epoch,
 		OnCheckpoint: work.Checkpoint,
+		OnCommit:     work.Commit,
 	})
 	e.Go("watch the state of queries", func() {
 		select {

@@ -68,6 +68,8 @@ type Message struct {
 
 	// Boundary: no source transaction is open behind this message, so a cut may follow it.
 	Boundary bool
+	// Urgent: somebody waits until what came up to this message is durable, so the next cut had better be a checkpoint.
+	Urgent bool
 	// State is stored with the first cut at or behind this message.
 	State []StateChange
 	// Consistent: the first copy is complete and the stream is past everything that its ranges saw, so that from here on
@@ -116,6 +118,15 @@ type Source interface {
 // Lasting is a Source whose batches are never used again: they need not be copied to be kept.
 type Lasting interface {
 	Lasting()
+}
+
+// Follower is a Source that is told how far its cuts have come. The worker calls from goroutines of its own, which must
+// not be blocked; changed is what the messages before the cut carried.
+type Follower interface {
+	// Visible: every task has passed the epoch, which nobody can have read before.
+	Visible(epoch uint64, changed []StateChange)
+	// Durable: the checkpoint that has the changes is committed. The sinks may not have published it yet.
+	Durable(changed []StateChange)
 }
 
 // Whole is a Source that is as it is from the beginning, such as VALUES: it gives its rows at once, and no epoch has less

@@ -63,7 +63,9 @@ func Build(file, text string, env Environment) (*Program, error) {
 				}
 			}
 		case *parser.CreateTable:
-			err = b.createTable(s)
+			if err = b.createTable(s); err == nil {
+				views = b.keep(views, s)
+			}
 		case *parser.CreateView:
 			_, err = b.createView(s.Name, s.Columns, s.Query, false, s.OrReplace, s.IfNotExists)
 		case *parser.CreateMaterializedView:
@@ -114,6 +116,10 @@ func (b *binder) insert(s *parser.Insert) (insert, error) {
 		return insert{}, err
 	}
 	t := o.table
+	if t.connector == TableConnector {
+		return insert{}, b.fail(errs.NotBuiltYet, s.Table.Position(), "INSERT INTO %s in a file: table %s has no connector, and what it holds is written by clients", t.name, t.name).
+			WithHint("CREATE MATERIALIZED VIEW keeps a query's result; psql can write into %s once the pipeline runs", t.name)
+	}
 	if !t.kind.Sink {
 		return insert{}, b.fail(errs.SQLConnector, s.Table.Position(), "table %s cannot be written: connector '%s' only reads", t.name, t.connector)
 	}
@@ -268,7 +274,11 @@ func (p *physical) view(v *view, r rel, need []bool) error {
 	from := p.node(at)
 	key := from.Key
 	edge := dataflow.Edge{From: at}
-	n := dataflow.Node{Kind: "view", Detail: v.name, Schema: r.columns(), Key: key, Append: from.Append, Single: from.Single, States: []string{"rows"}}
+	kind := "view"
+	if v.internal {
+		kind = "table"
+	}
+	n := dataflow.Node{Kind: kind, Detail: v.name, Schema: r.columns(), Key: key, Append: from.Append, Single: from.Single, States: []string{"rows"}}
 	if key != nil && !n.Single && len(key) > 0 {
 		edge, _ = p.byKey(at, key)
 	}
@@ -289,6 +299,6 @@ func (p *physical) view(v *view, r rel, need []bool) error {
 			return operator.NewMaterialize(s, t, o)
 		}
 	})
-	p.program.Views = append(p.program.Views, View{Name: v.name, Node: node, Schema: n.Schema, Key: key})
+	p.program.Views = append(p.program.Views, View{Name: v.name, Node: node, Schema: n.Schema, Key: key, Table: v.internal})
 	return nil
 }

@@ -103,7 +103,12 @@ type View struct {
 	Node   int // an operator.Materialize
 	Schema row.Schema
 	Key    []int // nil: rows may be equal
+	// Table: it is the rows of an internal table, which clients write.
+	Table bool
 }
+
+// TableConnector is the connector of the one source of all internal tables, those without a connector of their own.
+const TableConnector = "table"
 
 // Kind is what a connector lets a table be.
 type Kind struct {
@@ -130,4 +135,6 @@ type Environment struct {
 	Zone *time.Location
 	// Parallelism decides nothing but which edges are worth cutting; default 1.
 	Parallelism int
+	// Now is the clock of a statement that is answered at once, in microseconds since 1970.
+	Now int64
 }

@@ -2,10 +2,8 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -14,25 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/weirstream/weir/internal/api"
 	testenv "github.com/weirstream/weir/test/env"
 )
 
-// psql reads one number of a query over the Postgres protocol of a pipeline that runs.
-func (q *queries) psql(ctx context.Context, sql string, into ...any) error {
-	b, err := os.ReadFile(filepath.Join(q.state, "endpoints.json"))
-	if err != nil {
-		return err
-	}
-	var at struct {
-		PG string `json:"pg"`
-	}
-	if err := json.Unmarshal(b, &at); err != nil {
-		return err
-	}
-	conn, err := pgx.Connect(ctx, "postgres://weir@"+at.PG+"/weir")
+// psqlRow reads one row of a query over the Postgres protocol of a pipeline that runs.
+func (q *queries) psqlRow(ctx context.Context, sql string, into ...any) error {
+	conn, err := q.psql(ctx)
 	if err != nil {
 		return err
 	}
@@ -89,7 +75,7 @@ INSERT INTO out SELECT region, balance FROM by_region;
 		defer again.Stop()
 		for ctx.Err() == nil {
 			var sum int64
-			err := q.psql(ctx, "SELECT COALESCE(SUM(balance), 0) FROM by_region", &sum)
+			err := q.psqlRow(ctx, "SELECT COALESCE(SUM(balance), 0) FROM by_region", &sum)
 			switch {
 			case err == nil && sum != money:
 				t.Errorf("a reader sees %d, and the bank has %d", sum, money)
@@ -141,7 +127,7 @@ INSERT INTO out SELECT region, balance FROM by_region;
 		eventually(t, 20*time.Second, what, func() (bool, string) {
 			want := src.one(t, "SELECT string_agg(region || ' ' || balance || ' ' || n, ',' ORDER BY region) FROM (SELECT b.region, sum(a.balance) AS balance, count(*) AS n FROM accounts a JOIN branches b ON a.branch = b.name GROUP BY 1) x")
 			var got *string
-			err := q.psql(t.Context(), "SELECT STRING_AGG(region || ' ' || CAST(balance AS STRING) || ' ' || CAST(n AS STRING), ',' ORDER BY region) FROM by_region", &got)
+			err := q.psqlRow(t.Context(), "SELECT STRING_AGG(region || ' ' || CAST(balance AS STRING) || ' ' || CAST(n AS STRING), ',' ORDER BY region) FROM by_region", &got)
 			return err == nil && got != nil && *got == want, fmt.Sprint(err, got, want)
 		})
 	}

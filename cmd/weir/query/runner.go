@@ -42,6 +42,8 @@ type Options struct {
 	// OnEpoch and OnCheckpoint are told how long a pipeline's epochs and checkpoints take; nil: nobody is.
 	OnEpoch      func(pipeline string, took time.Duration)
 	OnCheckpoint func(pipeline string, took time.Duration, bytes int)
+	// OnCommit is told of the transactions of internal tables; nil: nobody is.
+	OnCommit func(pipeline string, took time.Duration, failed bool)
 }
 
 // Runner implements coordinator.Runner for pipelines of queries.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/table"
 	"github.com/weirstream/weir/engine/worker/keyed"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
@@ -30,7 +31,8 @@ type running struct {
 
 	mu    sync.Mutex
 	pipe  *keyed.Pipeline // nil: still preparing
-	stop  bool            // it was stopped before there was a pipe
+	table *table.Sequencer
+	stop  bool // it was stopped before there was a pipe
 	err   error
 	flows flows
 }
@@ -59,6 +61,9 @@ func (r *running) run(ctx context.Context) error {
 		r.kept.mu.Unlock()
 	}
 	x := r.runner.making(r.env, r.pipeline, r.set)
+	if f := r.runner.opts.OnCommit; f != nil {
+		x.OnCommit = func(took time.Duration, failed bool) { f(r.pipeline.Name, took, failed) }
+	}
 	sources, err := x.Sources(r.program)
 	if err != nil {
 		return err
@@ -69,7 +74,7 @@ func (r *running) run(ctx context.Context) error {
 	}
 	pipe := keyed.New(r.env, r.pipelineOptions(sources, sinks, kept))
 	r.mu.Lock()
-	r.pipe = pipe
+	r.pipe, r.table = pipe, sequencer(sources)
 	stopped := r.stop
 	r.mu.Unlock()
 	if stopped {
@@ -185,7 +190,11 @@ func (r *running) owner(state string) int {
 
 func (r *running) views(q *api.QueryStatus) {
 	for _, v := range r.program.Views {
-		view := api.View{Name: v.Name, Rows: -1, Columns: []api.Column{}, Key: append([]string{}, ColumnNames(v.Schema, v.Key)...)}
+		kind := "view"
+		if v.Table {
+			kind = "table"
+		}
+		view := api.View{Name: v.Name, Kind: kind, Rows: -1, Columns: []api.Column{}, Key: append([]string{}, ColumnNames(v.Schema, v.Key)...)}
 		for _, f := range v.Schema {
 			view.Columns = append(view.Columns, api.Column{Name: f.Name, Type: f.Type.String()})
 		}

@@ -38,6 +38,8 @@ type driver struct {
 	// being made durable has them.
 	held         []dataflow.Checkpoint
 	heldOutboxes [][]byte
+	// Of each source: how many urgent messages the last checkpoint has.
+	urgent []int64
 }
 
 // meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
@@ -68,6 +70,7 @@ func (d *driver) restore() error {
 		d.states[i] = dataflow.State{}
 	}
 	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
+	d.urgent = make([]int64, len(d.opts.Sources))
 	if d.opts.Durable == nil {
 		return nil
 	}
@@ -222,7 +225,7 @@ func (d *driver) run(ctx context.Context) error {
 			}
 			return d.committed(ctx)
 		}
-		due := d.committing == nil && (d.pressure.over() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
+		due := d.committing == nil && (d.pressure.over() || d.awaited() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
 			return err
 		}
@@ -261,6 +264,9 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			d.pinned()
 			ask = d.pins.ask
 		}
+		if d.committing == nil && d.awaited() {
+			return false, nil
+		}
 		var due, look <-chan time.Time
 		if waiting || d.dirty && d.committing == nil {
 			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
@@ -285,6 +291,7 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 		select {
 		case <-d.stir:
 			waiting, d.dirty = true, true
+		case <-d.hurry:
 		case <-due:
 			return false, nil
 		case <-d.pressure.full:
@@ -316,6 +323,16 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			timer = nil
 		}
 	}
+}
+
+// awaited tells whether somebody waits for a checkpoint of what came since the last.
+func (d *driver) awaited() bool {
+	for i, f := range d.feeders {
+		if f.urgent.Load() > d.urgent[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // pinned answers who waits for a pin. It is called where every task has passed the last barrier and the next is not cut.
@@ -356,6 +373,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	var deltas []*state.Delta
 	var outbox []byte
 	states := make([]dataflow.State, len(d.feeders))
+	changed := make([][]dataflow.StateChange, len(d.feeders))
 	d.cost = 0
 	d.memory = 0
 	agree := true
@@ -365,8 +383,11 @@ func (d *driver) end(ctx context.Context, check bool) error {
 		case c := <-d.cutDone:
 			cuts--
 			d.confirm[c.source] = append(d.confirm[c.source], c.changed...)
-			states[c.source] = c.state
+			states[c.source], changed[c.source] = c.state, c.changed
 			agree = agree && c.agrees
+			if check {
+				d.urgent[c.source] = c.urgent
+			}
 		case p := <-d.passed:
 			tasks--
 			d.cost = max(d.cost, p.cost)
@@ -397,6 +418,11 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	}
 	took := d.env.Clock.Now().Sub(began)
 	d.seen.now = d.seen.now || agree
+	for i, f := range d.feeders {
+		if follower, ok := f.source.(dataflow.Follower); ok && len(changed[i]) > 0 {
+			follower.Visible(d.epoch, changed[i])
+		}
+	}
 	d.update(func(s *Status) {
 		if d.seen.now {
 			s.Epoch = d.epoch
@@ -445,6 +471,11 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 				}
 				if err := d.opts.Durable.Commit(ctx, c, deltas, outbox, meta); err != nil {
 					return err
+				}
+			}
+			for i, f := range d.feeders {
+				if follower, ok := f.source.(dataflow.Follower); ok && len(confirm[i]) > 0 {
+					follower.Durable(confirm[i])
 				}
 			}
 			took := d.env.Clock.Now().Sub(began)

@@ -25,7 +25,8 @@ type feeder struct {
 	state    dataflow.State // as of the last cut
 	pending  []dataflow.StateChange
 	rows     atomic.Int64
-	agrees   bool // its tables, with each other
+	agrees   bool         // its tables, with each other
+	urgent   atomic.Int64 // messages for whose durability somebody waits
 	turn     int
 	spare    copies
 }
@@ -140,6 +141,10 @@ func (f *feeder) feed(ctx context.Context) error {
 			default:
 				return unexpected(f.p.opts.Sources[f.number].Name, m.Kind)
 			}
+			if m.Urgent {
+				f.urgent.Add(1)
+				f.p.hurried()
+			}
 		case <-open:
 			messages, open = f.messages, nil
 		case e := <-wanted:
@@ -197,7 +202,7 @@ func (f *feeder) barrier(ctx context.Context, e dataflow.Epoch) error {
 			return err
 		}
 	}
-	c := cutDone{source: f.number, epoch: e.N, changed: changed, agrees: f.agrees}
+	c := cutDone{source: f.number, epoch: e.N, changed: changed, agrees: f.agrees, urgent: f.urgent.Load()}
 	if e.Checkpoint {
 		c.state = maps.Clone(f.state)
 	}

@@ -103,6 +103,7 @@ type Pipeline struct {
 	passed    chan passed
 	cutDone   chan cutDone
 	stir      chan struct{} // rows came since it was last read
+	hurry     chan struct{} // somebody waits for the next checkpoint
 	ended     chan int
 	stop      chan struct{}
 	stopOnce  sync.Once
@@ -166,6 +167,7 @@ type cutDone struct {
 	source  int
 	epoch   uint64
 	changed []dataflow.StateChange
+	urgent  int64          // how many urgent messages lie before it
 	state   dataflow.State // with a checkpoint
 	agrees  bool           // the source's tables, with each other
 }
@@ -187,7 +189,7 @@ func New(e *env.Env, opts Options) *Pipeline {
 	if opts.PinBytes == 0 {
 		opts.PinBytes = defaultPinBytes
 	}
-	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1),
+	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), shown: make(chan struct{}), over: make(chan struct{})}
 	limit := opts.MemoryBytes
 	if opts.Durable == nil {
@@ -228,6 +230,13 @@ func (p *Pipeline) update(f func(s *Status)) {
 func (p *Pipeline) stirred() {
 	select {
 	case p.stir <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pipeline) hurried() {
+	select {
+	case p.hurry <- struct{}{}:
 	default:
 	}
 }
