@@ -259,7 +259,7 @@ func (a *aggregate) results(to *row.Builder, r state.Ref, old bool) error {
 	for i := range a.accs {
 		acc := &a.accs[i]
 		place := state.Ref(0)
-		if acc.values != nil {
+		if acc.values != nil && acc.values.looksThrough(value[acc.off:]) {
 			var err error
 			if place, err = acc.values.bag.Keys().FindEntry(a.groups, r); err != nil {
 				return err

@@ -107,6 +107,9 @@ func (v *values) remembered(acc []byte) state.Ref {
 	return state.Ref(binary.LittleEndian.Uint32(acc[accValue:]))
 }
 
+// looksThrough tells that the result is not remembered: the group's values are needed.
+func (v *values) looksThrough(acc []byte) bool { return v.lists.kind != 0 || v.remembered(acc) == 0 }
+
 func (v *values) remember(acc []byte, best state.Ref) {
 	binary.LittleEndian.PutUint32(acc[accValue:], uint32(best))
 	binary.LittleEndian.PutUint32(acc[accValue+4:], v.store.Evictions())
