@@ -20,8 +20,10 @@ type binder struct {
 	depth    int
 	warnings []*errs.Error
 	params   []Param
-	serves   bool // the query is answered at once and may have parameters
-	width    int  // of the output of the SELECT that was bound last, without what only ORDER BY needs
+	reads    []string // what the statement names
+	added    int      // which of the added statements is bound; 0: one of the file
+	serves   bool     // the query is answered at once and may have parameters
+	width    int      // of the output of the SELECT that was bound last, without what only ORDER BY needs
 }
 
 func (b *binder) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {

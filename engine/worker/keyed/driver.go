@@ -31,9 +31,15 @@ type driver struct {
 	ends        int
 	firsts      int  // sources that are read before the others and have not ended
 	firstsEnded bool // the last of them has just ended
+	finishing   bool // all have ended, and the pipeline stays
+	// What the checkpoint says of the graph that it is of: its nodes, nil if it says nothing, and those that write sinks, by
+	// sink and table.
+	nodes     map[string]bool
+	sinkNodes map[[2]uint16]string
 }
 
-// meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
+// meta is what a checkpoint keeps besides state and outbox: the clock, each source's state by the source's name, and the
+// graph's nodes.
 func (d *driver) meta(states []dataflow.State) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(d.now))
 	b = binary.AppendUvarint(b, d.epoch)
@@ -51,6 +57,16 @@ func (d *driver) meta(states []dataflow.State) []byte {
 			text([]byte(k))
 			text(s[k])
 		}
+	}
+	b = binary.AppendUvarint(b, uint64(len(d.opts.Graph.Nodes)))
+	for _, n := range d.opts.Graph.Nodes {
+		text([]byte(n.ID))
+		if n.Sink == nil {
+			b = append(b, 0)
+			continue
+		}
+		b = binary.AppendUvarint(append(b, 1), uint64(n.Sink.Sink))
+		b = binary.AppendUvarint(b, uint64(n.Sink.Table))
 	}
 	return b
 }
@@ -107,6 +123,20 @@ func (d *driver) restore() error {
 			d.states[i] = s
 		}
 	}
+	if len(meta) > 0 {
+		d.nodes, d.sinkNodes = map[string]bool{}, map[[2]uint16]string{}
+		for range number() {
+			id := text()
+			d.nodes[id] = true
+			if number() == 1 {
+				sink := uint16(number())
+				d.sinkNodes[[2]uint16{sink, uint16(number())}] = id
+			}
+		}
+		if meta == nil {
+			return bad
+		}
+	}
 	d.update(func(s *Status) { s.Checkpoint, s.Epoch = c, d.epoch })
 	return nil
 }
@@ -124,7 +154,7 @@ func (d *driver) publishOld(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := d.publish(ctx, c, outbox); err != nil {
+		if err := d.publish(ctx, c, d.moved(outbox)); err != nil {
 			return err
 		}
 	}
@@ -228,7 +258,7 @@ func (d *driver) openRest() {
 
 // wait returns when an epoch is to end, and whether it is the last.
 func (d *driver) wait(ctx context.Context) (last bool, err error) {
-	if len(d.opts.Sources) == 0 {
+	if len(d.opts.Sources) == 0 && !d.opts.Stay {
 		return true, nil
 	}
 	waiting := false // rows wait
@@ -261,6 +291,10 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			return false, nil
 		case source := <-d.ended:
 			if d.ends++; d.ends == len(d.opts.Sources) {
+				if d.opts.Stay {
+					waiting, d.dirty, d.finishing = true, true, true
+					break
+				}
 				d.update(func(s *Status) { s.Ended = true })
 				return true, nil
 			}
@@ -426,5 +460,8 @@ func (d *driver) committed(ctx context.Context) error {
 
 func (d *driver) settle(err error) error {
 	d.committing = nil
+	if err == nil && d.finishing && !d.dirty {
+		d.update(func(s *Status) { s.Ended = true })
+	}
 	return err
 }
