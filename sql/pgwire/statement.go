@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ type prepared struct {
 	query parser.Query
 	rows  func(x *session) *row.Batch
 	act   func(x *session) error
+	do    func(ctx context.Context, x *session) error // like act, of what takes time
 }
 
 // types0 are the types of the columns.
@@ -57,6 +59,12 @@ func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
 	switch w[0] {
 	case "SELECT", "WITH", "VALUES", "TABLE":
 		return x.prepareQuery(text, oids)
+	case "CREATE", "DROP", "INSERT":
+		if x.server.opts.Change != nil {
+			return x.prepareChange(text, w)
+		}
+	}
+	switch w[0] {
 	case "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY":
 		return nil, errs.New(errs.NotBuiltYet, "%s is not built yet: views can be read, and nothing can be written here", w[0]).
 			WithHint("rows come into the views from the sources of their pipelines")

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/weirstream/weir/engine/dataflow"
@@ -19,10 +20,13 @@ import (
 //   - All other nodes are the statement's own, even if another computes the same: nobody has kept what that one has
 //     emitted so far. The left index of an inner join may be shared: see lowerJoin.
 
+// Elsewhere is the place of sources and sinks that do not stand in the file; its offset is below 0.
+func Elsewhere() parser.Pos { return parser.Pos{Offset: -1} }
+
 // added binds the n-th of the added statements and makes its nodes.
 func (p *physical) added(n int, text string) error {
 	b := p.b
-	b.added, b.text = n, text
+	b.added, b.file, b.text = n, "added statement "+strconv.Itoa(n), text
 	script, err := parser.Parse(b.file, text)
 	if err != nil {
 		return err
@@ -46,6 +50,16 @@ func (p *physical) added(n int, text string) error {
 		p.salt = "view " + views[0].name
 	}
 	defer func() { p.salt = "" }()
+	sources, sinks := len(p.program.Sources), len(p.program.Sinks)
+	defer func() {
+		// Their places are not in the file.
+		for i := range p.program.Sources[sources:] {
+			p.program.Sources[sources+i].Pos = Elsewhere()
+		}
+		for i := range p.program.Sinks[sinks:] {
+			p.program.Sinks[sinks+i].Pos = Elsewhere()
+		}
+	}()
 	before := p.used
 	p.used = map[*table]map[int]bool{}
 	rels := p.collectAll(inserts, views)

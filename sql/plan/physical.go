@@ -382,7 +382,7 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 	if upsert {
 		n.Schema = append(n.Schema, row.Field{Name: "$unsent", Type: row.Type{Kind: row.BigInt, NotNull: true}})
 		key := n.Key
-		n.Key = nil // a key may come many times
+		n.Key = nil     // a key may come many times
 		n.Single = true // of several tasks none would know which change of a key came last
 		out.node = p.normalize(p.add(n, t.connector, group), key)
 	} else {

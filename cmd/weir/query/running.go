@@ -26,6 +26,7 @@ type running struct {
 	kept     *kept
 	since    time.Time
 	done     chan struct{}
+	ready    chan struct{} // closed when there is a pipe
 	cancel   context.CancelFunc
 
 	mu    sync.Mutex
@@ -72,6 +73,7 @@ func (r *running) run(ctx context.Context) error {
 	r.pipe = pipe
 	stopped := r.stop
 	r.mu.Unlock()
+	close(r.ready)
 	if stopped {
 		return nil
 	}
@@ -137,6 +139,9 @@ func (r *running) Status() api.PipelineStatus {
 	}
 	s := r.pipe.Status()
 	st.Phase = api.PhaseLive
+	if s.Ended {
+		st.Phase = api.PhaseFinished // and its views can be read on
+	}
 	st.Checkpoint, st.Durable = uint64(s.Published), uint64(s.Checkpoint)
 	for _, n := range s.RowsIn {
 		st.RowsTotal += n
