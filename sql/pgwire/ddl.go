@@ -49,13 +49,21 @@ func (x *session) prepareChange(text string, w []string) (*prepared, error) {
 // has read of it before cannot go on: the epoch that it has pinned is gone. pinned is how many pipelines it had.
 func (x *session) afterChange(ctx context.Context, p *prepared, o *portal, pinned int, err error) error {
 	await := x.server.opts.Await
-	if await == nil || !errs.Is(err, errs.PipelineState) || o.total > 0 || o.kept != nil && o.sent > 0 || !await(ctx, x.reading) {
-		return err
+	for range maxChanges {
+		if await == nil || !errs.Is(err, errs.PipelineState) || o.total > 0 || o.kept != nil && o.sent > 0 || !await(ctx, x.reading) {
+			return err
+		}
+		if pinned > 0 {
+			return fail("40001", "pipeline %s was changed while the transaction read it", x.reading.Pipeline).withHint("run the transaction again")
+		}
+		x.release()
+		o.described, o.kept = true, nil // the columns are on their way
+		if err = x.answer(ctx, p, o); err == nil {
+			return nil
+		}
 	}
-	if pinned > 0 {
-		return fail("40001", "pipeline %s was changed while the transaction read it", x.reading.Pipeline).withHint("run the transaction again")
-	}
-	x.release()
-	o.described, o.kept = true, nil // the columns are on their way
-	return x.answer(ctx, p, o)
+	return err
 }
+
+// maxChanges is how many changes of its pipeline a query waits for.
+const maxChanges = 100

@@ -119,7 +119,11 @@ func (b *binder) insertInto(p *Program, s *parser.Insert, inserts *[]insert) err
 
 // object notes what a statement made.
 func (b *binder) object(p *Program, name parser.Name, kind parser.ObjectKind) {
-	p.Objects = append(p.Objects, Object{Name: name.Last().Text, Kind: kind, Reads: b.reads, Added: b.added})
+	o := Object{Name: name.Last().Text, Kind: kind, Reads: b.reads, Added: b.added}
+	if t := b.catalog.objects[o.Name]; t != nil && t.table != nil {
+		o.Connector = t.table.connector
+	}
+	p.Objects = append(p.Objects, o)
 }
 
 // read notes that the statement names a table or view.

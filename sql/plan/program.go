@@ -104,6 +104,8 @@ type View struct {
 type Object struct {
 	Name string // of an INSERT that of its table
 	Kind parser.ObjectKind
+	// Connector is a table's; "" if it has none.
+	Connector string
 	// Reads are the tables and views that its definition names; an INSERT's own table is one of them.
 	Reads []string
 	// Added is which of the statements of Environment.Added it came from, from 1; 0: from the file.

@@ -109,6 +109,7 @@ type change struct {
 	statement parser.Statement
 	owners    []*owner
 	notices   []string
+	moves     []move
 }
 
 func (x *change) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {
@@ -190,6 +191,9 @@ func (x *change) add() error {
 		return x.first(text)
 	}
 	added := slices.Clone(to.Query.Added)
+	for _, m := range x.moves {
+		added = append(added, m.from.Query.Added[m.table.Added-1])
+	}
 	if at >= 0 {
 		added[at] = text
 	} else {
@@ -198,7 +202,17 @@ func (x *change) add() error {
 		}
 		added = append(added, text)
 	}
-	return x.apply(to, added, at < 0)
+	if err := x.apply(to, added, at < 0); err != nil {
+		return err
+	}
+	if len(x.moves) == 0 {
+		return nil
+	}
+	going := map[int]bool{}
+	for _, m := range x.moves {
+		going[m.table.Added] = true
+	}
+	return x.remove(x.moves[0].from, going)
 }
 
 func printed(text string) string {
@@ -209,14 +223,20 @@ func printed(text string) string {
 	return parser.Print(script)
 }
 
-// home is the pipeline that the statement belongs to: the one of what it names. nil: it does not exist.
+// home is the pipeline that the statement belongs to, the one of what it names; nil: it does not exist. Tables of
+// connectors that were made in the pipeline of the database, and that nothing uses yet, may go with it: they are in moves.
 func (x *change) home() (*owner, error) {
 	var found *owner
 	var by string
+	var loose []parser.Name
 	for _, n := range named(x.statement) {
 		of := x.having(n.Last().Text)
 		if len(of) == 0 {
 			continue // the planner says what is not there
+		}
+		if len(of) == 1 && of[0].unused(n.Last().Text) {
+			loose = append(loose, n)
+			continue
 		}
 		if len(of) > 1 {
 			if found != nil && slices.Contains(of, found) {
@@ -234,15 +254,35 @@ func (x *change) home() (*owner, error) {
 		}
 		found, by = of[0], n.String()
 	}
-	if found != nil {
-		return found, nil
-	}
-	for _, o := range x.owners {
-		if o.Name == Home {
-			return o, nil
+	if found == nil {
+		for _, o := range x.owners {
+			if o.Name == Home {
+				found = o
+			}
 		}
 	}
-	return nil, nil
+	for _, n := range loose {
+		o := x.having(n.Last().Text)[0]
+		t := *o.object(n.Last().Text)
+		if o != found && !slices.ContainsFunc(x.moves, func(m move) bool { return m.table.Added == t.Added }) {
+			x.moves = append(x.moves, move{o, t}) // of one pipeline: only that of the database has such
+		}
+	}
+	return found, nil
+}
+
+// move is a table that goes to another pipeline.
+type move struct {
+	from  *owner
+	table plan.Object
+}
+
+// unused tells whether a name is that of a table of a connector that a session has made in the pipeline of the database,
+// and nothing there names it.
+func (o *owner) unused(name string) bool {
+	t := o.object(name)
+	return o.Name == Home && t.Kind == parser.ObjectTable && t.Added > 0 && t.Connector != "" &&
+		!slices.ContainsFunc(o.program.Objects, func(d plan.Object) bool { return slices.Contains(d.Reads, t.Name) })
 }
 
 // named are the tables and views that a statement names, without its own and the names that its WITHs define.
@@ -409,7 +449,11 @@ func (x *change) drop(s *parser.Drop) error {
 		}
 		return x.fail(errs.SQLUnknownName, last.Pos, "there is no %s %s", strings.ToLower(string(s.Object)), last.Text)
 	}
-	if len(of) > 1 {
+	slices.SortFunc(of, func(a, b *owner) int { return strings.Compare(a.Name, b.Name) })
+	if i := slices.IndexFunc(of, func(o *owner) bool { return !o.unused(last.Text) }); i > 0 {
+		of[0], of[i] = of[i], of[0]
+	}
+	if len(of) > 1 && slices.ContainsFunc(of[1:], func(o *owner) bool { return !o.unused(last.Text) }) {
 		return x.fail(errs.SQLUnknownName, last.Pos, "%s is in more than one pipeline", last.Text)
 	}
 	o := of[0]
@@ -446,6 +490,19 @@ func (x *change) drop(s *parser.Drop) error {
 	for _, d := range dependants {
 		x.note("drop cascades to %s", d)
 	}
+	if err := x.remove(o, going); err != nil {
+		return err
+	}
+	for _, other := range of[1:] { // a table that was on its way to another pipeline when the node ended
+		if err := x.remove(other, map[int]bool{other.object(last.Text).Added: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove takes added statements out of a pipeline, and the pipeline away if nothing is left of it.
+func (x *change) remove(o *owner, going map[int]bool) error {
 	var added []string
 	for i, text := range o.Query.Added {
 		if !going[i+1] {
@@ -453,7 +510,6 @@ func (x *change) drop(s *parser.Drop) error {
 		}
 	}
 	if len(added) == 0 && o.Query.SQL == "" {
-		// Nothing is left of it.
 		if err := x.catalog.Delete(x.ctx, o.ID, false); err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func (b *backing) ScanState(id uint32, first, behind int, f func(key, value []by
 const forgetBatch = 4096
 
 // Forget deletes every state whose name keep does not want, durably, and returns how many there were. It is called after
-// Recover and before a task opens a state; a state of the same name then begins empty.
+// Recover; no task may have opened one of them. A state of the same name then begins empty.
 func (p *Pipeline) Forget(keep func(name string) bool) (int, error) {
 	type gone struct {
 		name string

@@ -32,6 +32,7 @@ type driver struct {
 	firsts      int  // sources that are read before the others and have not ended
 	firstsEnded bool // the last of them has just ended
 	finishing   bool // all have ended, and the pipeline stays
+	shrunk      bool // there is state of nodes that are not in the graph any more
 	// What the checkpoint says of the graph that it is of: its nodes, nil if it says nothing, and those that write sinks, by
 	// sink and table.
 	nodes     map[string]bool
@@ -412,7 +413,8 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 	d.lastCheck, d.dirty = began, false
 	c := dataflow.Checkpoint(d.epoch)
 	meta := d.meta(states)
-	confirm := d.confirm
+	confirm, shrunk := d.confirm, d.shrunk
+	d.shrunk = false
 	d.confirm = make([][]dataflow.StateChange, len(d.feeders))
 	done := make(chan error, 1)
 	d.committing = done
@@ -442,6 +444,13 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 				if len(confirm[i]) > 0 {
 					d.feeders[i].source.Confirm(confirm[i])
 				}
+			}
+			if shrunk {
+				left := map[string]bool{}
+				for _, n := range d.opts.Graph.Nodes {
+					left[n.ID] = true
+				}
+				return d.forget(left)
 			}
 			return nil
 		}()

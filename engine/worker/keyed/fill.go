@@ -111,12 +111,31 @@ func (t *task) fill(ctx context.Context) error {
 	return nil
 }
 
-// Forgetter is what a Durable may have besides: it deletes the states whose names keep does not want.
+// Forgetter is what a Durable may have besides: it deletes the states whose names keep does not want. It may be called
+// while tasks work with those that are kept.
 type Forgetter interface {
 	Forget(keep func(name string) bool) (int, error)
 }
 
-// grow makes the pipeline that of its graph, where the checkpoint is of another.
+// forget deletes the states of all nodes but those of these IDs.
+func (p *Pipeline) forget(ids map[string]bool) error {
+	x, ok := p.opts.Durable.(Forgetter)
+	if !ok {
+		return nil
+	}
+	_, err := x.Forget(func(name string) bool {
+		for id := range ids {
+			if strings.HasPrefix(name, id) {
+				return true
+			}
+		}
+		return false
+	})
+	return err
+}
+
+// grow makes the pipeline that of its graph, where the checkpoint is of another. The state of nodes that are gone stays
+// until a checkpoint no longer lists them: a crash may bring a graph that has them again.
 func (p *Pipeline) grow(d *driver) error {
 	if d.nodes == nil {
 		return nil // there is no checkpoint, or one of a time when graphs did not change
@@ -135,18 +154,11 @@ func (p *Pipeline) grow(d *driver) error {
 		return nil
 	}
 	p.env.Log.Info("the pipeline's graph has changed", "nodes kept", len(kept), "new", f.fresh, "gone", len(d.nodes)-len(kept))
-	if x, ok := p.opts.Durable.(Forgetter); ok {
-		if _, err := x.Forget(func(name string) bool {
-			for id := range kept {
-				if strings.HasPrefix(name, id) {
-					return true
-				}
-			}
-			return false
-		}); err != nil {
-			return err
-		}
+	// A node that is new may have been there before, and what it left may not be gone yet.
+	if err := p.forget(d.nodes); err != nil {
+		return err
 	}
+	d.shrunk = len(kept) < len(d.nodes)
 	p.opts.Graph, p.replays = f.graph, f.replays
 	return nil
 }
