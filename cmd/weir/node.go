@@ -110,6 +110,14 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 				return nil, ctx.Err()
 			}
 		},
+		Catalog: func(ctx context.Context) (query.Catalog, error) {
+			select {
+			case <-open:
+				return opened.Load(), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
 		Known: func(id string) bool {
 			_, err := opened.Load().Pipeline(id)
 			return !errs.Is(err, errs.PipelineNotFound)
@@ -196,7 +204,8 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 	if n.addr, err = n.server.Listen(ctx); err != nil {
 		return err
 	}
-	n.reads = pgwire.New(e, pgwire.Options{Listen: o.PGAddr, AllowRemote: o.AllowRemote, Version: o.Version, Views: n.run.Views, OnQuery: reg.Pgwire().Query})
+	n.reads = pgwire.New(e, pgwire.Options{Listen: o.PGAddr, AllowRemote: o.AllowRemote, Version: o.Version, Views: n.run.Views,
+		Change: n.run.Change, Await: n.run.Await, OnQuery: reg.Pgwire().Query})
 	if n.pgAddr, err = n.reads.Start(ctx); err != nil {
 		return err
 	}

@@ -36,6 +36,25 @@ type Node struct {
 	Sink *SinkTable
 	// States are the names of the states that the operator opens, for `weir state size`.
 	States []string
+	// Keeps says whose present rows can be read back from the node's state: see Keeper.
+	Keeps Keeping
+}
+
+// Keeping says which rows a node has kept.
+type Keeping uint8
+
+// What a node may have kept.
+const (
+	KeepsNothing Keeping = iota
+	KeepsInput           // those of its one input
+	KeepsOutput          // those that it has emitted
+)
+
+// Keeper is an Operator of a node that keeps rows.
+type Keeper interface {
+	// Kept gives the rows that the last checkpoint held, with weights above 0, batch by batch, each lent for the call. It is
+	// called before the first row and the first barrier.
+	Kept(f func(*row.Batch) error) error
 }
 
 // Edge is an input of a node.

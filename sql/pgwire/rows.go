@@ -127,6 +127,11 @@ func (x *session) answer(ctx context.Context, p *prepared, o *portal) error {
 			return err
 		}
 	}
+	if p.do != nil {
+		if err := p.do(ctx, x); err != nil {
+			return err
+		}
+	}
 	if p.columns == nil {
 		x.back.Send(&pgproto3.CommandComplete{CommandTag: []byte(p.tag)})
 		return nil

@@ -49,6 +49,7 @@ type session struct {
 	portals    map[string]*portal
 	skipping   bool // until Sync, after an error
 	admitted   bool
+	reading    View // the one that was asked for last
 	scratch    []byte
 	values     [][]byte
 
@@ -207,6 +208,7 @@ func (x *session) release() {
 
 // pin is the epoch of a pipeline that the session reads.
 func (x *session) pin(ctx context.Context, v View) (*keyed.Pin, error) {
+	x.reading = v
 	if v.Keyed == nil {
 		return nil, notRunning(v)
 	}
@@ -449,7 +451,11 @@ func (x *session) execute(p *prepared, o *portal) error {
 	ctx, done := x.working()
 	defer done()
 	began := x.server.env.Clock.Now()
+	pinned := len(x.pins)
 	err := x.answer(ctx, p, o)
+	if err != nil && p.query != nil {
+		err = x.afterChange(ctx, p, o, pinned, err)
+	}
 	if err != nil && errors.Is(err, context.Canceled) && x.server.ctx.Err() != nil {
 		err = fail("57P01", "terminating connection because weir ends")
 	}

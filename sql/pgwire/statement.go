@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,8 +28,9 @@ type prepared struct {
 	rows   func(x *session) *row.Batch
 	act    func(x *session) error
 
-	commits bool     // it ends a transaction well, if it can
-	planned *changed // of change, as it was planned when it was understood
+	commits bool                                        // it ends a transaction well, if it can
+	planned *changed                                    // of change, as it was planned when it was understood
+	do      func(ctx context.Context, x *session) error // like act, of what takes time
 }
 
 // types0 are the types of the columns.
@@ -62,12 +64,23 @@ func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
 	switch w[0] {
 	case "SELECT", "WITH", "VALUES", "TABLE":
 		return x.prepareQuery(text, oids)
-	case "INSERT", "UPDATE", "DELETE", "TRUNCATE":
+	case "INSERT":
+		if x.definesInsert(text) {
+			return x.prepareDefinition(text, w)
+		}
+		return x.prepareChange(text, oids)
+	case "UPDATE", "DELETE", "TRUNCATE":
 		return x.prepareChange(text, oids)
 	case "COPY":
 		return x.prepareCopy(text)
 	case "MERGE":
 		return nil, errs.New(errs.NotBuiltYet, "MERGE is not built yet").WithHint("INSERT .. ON CONFLICT (key) DO UPDATE SET column = excluded.column")
+	case "CREATE", "DROP":
+		if x.server.opts.Change != nil {
+			return x.prepareDefinition(text, w)
+		}
+	}
+	switch w[0] {
 	case "CREATE", "ALTER", "DROP", "EXECUTE", "SUBSCRIBE":
 		return nil, errs.New(errs.NotBuiltYet, "%s is not built yet here", w[0]).WithHint("write a file and start it: weir run FILE.sql")
 	}

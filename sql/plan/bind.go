@@ -20,6 +20,8 @@ type binder struct {
 	depth    int
 	warnings []*errs.Error
 	params   []Param
+	reads    []string                       // what the statement names
+	added    int                            // which of the added statements is bound; 0: one of the file
 	serves   bool                           // the query is answered at once and may have parameters
 	created  map[string]*parser.CreateTable // by the table's name
 	hinted   map[string]*object             // tables with other options

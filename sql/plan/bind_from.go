@@ -151,8 +151,14 @@ func (b *binder) namedTable(name parser.Name, c *ctes) (rel, string, error) {
 		return nil, "", e.WithHint("CREATE TABLE and CREATE VIEW must stand before the statement that uses them")
 	}
 	if o.view != nil {
+		b.read(o.view.name)
+		if b.added > 0 {
+			r, err := b.readKept(o.view)
+			return r, last, err
+		}
 		return o.view.rel, last, nil
 	}
+	b.read(o.table.name)
 	if !o.table.kind.Source {
 		return nil, "", b.fail(errs.SQLUnknownName, name.Position(), "table %s cannot be read: connector '%s' only writes", last, o.table.connector)
 	}
@@ -165,6 +171,9 @@ func (b *binder) static(x *parser.Join, left *scope, a around) (bool, error) {
 	t, ok := x.Right.(*parser.Table)
 	if !ok || t.AsOf == nil {
 		return false, nil
+	}
+	if b.added > 0 {
+		return false, b.fail(errs.NotBuiltYet, t.AsOf.Position(), "FOR SYSTEM_TIME AS OF is not built yet in a statement that is added to a running pipeline")
 	}
 	if _, err := b.expr(&exprPlace{scope: &scope{cols: left.cols, outer: a.outer}}, t.AsOf); err != nil {
 		return false, err

@@ -26,6 +26,9 @@ type view struct {
 	materialized bool
 	internal     bool // it is the rows of an internal table
 	pos          parser.Pos
+	node         int                 // of a materialized one: whose rows it keeps
+	kept         *table              // how added statements read it; nil: nobody has
+	again        func() (rel, error) // binds it anew
 }
 
 // table is a CREATE TABLE.
@@ -42,6 +45,7 @@ type table struct {
 	all       row.Schema
 	pos       parser.Pos
 	scan      *scan
+	kept      *view // it stands for the rows of a view
 }
 
 // find looks a name up; where no object has it, one of another case is taken, if it is the only one.
@@ -237,5 +241,15 @@ func (b *binder) createView(name parser.Name, columns []parser.ViewColumn, q par
 		seen[f.Name] = true
 	}
 	v := &view{name: name.Last().Text, rel: r, materialized: materialized, pos: name.Position()}
+	text := b.text
+	v.again = func() (rel, error) {
+		defer func(text string) { b.text = text }(b.text)
+		b.text = text
+		r, err := b.query(q, around{})
+		if err != nil {
+			return nil, err
+		}
+		return b.rename(r, names, name.Position())
+	}
 	return v, b.define(name, &object{view: v}, replace, ifNotExists)
 }

@@ -26,6 +26,10 @@ type physical struct {
 	wanted map[*table][]expr.Expr
 	// scans are the nodes at which tables enter.
 	scans map[*table]int
+	sinks map[string]int // by name
+	// salt tells the nodes of an added statement from those of others, except where they are shared.
+	salt   string
+	shared bool
 }
 
 // stream is what a node emits, with the place of each column of the relation: -1 for columns that nothing asked for.
@@ -38,6 +42,9 @@ type stream struct {
 func (p *physical) add(n dataflow.Node, more ...string) int {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s|%s|%v|%v|%v", n.Kind, n.Detail, n.Single, more, n.Schema.Types())
+	if p.salt != "" && !p.shared {
+		fmt.Fprintf(h, "|for %s", p.salt)
+	}
 	for _, e := range n.Inputs {
 		fmt.Fprintf(h, "|%s %d %v", p.program.Graph.Nodes[e.From].ID, e.How, e.Key)
 	}
@@ -342,6 +349,14 @@ func (p *physical) settings() expr.Settings { return expr.Settings{Zone: p.b.env
 func (p *physical) lowerScan(r *scan) (stream, error) {
 	t := r.table
 	out := stream{at: want(len(t.schema), nil)}
+	if t.kept != nil {
+		for c := range out.at {
+			out.at[c] = c
+		}
+		out.node = t.kept.node
+		return out, nil
+	}
+	defer p.share(true)()
 	var columns []int
 	upsert := t.kind.Upsert && t.key != nil
 	for c := range t.schema {
@@ -381,7 +396,8 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 	if upsert {
 		n.Schema = append(n.Schema, row.Field{Name: "$unsent", Type: row.Type{Kind: row.BigInt, NotNull: true}})
 		key := n.Key
-		n.Key = nil // a key may come many times
+		n.Key = nil     // a key may come many times
+		n.Single = true // of several tasks none would know which change of a key came last
 		out.node = p.normalize(p.add(n, t.connector, group), key)
 	} else {
 		out.node = p.add(n, t.connector, group)
@@ -396,7 +412,7 @@ func (p *physical) normalize(from int, key []int) int {
 	schema := src.Schema[: len(src.Schema)-1 : len(src.Schema)-1]
 	spec := operator.Normalize{Input: schema.Types(), Key: key, Unsent: true}
 	edge, single := p.byKey(from, key)
-	n := dataflow.Node{Kind: "normalize", Detail: fmt.Sprintf("%s by %v", src.Detail, key), Schema: schema, Key: key, Single: single, Inputs: []dataflow.Edge{edge}, States: []string{"rows"}}
+	n := dataflow.Node{Kind: "normalize", Detail: fmt.Sprintf("%s by %v", src.Detail, key), Schema: schema, Key: key, Single: single, Inputs: []dataflow.Edge{edge}, States: []string{"rows"}, Keeps: dataflow.KeepsOutput}
 	return p.addMake(n, func(id string) func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error) {
 		s := spec
 		s.Node = id
@@ -425,6 +441,9 @@ func (p *physical) lowerValues(r *values) (stream, error) {
 	}
 	detail := strings.Join(text, ", ")
 	name := "values " + detail
+	if p.salt != "" {
+		name += " for " + p.salt // those of others have been read
+	}
 	s, ok := p.sources["values\x00"+name]
 	if !ok {
 		s = len(p.program.Sources)

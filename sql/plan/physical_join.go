@@ -183,6 +183,9 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	// A join that speaks of rows of a side that match, or do not, finds them by what is kept of them.
 	counts := len(rest) > 0 && r.kind != innerJoin
 	lx, rx := p.indexes(func(apart string) int {
+		// An index that is there already and one that is new make every pair once, when the new one is filled. That is so of
+		// pairs, and only if one of the two is new.
+		defer p.share(r.kind == innerJoin)()
 		return p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, keptColumns(left, kept[:nl]), apart)
 	}, func(apart string) int {
 		return p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, keptColumns(right, kept[nl:]), apart)

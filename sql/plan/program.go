@@ -19,6 +19,8 @@ type Program struct {
 	Sources []Source
 	Sinks   []Sink
 	Views   []View
+	// Objects are what the statements make, in order.
+	Objects []Object
 	// Settings are the SET statements, in order.
 	Settings []*parser.Set
 	// Warnings are about what works and may not be meant: state that grows without bound.
@@ -110,6 +112,21 @@ type View struct {
 // TableConnector is the connector of the one source of all internal tables, those without a connector of their own.
 const TableConnector = "table"
 
+// Object is a table or a view that a program has, or an INSERT.
+type Object struct {
+	Name string // of an INSERT that of its table
+	Kind parser.ObjectKind
+	// Connector is a table's; "" if it has none.
+	Connector string
+	// Reads are the tables and views that its definition names; an INSERT's own table is one of them.
+	Reads []string
+	// Added is which of the statements of Environment.Added it came from, from 1; 0: from the file.
+	Added int
+}
+
+// ObjectInsert is the kind of an INSERT.
+const ObjectInsert parser.ObjectKind = "INSERT"
+
 // Kind is what a connector lets a table be.
 type Kind struct {
 	Source, Sink bool
@@ -137,4 +154,7 @@ type Environment struct {
 	Parallelism int
 	// Now is the clock of a statement that is answered at once, in microseconds since 1970.
 	Now int64
+	// Added are statements that were added to the file after its pipeline had begun, one each, in order. They leave the
+	// nodes of everything before them as they are: see added.go.
+	Added []string
 }

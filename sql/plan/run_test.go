@@ -73,6 +73,9 @@ func (f *feed) Read(ctx context.Context) (dataflow.Message, error) {
 					return dataflow.Message{}, err
 				}
 			}
+			if t.Unsent {
+				b.Cols[len(t.Columns)].Int64 = append(b.Cols[len(t.Columns)].Int64, 0)
+			}
 			b.EndRow(c.weight)
 		}
 		return dataflow.Message{Kind: dataflow.KindBatch, Batch: b.Seal(), Table: f.table - 1}, nil

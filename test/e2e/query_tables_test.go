@@ -18,8 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// psql is a connection to the running weir, which may be down.
-func (q *queries) psql(ctx context.Context) (*pgx.Conn, error) {
+// psql is a connection to the running weir, which may be down; settings are those of the URL.
+func (q *queries) psql(ctx context.Context, settings ...string) (*pgx.Conn, error) {
 	b, err := os.ReadFile(filepath.Join(q.state, "endpoints.json"))
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func (q *queries) psql(ctx context.Context) (*pgx.Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return pgx.Connect(ctx, "postgres://weir@"+at.PG+"/weir")
+	return pgx.Connect(ctx, "postgres://weir@"+at.PG+"/weir?"+strings.Join(settings, "&"))
 }
 
 // teller is a client that moves money. Each transfer notes itself in the journal under the teller's next number.

@@ -69,6 +69,9 @@ func Kinds(connectors map[string]Connector) map[string]plan.Kind {
 }
 
 func (x Env) at(pos parser.Pos) *errs.Position {
+	if pos.Offset < 0 {
+		return nil // it came from a statement that was added
+	}
 	p := parser.Locate(x.Spec.File, x.Text, pos)
 	return &p
 }

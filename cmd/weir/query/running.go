@@ -27,6 +27,7 @@ type running struct {
 	kept     *kept
 	since    time.Time
 	done     chan struct{}
+	ready    chan struct{} // closed when there is a pipe
 	cancel   context.CancelFunc
 
 	mu    sync.Mutex
@@ -77,6 +78,7 @@ func (r *running) run(ctx context.Context) error {
 	r.pipe, r.table = pipe, sequencer(sources)
 	stopped := r.stop
 	r.mu.Unlock()
+	close(r.ready)
 	if stopped {
 		return nil
 	}
@@ -141,8 +143,12 @@ func (r *running) Status() api.PipelineStatus {
 		return st
 	}
 	s := r.pipe.Status()
-	if st.Phase = api.PhaseLive; s.Copying {
+	st.Phase = api.PhaseLive
+	switch {
+	case s.Copying:
 		st.Phase = api.PhaseCopy
+	case s.Ended:
+		st.Phase = api.PhaseFinished // and its views can be read on
 	}
 	st.Checkpoint, st.Durable = uint64(s.Published), uint64(s.Checkpoint)
 	for _, n := range s.RowsIn {

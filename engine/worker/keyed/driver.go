@@ -37,12 +37,20 @@ type driver struct {
 	// Checkpoints whose rows for sinks are held, without a Durable their outboxes. The goroutine of the checkpoint that is
 	// being made durable has them.
 	held         []dataflow.Checkpoint
+	restored     dataflow.Checkpoint // where it began
 	heldOutboxes [][]byte
 	// Of each source: how many urgent messages the last checkpoint has.
-	urgent []int64
+	urgent    []int64
+	finishing bool // all have ended, and the pipeline stays
+	shrunk    bool // there is state of nodes that are not in the graph any more
+	// What the checkpoint says of the graph that it is of: its nodes, nil if it says nothing, and those that write sinks, by
+	// sink and table.
+	nodes     map[string]bool
+	sinkNodes map[[2]uint16]string
 }
 
-// meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
+// meta is what a checkpoint keeps besides state and outbox: the clock, each source's state by the source's name, and the
+// graph's nodes.
 func (d *driver) meta(states []dataflow.State) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(d.now))
 	b = binary.AppendUvarint(b, d.epoch)
@@ -61,7 +69,18 @@ func (d *driver) meta(states []dataflow.State) []byte {
 			text(s[k])
 		}
 	}
-	return binary.AppendUvarint(b, uint64(d.seen.since))
+	b = binary.AppendUvarint(b, uint64(d.seen.since))
+	b = binary.AppendUvarint(b, uint64(len(d.opts.Graph.Nodes)))
+	for _, n := range d.opts.Graph.Nodes {
+		text([]byte(n.ID))
+		if n.Sink == nil {
+			b = append(b, 0)
+			continue
+		}
+		b = binary.AppendUvarint(append(b, 1), uint64(n.Sink.Sink))
+		b = binary.AppendUvarint(b, uint64(n.Sink.Table))
+	}
+	return b
 }
 
 func (d *driver) restore() error {
@@ -75,7 +94,7 @@ func (d *driver) restore() error {
 		return nil
 	}
 	c, meta := d.opts.Durable.Restored()
-	d.checkpoint = c
+	d.checkpoint, d.restored = c, c
 	if c == 0 {
 		return nil
 	}
@@ -121,6 +140,20 @@ func (d *driver) restore() error {
 	if len(meta) > 0 {
 		d.seen.since = dataflow.Checkpoint(number())
 	}
+	if len(meta) > 0 {
+		d.nodes, d.sinkNodes = map[string]bool{}, map[[2]uint16]string{}
+		for range number() {
+			id := text()
+			d.nodes[id] = true
+			if number() == 1 {
+				sink := uint16(number())
+				d.sinkNodes[[2]uint16{sink, uint16(number())}] = id
+			}
+		}
+		if meta == nil {
+			return bad
+		}
+	}
 	d.update(func(s *Status) {
 		s.Checkpoint = c
 		if d.seen.since > 0 {
@@ -148,7 +181,7 @@ func (d *driver) publishOld(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := d.publish(ctx, c, outbox); err != nil {
+			if err := d.publish(ctx, c, d.moved(outbox)); err != nil {
 				return err
 			}
 		}
@@ -248,7 +281,7 @@ func (d *driver) openRest() {
 
 // wait returns when an epoch is to end, and whether it is the last.
 func (d *driver) wait(ctx context.Context) (last bool, err error) {
-	if len(d.opts.Sources) == 0 {
+	if len(d.opts.Sources) == 0 && !d.opts.Stay {
 		return true, nil
 	}
 	waiting := false // rows wait
@@ -298,6 +331,10 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 		case <-look:
 		case source := <-d.ended:
 			if d.ends++; d.ends == len(d.opts.Sources) {
+				if d.opts.Stay {
+					waiting, d.dirty, d.finishing = true, true, true
+					break
+				}
 				d.update(func(s *Status) { s.Ended = true })
 				return true, nil
 			}
@@ -457,7 +494,8 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 	}
 	unseen := !d.seen.now
 	meta := d.meta(states)
-	confirm := d.confirm
+	confirm, shrunk := d.confirm, d.shrunk
+	d.shrunk = false
 	d.confirm = make([][]dataflow.StateChange, len(d.feeders))
 	done := make(chan error, 1)
 	d.committing = done
@@ -495,6 +533,13 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 					d.feeders[i].source.Confirm(confirm[i])
 				}
 			}
+			if shrunk {
+				left := map[string]bool{}
+				for _, n := range d.opts.Graph.Nodes {
+					left[n.ID] = true
+				}
+				return d.forget(left)
+			}
 			return nil
 		}()
 	})
@@ -512,5 +557,8 @@ func (d *driver) committed(ctx context.Context) error {
 
 func (d *driver) settle(err error) error {
 	d.committing = nil
+	if err == nil && d.finishing && !d.dirty {
+		d.update(func(s *Status) { s.Ended = true })
+	}
 	return err
 }

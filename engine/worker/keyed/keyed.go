@@ -48,6 +48,8 @@ type Options struct {
 	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
 	// PinWait is how long a reader waits for an epoch that can be seen, while a first copy is under way; default 3 s.
 	PinWait time.Duration
+	// Stay: the pipeline does not end when its sources have, so that its views can be read on.
+	Stay bool
 	// PinTime is how long an epoch may be pinned while the views change, and PinBytes how much may be kept for pins; then
 	// they end. Default 5 minutes and 256 MiB.
 	PinTime  time.Duration
@@ -109,9 +111,10 @@ type Pipeline struct {
 	stopOnce  sync.Once
 	pins      pins
 	pressure  *pressure
-	built     chan struct{} // closed when the tasks are there
-	shown     chan struct{} // closed when an epoch can be seen
-	over      chan struct{} // closed when Run has ended
+	built     chan struct{}  // closed when the tasks are there
+	shown     chan struct{}  // closed when an epoch can be seen
+	over      chan struct{}  // closed when Run has ended
+	replays   map[[2]int]int // of a graph that has grown: see fillPlan
 
 	mu struct {
 		sync.Mutex
@@ -139,7 +142,7 @@ type Status struct {
 	EpochTook, CheckpointTook time.Duration
 	CheckpointBytes           int
 	Faults                    int64 // rows whose evaluation failed, less those that were taken back
-	Ended                     bool  // every source has ended
+	Ended                     bool  // every source has ended, and with Stay all is durable and published
 	Started                   time.Time
 }
 
@@ -273,6 +276,9 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		}
 	}()
 	if err := d.restore(); err != nil {
+		return err
+	}
+	if err := p.grow(d); err != nil {
 		return err
 	}
 	for i := range p.opts.Sinks {
@@ -438,7 +444,8 @@ func (e cutEdge) queues() int {
 }
 
 // targets are the queues of the receiving fragment's tasks for an edge, as a task of the sending one sees them.
-func (p *Pipeline) targets(from *task, e dataflow.Edge, node, port int) []exchange.Target {
+// asPort is the port at which the node takes them.
+func (p *Pipeline) targets(from *task, e dataflow.Edge, node, port, asPort int) []exchange.Target {
 	f := p.of[node]
 	first := 0
 	seen := map[int]bool{}
@@ -459,10 +466,10 @@ func (p *Pipeline) targets(from *task, e dataflow.Edge, node, port int) []exchan
 		switch {
 		case e.How == dataflow.Forward && from.fragment.tasks > 1 && f.tasks > 1:
 			if i == from.index {
-				out = append(out, exchange.Target{Inbox: t.inbox, Queue: first, Node: node, Port: port})
+				out = append(out, exchange.Target{Inbox: t.inbox, Queue: first, Node: node, Port: asPort})
 			}
 		default:
-			out = append(out, exchange.Target{Inbox: t.inbox, Queue: first + from.index, Node: node, Port: port})
+			out = append(out, exchange.Target{Inbox: t.inbox, Queue: first + from.index, Node: node, Port: asPort})
 		}
 	}
 	return out

@@ -27,6 +27,7 @@ type task struct {
 	store     *state.Store
 	operators []dataflow.Operator // by node; nil for those of other fragments
 	emitters  []*fan              // by node
+	fills     map[int][]port      // by node: where the rows are replayed that it has kept
 	senders   []*exchange.Sender
 	sinks     []*sinkNode
 	discards  []*discardNode
@@ -162,14 +163,27 @@ func (t *task) connect(ctx context.Context) {
 			if e.How == dataflow.Probe || t.p.of[e.From] != t.fragment {
 				continue
 			}
-			from := t.emitters[e.From]
-			if t.p.of[n] == t.fragment {
-				from.to = append(from.to, port{t.operators[n].Process, portNumber, emptied(t.operators[n])})
-				continue
+			asPort, replayed := t.p.replays[[2]int{n, portNumber}]
+			if !replayed {
+				asPort = portNumber
 			}
-			s := exchange.NewSender(ctx, e, g.Nodes[e.From].Schema.Types(), t.p.targets(t, e, n, portNumber))
-			t.senders = append(t.senders, s)
-			from.to = append(from.to, port{func(_ int, b *row.Batch) error { return s.Emit(b) }, 0, s.Empty})
+			var to port
+			if t.p.of[n] == t.fragment {
+				to = port{t.operators[n].Process, asPort, emptied(t.operators[n])}
+			} else {
+				s := exchange.NewSender(ctx, e, g.Nodes[e.From].Schema.Types(), t.p.targets(t, e, n, portNumber, asPort))
+				t.senders = append(t.senders, s)
+				to = port{func(_ int, b *row.Batch) error { return s.Emit(b) }, 0, s.Empty}
+			}
+			if replayed {
+				if t.fills == nil {
+					t.fills = map[int][]port{}
+				}
+				t.fills[e.From] = append(t.fills[e.From], to)
+			}
+			if asPort == portNumber {
+				t.emitters[e.From].to = append(t.emitters[e.From].to, to)
+			}
 		}
 	}
 }
@@ -181,6 +195,9 @@ func (t *task) run(ctx context.Context) (err error) {
 			err = errs.New(errs.EngineInternal, "a task of the pipeline failed: %v", r).WithDetail("%s", debug.Stack())
 		}
 	}()
+	if err := t.fill(ctx); err != nil {
+		return err
+	}
 	for {
 		select {
 		case r := <-t.reads:

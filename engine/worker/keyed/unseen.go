@@ -65,8 +65,12 @@ func (d *driver) changesOf(sink int, outbox []byte) *sequence {
 			b = d.heldOutboxes[i]
 		case i < s.outboxes-1:
 			var err error
-			if b, err = d.opts.Durable.Outbox(d.held[i-len(d.heldOutboxes)]); err != nil {
+			c := d.held[i-len(d.heldOutboxes)]
+			if b, err = d.opts.Durable.Outbox(c); err != nil {
 				return nil, err
+			}
+			if c <= d.restored {
+				b = d.moved(b)
 			}
 		}
 		return newChanges(b, sink, d.opts.Sinks[sink].Tables), nil
