@@ -10,10 +10,7 @@ import (
 
 // source is what Read has in hand.
 type source struct {
-	seq      uint64
 	messages []dataflow.Message
-	builders []*row.Builder
-	used     int
 	rows     [][]byte
 }
 
@@ -71,7 +68,7 @@ func (s *Sequencer) take() {
 		return
 	}
 	src := &s.source
-	src.used, src.messages = 0, nil
+	src.messages = nil
 	for _, t := range s.tables {
 		var b *row.Builder
 		src.rows = src.rows[:0]

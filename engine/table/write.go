@@ -22,7 +22,7 @@ type Existing struct {
 // Insert adds the rows of a batch, each as often as its weight says. Rows whose key exists are not added, and returned.
 func (tx *Tx) Insert(ctx context.Context, number int, b *row.Batch) (added int64, there Existing, err error) {
 	t := tx.s.tables[number]
-	if err := tx.alive(); err != nil {
+	if err := tx.Alive(); err != nil {
 		return 0, there, err
 	}
 	for k := range b.Rows() {
@@ -227,7 +227,7 @@ func (tx *Tx) Commit(ctx context.Context) error {
 	s := tx.s
 	defer tx.Rollback() // of what was not accepted; it lets go of the snapshot
 	if !tx.Written() {
-		return tx.alive()
+		return tx.Alive()
 	}
 	began := s.env.Clock.Now()
 	done, err := tx.accept(ctx)

@@ -45,9 +45,11 @@ func at(changed []dataflow.StateChange) string {
 	return strings.Join(out, ",")
 }
 
-func (s *told) Visible(_ uint64, changed []dataflow.StateChange) { s.events <- "visible " + at(changed) }
-func (s *told) Durable(changed []dataflow.StateChange)           { s.events <- "durable " + at(changed) }
-func (s *told) Confirm(changed []dataflow.StateChange)           { s.events <- "confirm " + at(changed) }
+func (s *told) Visible(_ uint64, changed []dataflow.StateChange) {
+	s.events <- "visible " + at(changed)
+}
+func (s *told) Durable(changed []dataflow.StateChange) { s.events <- "durable " + at(changed) }
+func (s *told) Confirm(changed []dataflow.StateChange) { s.events <- "confirm " + at(changed) }
 
 type toldSink struct {
 	nothing
