@@ -54,7 +54,7 @@ type changed struct {
 func (x *session) planChange(p *prepared, params []plan.Param) (*changed, error) {
 	s := &served{relations: map[string]relation{}}
 	list := x.relations(s)
-	c, err := plan.Changes(p.text, p.change, plan.Environment{Zone: x.zone, Now: x.server.env.Clock.Now().UnixMicro()}, list, params)
+	c, err := plan.Changes(p.text, p.change, x.environment(), list, params)
 	if err != nil {
 		return nil, x.explain(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"runtime/debug"
 	"strings"
@@ -38,7 +39,8 @@ type session struct {
 	settings map[string]string
 	zone     *time.Location
 	tx       byte
-	readOnly bool // the block is
+	readOnly bool       // the block is
+	rand     *rand.Rand // of RAND and UUID; nil: not yet asked for
 	pins     map[*keyed.Pipeline]*keyed.Pin
 	reads    map[string]*keyed.Pipeline // by pipeline: the start that the pins are of
 	writes   *table.Tx                  // what the block, or what came since the last Sync, writes and reads of internal tables

@@ -129,7 +129,7 @@ func (x *session) plan(p *prepared, params []plan.Param) (*served, error) {
 		}
 	}
 	var err error
-	if s.Served, err = plan.Serve(p.text, p.query, plan.Environment{Zone: x.zone}, list, params); err != nil {
+	if s.Served, err = plan.Serve(p.text, p.query, x.environment(), list, params); err != nil {
 		return nil, x.explain(err)
 	}
 	if err := s.onePipeline(""); err != nil {

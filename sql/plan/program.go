@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
@@ -130,4 +131,6 @@ type Environment struct {
 	Parallelism int
 	// Now is the clock of a statement that is answered at once, in microseconds since 1970.
 	Now int64
+	// Rand feeds RAND and UUID where a statement is answered at once; nil: they cannot be used.
+	Rand rand.Source
 }
