@@ -50,7 +50,7 @@ func (s *Sequencer) Begin(ctx context.Context, pin func(context.Context) (Base, 
 		tx := &Tx{s: s, from: from, base: s.seqAt(from.Epoch()), head: s.mu.head, first: first}
 		if tx.base < s.mu.pruned {
 			s.mu.Unlock()
-			from.Release() // a newer epoch has become visible meanwhile
+			from.Release() // a newer epoch has become durable meanwhile
 			continue
 		}
 		if !latest {

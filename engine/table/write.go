@@ -260,12 +260,12 @@ func (tx *Tx) accept(ctx context.Context) (<-chan error, error) {
 	defer s.mu.Unlock()
 	for s.mu.bytes > s.opts.KeptBytes && !s.mu.ended {
 		for other := range s.mu.open {
-			if other != tx && other.base < s.mu.visible {
+			if other != tx && other.base < s.mu.durable {
 				other.dead = true
 			}
 		}
 		s.prune()
-		if s.mu.bytes <= s.opts.KeptBytes || s.mu.visible == s.mu.head {
+		if s.mu.bytes <= s.opts.KeptBytes || s.mu.durable == s.mu.head {
 			break
 		}
 		moved := s.mu.moved
