@@ -28,6 +28,7 @@ type prepared struct {
 	rows   func(x *session) *row.Batch
 	act    func(x *session) error
 
+	locks   bool                                        // of a query: the transaction depends on what it reads
 	commits bool                                        // it ends a transaction well, if it can
 	planned *changed                                    // of change, as it was planned when it was understood
 	do      func(ctx context.Context, x *session) error // like act, of what takes time
@@ -95,14 +96,15 @@ func (x *session) prepareQuery(text string, oids []uint32) (*prepared, error) {
 	if p, err := x.catalogQuery(text); p != nil || err != nil {
 		return p, err
 	}
-	q, err := parser.ParseQuery("", text)
+	plain, locks := cutLocking(text)
+	q, err := parser.ParseQuery("", plain)
 	if err != nil {
 		return nil, err
 	}
 	if p := x.sessionQuery(text, q); p != nil {
 		return p, nil
 	}
-	p := &prepared{text: text, query: q}
+	p := &prepared{text: text, query: q, locks: locks}
 	var params []plan.Param
 	for _, oid := range oids {
 		t, ok := rowType(oid)
@@ -142,11 +144,20 @@ func (x *session) plan(p *prepared, params []plan.Param) (*served, error) {
 		}
 	}
 	var err error
-	if s.Served, err = plan.Serve(p.text, p.query, plan.Environment{Zone: x.zone}, list, params); err != nil {
+	if s.Served, err = plan.Serve(p.text, p.query, x.environment(), list, params); err != nil {
 		return nil, x.explain(err)
 	}
 	if err := s.onePipeline(""); err != nil {
 		return nil, err
+	}
+	if p.locks {
+		for i := range s.Sources {
+			for _, t := range s.Sources[i].Tables {
+				if r, ok := s.relations[t.Name]; ok && !r.view.Table {
+					return nil, errs.New(errs.SQLUpdates, "%s is a view: FOR UPDATE cannot be used with it", t.Name).WithHint("it can be used with the tables that the view follows from")
+				}
+			}
+		}
 	}
 	return s, nil
 }

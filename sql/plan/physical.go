@@ -347,7 +347,7 @@ func mapKey(key []int, kept map[int]int) []int {
 	return out
 }
 
-func (p *physical) settings() expr.Settings { return expr.Settings{Zone: p.b.env.Zone} }
+func (p *physical) settings() expr.Settings { return p.b.exprSettings() }
 
 func (p *physical) lowerScan(r *scan) (stream, error) {
 	t := r.table

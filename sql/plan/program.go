@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
@@ -157,4 +158,6 @@ type Environment struct {
 	// Added are statements that were added to the file after its pipeline had begun, one each, in order. They leave the
 	// nodes of everything before them as they are: see added.go.
 	Added []string
+	// Rand feeds RAND and UUID where a statement is answered at once; nil: they cannot be used.
+	Rand rand.Source
 }
