@@ -44,9 +44,11 @@ func (p *Pipeline) replay(frames []*frame) error {
 	return p.replayLot(lot)
 }
 
-// replayed is a record of a lot; prefix decides most comparisons.
+// replayed is a record of a lot; prefix decides most comparisons, and number, which is that in the order of the frames,
+// the last ones.
 type replayed struct {
 	prefix uint64
+	number int
 	record state.Record
 }
 
@@ -81,12 +83,14 @@ func (p *Pipeline) replayLot(lot []*frame) error {
 			return p.notAbsorbed(f, err)
 		}
 	}
-	// What is equal stays in the order of the frames.
-	slices.SortStableFunc(all, func(x, y replayed) int {
+	slices.SortFunc(all, func(x, y replayed) int {
 		if x.prefix != y.prefix {
 			return cmp.Compare(x.prefix, y.prefix)
 		}
-		return bytes.Compare(x.record.Key, y.record.Key)
+		if c := bytes.Compare(x.record.Key, y.record.Key); c != 0 {
+			return c
+		}
+		return cmp.Compare(x.number, y.number)
 	})
 	last := lot[len(lot)-1]
 	if err := p.ingestLot(all, names, &st); err != nil {
@@ -109,7 +113,7 @@ func readAll(to []replayed, f *frame, runs []*run) ([]replayed, error) {
 			}
 			var prefix [8]byte
 			copy(prefix[:], r.record.Key)
-			to = append(to, replayed{binary.BigEndian.Uint64(prefix[:]), r.record})
+			to = append(to, replayed{binary.BigEndian.Uint64(prefix[:]), len(to), r.record})
 		}
 	}
 	if n := uint64(len(to) - before); n != f.records {
