@@ -392,6 +392,10 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	took := d.env.Clock.Now().Sub(began)
 	d.update(func(s *Status) {
 		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
+		for _, w := range d.mu.waiting {
+			close(w)
+		}
+		d.mu.waiting = nil
 		if check {
 			s.States = s.States[:0:0] // who was given the last ones keeps them
 			for _, name := range slices.Sorted(maps.Keys(sizes)) {

@@ -52,6 +52,8 @@ type Options struct {
 	// they end. Default 5 minutes and 256 MiB.
 	PinTime  time.Duration
 	PinBytes int64
+	// FollowBytes is how much of a view's changes waits for each that follows it; default 64 MiB.
+	FollowBytes int
 }
 
 // Source is a source of the pipeline.
@@ -116,6 +118,7 @@ type Pipeline struct {
 		// What Status asks, once all of it is built.
 		feeders []*feeder
 		inboxes []*exchange.Inbox
+		waiting []chan struct{} // closed when the next epoch is visible
 	}
 }
 
@@ -179,6 +182,9 @@ func New(e *env.Env, opts Options) *Pipeline {
 	}
 	if opts.PinBytes == 0 {
 		opts.PinBytes = defaultPinBytes
+	}
+	if opts.FollowBytes == 0 {
+		opts.FollowBytes = defaultFollowBytes
 	}
 	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1),
 		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), over: make(chan struct{})}
