@@ -123,12 +123,15 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 			return !errs.Is(err, errs.PipelineNotFound)
 		},
 		Begin: func() {
-			// The state of queries lies outside Go's heap and has the other half.
-			debug.SetMemoryLimit(memory / 2)
+			// The state of queries lies outside Go's heap. It may be a fifth above what it is told while a checkpoint makes
+			// room, and leaves holes; the program itself takes some, too.
+			debug.SetMemoryLimit(memory / 16 * 5)
 		},
-		StateMemory:  memory / 2,
+		StateMemory:  memory / 4,
+		CacheMemory:  memory / 16,
 		OnEpoch:      work.Epoch,
 		OnCheckpoint: work.Checkpoint,
+		OnCommit:     work.Commit,
 	})
 	e.Go("watch the state of queries", func() {
 		select {

@@ -245,7 +245,11 @@ func (q queryDefinition) introduce(c *cli.Call) {
 		lines = append(lines, fmt.Sprintf("  writes  %s (%s)", s.Name, s.Connector))
 	}
 	for _, v := range q.program.Views {
-		lines = append(lines, fmt.Sprintf("  view    %s (%s)", v.Name, join(query.Names(v.Schema))))
+		kind := "view "
+		if v.Table {
+			kind = "table"
+		}
+		lines = append(lines, fmt.Sprintf("  %s   %s (%s)", kind, v.Name, join(query.Names(v.Schema))))
 	}
 	end := "runs until interrupted"
 	if q.program.Bounded {

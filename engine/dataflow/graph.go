@@ -82,6 +82,8 @@ const (
 // SourceTable is a table of a source: which source of the pipeline, which of its tables.
 type SourceTable struct {
 	Source, Table int
+	// Ordered: what a row means depends on those before it, so that all of them go through one task.
+	Ordered bool
 }
 
 // SinkTable is a table of a sink: which sink of the pipeline, which of its tables.
@@ -129,6 +131,12 @@ type Operator interface {
 	Process(port int, b *row.Batch) error
 	// Barrier ends the epoch, after the Barrier of every node before this one.
 	Barrier(e Epoch) error
+}
+
+// Emptier is an Operator that keeps the rows of a table with a key, and gives them up when the table is emptied. It is
+// called between two batches.
+type Emptier interface {
+	Empty(e *Emptied) error
 }
 
 // Epoch is the stretch between two barriers, told at its end.

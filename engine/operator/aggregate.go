@@ -127,7 +127,7 @@ func NewAggregate(spec Aggregation, task dataflow.Task, out dataflow.Emitter) (d
 		if c.counted() {
 			d := sets[c.Arg]
 			if d == nil {
-				d = &distinct{arg: c.Arg, cols: append(append([]int{}, spec.Group...), c.Arg), codec: row.GroupKey(append(append([]row.Type{}, groupTypes...), acc.in))}
+				d = newDistinct(c.Arg, acc.in, a.codec)
 				sets[c.Arg] = d
 				a.sets = append(a.sets, d)
 			}
@@ -136,8 +136,7 @@ func NewAggregate(spec Aggregation, task dataflow.Task, out dataflow.Emitter) (d
 		a.accs = append(a.accs, acc)
 	}
 	for _, d := range a.sets {
-		var err error
-		if d.counts, err = s.Map(spec.Node+"/distinct"+strconv.Itoa(d.arg), d.codec, 8*len(d.filters), nil); err != nil {
+		if err := d.open(s, spec.Node+"/distinct"+strconv.Itoa(d.arg), spec.Retract); err != nil {
 			return nil, err
 		}
 	}
@@ -208,7 +207,7 @@ func (a *aggregate) Process(_ int, b *row.Batch) error {
 		}
 	}
 	for _, d := range a.sets {
-		if err := d.count(b); err != nil {
+		if err := d.count(b, &a.keys); err != nil {
 			return err
 		}
 	}
@@ -260,7 +259,7 @@ func (a *aggregate) results(to *row.Builder, r state.Ref, old bool) error {
 	for i := range a.accs {
 		acc := &a.accs[i]
 		place := state.Ref(0)
-		if acc.values != nil {
+		if acc.values != nil && acc.values.looksThrough(value[acc.off:]) {
 			var err error
 			if place, err = acc.values.bag.Keys().FindEntry(a.groups, r); err != nil {
 				return err
@@ -306,7 +305,7 @@ func (a *aggregate) update(acc *accumulator, b *row.Batch) error {
 		}
 		w := b.Weight(i)
 		if acc.set != nil {
-			if w = acc.set.deltas[acc.slot][i]; w == 0 {
+			if w = acc.set.delta(acc.slot, i); w == 0 {
 				continue
 			}
 		}

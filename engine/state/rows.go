@@ -15,7 +15,9 @@ type Rows struct {
 
 // Rows opens the state of that name.
 func (s *Store) Rows(name string, codec *row.KeyCodec) (*Rows, error) {
-	m, err := s.Map(name, codec, 8, rowValues{s.arena})
+	v := &rowValues{arena: s.arena}
+	m, err := s.Map(name, codec, 8, v)
+	v.of = m
 	return &Rows{m}, err
 }
 
@@ -51,9 +53,12 @@ func (r *Rows) Set(e Ref, b []byte) {
 }
 
 // rowValues keeps the row in place of its Ref.
-type rowValues struct{ arena *arena }
+type rowValues struct {
+	arena *arena
+	of    *Map
+}
 
-func (v rowValues) Append(dst, value []byte) []byte {
+func (v *rowValues) Append(dst, value []byte) []byte {
 	at, n := Ref(binary.LittleEndian.Uint32(value)), int(binary.LittleEndian.Uint32(value[4:]))
 	if at == 0 {
 		return dst
@@ -61,7 +66,7 @@ func (v rowValues) Append(dst, value []byte) []byte {
 	return append(dst, v.arena.bytes(at, 0, n)...)
 }
 
-func (v rowValues) Load(value, kept []byte) error {
+func (v *rowValues) Load(value, kept []byte) error {
 	if len(value) != 8 {
 		return fmt.Errorf("a value of %d bytes for a row", len(value))
 	}
@@ -69,14 +74,17 @@ func (v rowValues) Load(value, kept []byte) error {
 		return nil
 	}
 	at := v.arena.alloc(len(kept))
+	v.of.bytes += int64(len(kept))
 	copy(v.arena.bytes(at, 0, len(kept)), kept)
 	binary.LittleEndian.PutUint32(value, uint32(at))
 	binary.LittleEndian.PutUint32(value[4:], uint32(len(kept)))
 	return nil
 }
 
-func (v rowValues) Release(value []byte) {
+func (v *rowValues) Release(value []byte) {
 	if at := Ref(binary.LittleEndian.Uint32(value)); at != 0 {
-		v.arena.release(at, int(binary.LittleEndian.Uint32(value[4:])))
+		n := int(binary.LittleEndian.Uint32(value[4:]))
+		v.arena.release(at, n)
+		v.of.bytes -= int64(n)
 	}
 }

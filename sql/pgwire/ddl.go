@@ -10,8 +10,8 @@ import (
 	"github.com/weirstream/weir/sql/parser"
 )
 
-// prepareChange understands a statement that changes a pipeline.
-func (x *session) prepareChange(text string, w []string) (*prepared, error) {
+// prepareDDL understands a statement that changes a pipeline.
+func (x *session) prepareDDL(text string, w []string) (*prepared, error) {
 	script, err := parser.Parse("", text)
 	if err != nil {
 		return nil, err

@@ -13,8 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/weirstream/weir/engine/table"
 	"github.com/weirstream/weir/engine/worker/keyed"
-	"github.com/weirstream/weir/internal/errs"
 )
 
 // The states of a session, as ReadyForQuery tells them.
@@ -29,15 +29,22 @@ const maxMessage = 64 << 20
 
 // session is a client. Its goroutine alone uses it, but for interrupt.
 type session struct {
-	server     *Server
-	conn       net.Conn
-	back       *pgproto3.Backend
-	id         uint32
-	secret     []byte
-	settings   map[string]string
-	zone       *time.Location
-	tx         byte
-	pins       map[*keyed.Pipeline]*keyed.Pin
+	server   *Server
+	conn     net.Conn
+	back     *pgproto3.Backend
+	id       uint32
+	secret   []byte
+	settings map[string]string
+	zone     *time.Location
+	tx       byte
+	readOnly bool // the block is
+	pins     map[*keyed.Pipeline]*keyed.Pin
+	writes   *table.Tx // what the block, or what came since the last Sync, writes and reads of internal tables
+	// Outside of a block the answer to a statement that writes is held until its transaction has ended. again makes the
+	// change once more, if it was the only one; it belongs to the pipeline of againOf.
+	held       *pgproto3.CommandComplete
+	again      func(context.Context) error
+	againOf    View
 	statements map[string]*prepared
 	portals    map[string]*portal
 	skipping   bool // until Sync, after an error
@@ -181,6 +188,7 @@ func (x *session) welcome(m *pgproto3.StartupMessage) bool {
 
 // ready ends what the client asked for. Outside of a block nothing stays pinned.
 func (x *session) ready() {
+	x.settle()
 	if x.tx == idle {
 		x.release()
 	}
@@ -188,6 +196,10 @@ func (x *session) ready() {
 }
 
 func (x *session) release() {
+	if x.writes != nil {
+		x.writes.Rollback()
+		x.writes = nil
+	}
 	for p, pin := range x.pins {
 		pin.Release()
 		delete(x.pins, p)
@@ -198,7 +210,7 @@ func (x *session) release() {
 func (x *session) pin(ctx context.Context, v View) (*keyed.Pin, error) {
 	x.reading = v
 	if v.Keyed == nil {
-		return nil, errs.New(errs.PipelineState, "view %s cannot be read: pipeline %s is not running", v.Name, v.Pipeline).WithHint("weir pipelines get %s shows why", v.Pipeline)
+		return nil, notRunning(v)
 	}
 	if pin := x.pins[v.Keyed]; pin != nil {
 		return pin, nil
@@ -213,6 +225,9 @@ func (x *session) pin(ctx context.Context, v View) (*keyed.Pin, error) {
 // message handles one message; false ends the session.
 func (x *session) message(m pgproto3.FrontendMessage) bool {
 	var err error
+	if _, sync := m.(*pgproto3.Sync); !sync {
+		x.flushTag()
+	}
 	switch m := m.(type) {
 	case *pgproto3.Terminate:
 		return false
@@ -229,6 +244,8 @@ func (x *session) message(m pgproto3.FrontendMessage) bool {
 		return true
 	case *pgproto3.Flush:
 		return true
+	case *pgproto3.CopyData, *pgproto3.CopyDone, *pgproto3.CopyFail:
+		return true // of a COPY that has failed: the client had not heard of it
 	case *pgproto3.Parse:
 		if x.skipping {
 			return true
@@ -289,6 +306,8 @@ func (x *session) report(err error, text string, begin int) {
 	if x.tx == inBlock {
 		x.tx = failed
 	}
+	x.held, x.again = nil, nil
+	x.release() // of a transaction that has failed nothing is left
 	x.back.Send(response(err, text, begin))
 }
 
@@ -307,7 +326,7 @@ func (x *session) simple(text string) {
 			err = fail("42P02", "there is no parameter $1")
 		}
 		if err == nil {
-			err = x.execute(p, &portal{of: p})
+			err = x.execute(p, &portal{of: p, planned: p.planned, alone: len(pieces) == 1})
 		}
 		if err != nil {
 			x.report(err, s.text, utf8.RuneCountInString(text[:s.begin]))
@@ -440,7 +459,7 @@ func (x *session) execute(p *prepared, o *portal) error {
 	if err != nil && errors.Is(err, context.Canceled) && x.server.ctx.Err() != nil {
 		err = fail("57P01", "terminating connection because weir ends")
 	}
-	if f := x.server.opts.OnQuery; f != nil && p.query != nil {
+	if f := x.server.opts.OnQuery; f != nil && (p.query != nil || p.change != nil) {
 		f(x.server.env.Clock.Now().Sub(began), err != nil)
 	}
 	return err

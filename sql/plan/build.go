@@ -13,7 +13,15 @@ import (
 
 func (b *binder) at(pos parser.Pos) errs.Position { return parser.Locate(b.file, b.text, pos) }
 
-func (b *binder) warn(e *errs.Error) { b.warnings = append(b.warnings, e) }
+// warn adds a warning, once: a query may be bound more than once.
+func (b *binder) warn(e *errs.Error) {
+	for _, w := range b.warnings {
+		if w.Render() == e.Render() {
+			return
+		}
+	}
+	b.warnings = append(b.warnings, e)
+}
 
 func (b *binder) notRepeatable(e expr.Expr) error {
 	return errs.New(errs.NotBuiltYet, "%s over rows that may change or be taken back is not built yet", e).
@@ -68,10 +76,13 @@ func Build(file, text string, env Environment) (*Program, error) {
 
 // statement binds one of the file, or one that was added to it.
 func (b *binder) statement(p *Program, s parser.Statement, inserts *[]insert, views *[]*view) (err error) {
-	b.reads = nil
+	b.reads, b.domains = nil, 0
 	switch s := s.(type) {
 	case *parser.Set:
 		p.Settings = append(p.Settings, s)
+		if s.Key.Text == "table.exec.state.ttl" {
+			err = b.setTTL(s)
+		}
 		if s.Key.Text == "table.local-time-zone" {
 			if b.env.Zone, err = time.LoadLocation(s.Value.Text); err != nil {
 				return b.fail(errs.SQLConnector, s.Value.Pos, "there is no time zone %q", s.Value.Text)
@@ -79,6 +90,7 @@ func (b *binder) statement(p *Program, s parser.Statement, inserts *[]insert, vi
 		}
 	case *parser.CreateTable:
 		if err = b.createTable(s); err == nil {
+			*views = b.keep(*views, s)
 			b.object(p, s.Name, parser.ObjectTable)
 		}
 	case *parser.CreateView:
@@ -139,7 +151,15 @@ func (b *binder) insert(s *parser.Insert) (insert, error) {
 	if o == nil || o.table == nil {
 		return insert{}, b.fail(errs.SQLUnknownName, s.Table.Position(), "there is no table %s to write to", s.Table)
 	}
+	o, err := b.withOptions(o, s.Hints)
+	if err != nil {
+		return insert{}, err
+	}
 	t := o.table
+	if t.connector == TableConnector {
+		return insert{}, b.fail(errs.NotBuiltYet, s.Table.Position(), "INSERT INTO %s in a file: table %s has no connector, and what it holds is written by clients", t.name, t.name).
+			WithHint("CREATE MATERIALIZED VIEW keeps a query's result; psql can write into %s once the pipeline runs", t.name)
+	}
 	if !t.kind.Sink {
 		return insert{}, b.fail(errs.SQLConnector, s.Table.Position(), "table %s cannot be written: connector '%s' only reads", t.name, t.connector)
 	}
@@ -197,7 +217,7 @@ func (b *binder) physical(p *Program, inserts []insert, views []*view) error {
 }
 
 func newPhysical(b *binder, p *Program) *physical {
-	return &physical{b: b, program: p, byID: map[string]int{}, sources: map[string]int{}, sinks: map[string]int{}, used: map[*table]map[int]bool{}, scans: map[*table]int{}}
+	return &physical{b: b, program: p, byID: map[string]int{}, sources: map[string]int{}, sinks: map[string]int{}, used: map[*table]map[int]bool{}, wanted: map[*table][]expr.Expr{}, scans: map[*table]int{}}
 }
 
 // everything marks all columns of a relation as needed.
@@ -229,12 +249,12 @@ func (p *physical) all(inserts []insert, views []*view) error {
 func (p *physical) collectAll(inserts []insert, views []*view) []rel {
 	// All are collected before the first is lowered: a table is read once, with every column that anybody reads.
 	for i := range inserts {
-		inserts[i].rel = push(inserts[i].rel, nil)
+		inserts[i].rel = reorder(push(inserts[i].rel, nil))
 		p.collect(inserts[i].rel, everything(inserts[i].rel))
 	}
 	rels := make([]rel, len(views))
 	for i, v := range views {
-		rels[i] = push(v.rel, nil)
+		rels[i] = reorder(push(v.rel, nil))
 		p.collect(rels[i], everything(rels[i]))
 	}
 	return rels
@@ -309,7 +329,11 @@ func (p *physical) view(v *view, r rel, need []bool) error {
 	from := p.node(at)
 	key := from.Key
 	edge := dataflow.Edge{From: at}
-	n := dataflow.Node{Kind: "view", Detail: v.name, Schema: r.columns(), Key: key, Append: from.Append, Single: from.Single, States: []string{"rows"}, Keeps: dataflow.KeepsInput}
+	kind := "view"
+	if v.internal {
+		kind = "table"
+	}
+	n := dataflow.Node{Kind: kind, Detail: v.name, Schema: r.columns(), Key: key, Append: from.Append, Single: from.Single, States: []string{"rows"}, Keeps: dataflow.KeepsInput}
 	v.node = at
 	if key != nil && !n.Single && len(key) > 0 {
 		edge, _ = p.byKey(at, key)
@@ -331,6 +355,6 @@ func (p *physical) view(v *view, r rel, need []bool) error {
 			return operator.NewMaterialize(s, t, o)
 		}
 	})
-	p.program.Views = append(p.program.Views, View{Name: v.name, Node: node, Schema: n.Schema, Key: key})
+	p.program.Views = append(p.program.Views, View{Name: v.name, Node: node, Schema: n.Schema, Key: key, Table: v.internal})
 	return nil
 }

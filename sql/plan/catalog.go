@@ -24,6 +24,7 @@ type view struct {
 	name         string
 	rel          rel
 	materialized bool
+	internal     bool // it is the rows of an internal table
 	pos          parser.Pos
 	node         int                 // of a materialized one: whose rows it keeps
 	kept         *table              // how added statements read it; nil: nobody has
@@ -99,11 +100,12 @@ func (b *binder) createTable(s *parser.CreateTable) error {
 		t.options[o.Key.Text] = o.Value.Text
 	}
 	t.connector = t.options["connector"]
+	ok := false
 	if t.connector == "" {
-		return b.fail(errs.NotBuiltYet, s.Pos, "a table without a connector is not built yet").WithHint("WITH ('connector' = '...')")
-	}
-	var ok bool
-	if t.kind, ok = b.env.Connectors[t.connector]; !ok {
+		if err := b.internal(t, s); err != nil {
+			return err
+		}
+	} else if t.kind, ok = b.env.Connectors[t.connector]; !ok {
 		var known []string
 		for n := range b.env.Connectors {
 			known = append(known, n)
@@ -212,6 +214,10 @@ func (b *binder) createTable(s *parser.CreateTable) error {
 			return err
 		}
 	}
+	if b.created == nil {
+		b.created = map[string]*parser.CreateTable{}
+	}
+	b.created[t.name] = s
 	return b.define(s.Name, &object{table: t}, s.OrReplace, s.IfNotExists)
 }
 

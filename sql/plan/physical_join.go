@@ -13,7 +13,7 @@ import (
 )
 
 func (k joinKind) physical() joins.Kind {
-	return [...]joins.Kind{0, joins.Inner, joins.Left, joins.Right, joins.Full, joins.Semi, joins.Anti}[k]
+	return [...]joins.Kind{0, joins.Inner, joins.Left, joins.Right, joins.Full, joins.Semi, joins.Anti, joins.Mark}[k]
 }
 
 // joinKey is an equality that rows are found by: an expression over each side.
@@ -159,7 +159,9 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	// What the output and the rest of the condition read is kept; a key that nobody else reads is not.
 	kept := needs(nl+nr, rest...)
 	for i, yes := range need {
-		kept[i] = kept[i] || yes
+		if i < nl || r.kind != markJoin {
+			kept[i] = kept[i] || yes
+		}
 	}
 	var le, re []expr.Expr
 	types := make([]row.Type, len(keys))
@@ -174,28 +176,19 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	if err != nil {
 		return stream{}, err
 	}
-	columns := func(s stream, used []bool) []int {
-		cols := []int{}
-		for c, yes := range used {
-			if yes && !slices.Contains(cols, s.at[c]) {
-				cols = append(cols, s.at[c])
-			}
-		}
-		slices.Sort(cols)
-		return cols
-	}
 	if r.static {
-		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, columns(right, kept[nl:]))
+		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, keptColumns(right, kept[nl:]))
 	}
+	p.growing(r.pos, "a join keeps every row of its sides for good", left.node, right.node)
 	// A join that speaks of rows of a side that match, or do not, finds them by what is kept of them.
 	counts := len(rest) > 0 && r.kind != innerJoin
 	lx, rx := p.indexes(func(apart string) int {
 		// An index that is there already and one that is new make every pair once, when the new one is filled. That is so of
 		// pairs, and only if one of the two is new.
 		defer p.share(r.kind == innerJoin)()
-		return p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, columns(left, kept[:nl]), apart)
+		return p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, keptColumns(left, kept[:nl]), apart)
 	}, func(apart string) int {
-		return p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, columns(right, kept[nl:]), apart)
+		return p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, keptColumns(right, kept[nl:]), apart)
 	}, p.node(left.node).ID+p.node(right.node).ID)
 	spec := joins.Options{Kind: r.kind.physical()}
 	cols := r.columns()
@@ -206,13 +199,19 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 		}
 		return joins.Column{Input: 1, Column: right.at[c-nl]}
 	}
+	output := func(c int) joins.Column {
+		if c == nl && r.kind == markJoin {
+			return joins.MarkColumn
+		}
+		return at(c)
+	}
 	result := stream{at: want(len(need), need)}
 	for c, yes := range need {
 		if !yes {
 			continue
 		}
 		result.at[c] = len(spec.Output)
-		spec.Output = append(spec.Output, at(c))
+		spec.Output = append(spec.Output, output(c))
 		n.Schema = append(n.Schema, cols[c])
 	}
 	n.Append = r.kind == innerJoin && p.node(lx).Append && p.node(rx).Append
@@ -324,7 +323,7 @@ func outputKey(kind joinKind, lkey, rkey, lcols, rcols []int, out []joins.Column
 		return got
 	}
 	switch {
-	case kind == semiJoin || kind == antiJoin:
+	case kind == semiJoin || kind == antiJoin || kind == markJoin:
 		if lkey == nil {
 			return nil
 		}

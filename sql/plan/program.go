@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/expr"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/sql/parser"
@@ -53,6 +54,12 @@ type SourceTable struct {
 	Metadata map[int]string // column: its metadata key
 	Columns  []int
 	Key      []int // PRIMARY KEY
+	// Filter is over Schema: a row for which it is FALSE or NULL changes nothing in the graph, which asks it again. nil:
+	// every row may. A row for which it fails has to be given. A source may leave such rows out where it knows the whole row: inserts, and a first copy, if what comes
+	// later of a row that was left out is a whole row, too.
+	Filter expr.Expr
+	// FilterByKey: Filter speaks of nothing but the key, so that a row that it leaves out never counts.
+	FilterByKey bool
 	// Unsent: the source gives changes by key, with one more column behind the others that tells what it left out; see
 	// operator.Normalize.
 	Unsent bool
@@ -98,6 +105,8 @@ type View struct {
 	Node   int // an operator.Materialize
 	Schema row.Schema
 	Key    []int // nil: rows may be equal
+	// Table: it is the rows of an internal table, which clients write.
+	Table bool
 }
 
 // Object is a table or a view that a program has, or an INSERT.
@@ -114,6 +123,9 @@ type Object struct {
 
 // ObjectInsert is the kind of an INSERT.
 const ObjectInsert parser.ObjectKind = "INSERT"
+
+// TableConnector is the connector of the one source of all internal tables, those without a connector of their own.
+const TableConnector = "table"
 
 // Kind is what a connector lets a table be.
 type Kind struct {
@@ -140,6 +152,8 @@ type Environment struct {
 	Zone *time.Location
 	// Parallelism decides nothing but which edges are worth cutting; default 1.
 	Parallelism int
+	// Now is the clock of a statement that is answered at once, in microseconds since 1970.
+	Now int64
 	// Added are statements that were added to the file after its pipeline had begun, one each, in order. They leave the
 	// nodes of everything before them as they are: see added.go.
 	Added []string

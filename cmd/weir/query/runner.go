@@ -39,9 +39,13 @@ type Options struct {
 	Begin func()
 	// StateMemory is how many bytes a pipeline's state may take in memory; 0: no limit.
 	StateMemory int64
+	// CacheMemory is how many bytes of the state on disk are kept in memory besides; 0: the disk's default.
+	CacheMemory int64
 	// OnEpoch and OnCheckpoint are told how long a pipeline's epochs and checkpoints take; nil: nobody is.
 	OnEpoch      func(pipeline string, took time.Duration)
 	OnCheckpoint func(pipeline string, took time.Duration, bytes int)
+	// OnCommit is told of the transactions of internal tables; nil: nobody is.
+	OnCommit func(pipeline string, took time.Duration, failed bool)
 }
 
 // Runner implements coordinator.Runner for pipelines of queries.
@@ -159,7 +163,7 @@ func (r *Runner) state() (*disk.Disk, error) {
 	if r.opts.Begin != nil {
 		r.opts.Begin()
 	}
-	d, err := disk.Open(r.env, r.opts.Dir, disk.Options{})
+	d, err := disk.Open(r.env, r.opts.Dir, disk.Options{CacheBytes: r.opts.CacheMemory})
 	if err != nil {
 		return nil, err
 	}

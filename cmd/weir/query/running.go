@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/table"
 	"github.com/weirstream/weir/engine/worker/keyed"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
@@ -31,7 +32,8 @@ type running struct {
 
 	mu    sync.Mutex
 	pipe  *keyed.Pipeline // nil: still preparing
-	stop  bool            // it was stopped before there was a pipe
+	table *table.Sequencer
+	stop  bool // it was stopped before there was a pipe
 	err   error
 	flows flows
 }
@@ -60,6 +62,9 @@ func (r *running) run(ctx context.Context) error {
 		r.kept.mu.Unlock()
 	}
 	x := r.runner.making(r.env, r.pipeline, r.set)
+	if f := r.runner.opts.OnCommit; f != nil {
+		x.OnCommit = func(took time.Duration, failed bool) { f(r.pipeline.Name, took, failed) }
+	}
 	sources, err := x.Sources(r.program)
 	if err != nil {
 		return err
@@ -70,7 +75,7 @@ func (r *running) run(ctx context.Context) error {
 	}
 	pipe := keyed.New(r.env, r.pipelineOptions(sources, sinks, kept))
 	r.mu.Lock()
-	r.pipe = pipe
+	r.pipe, r.table = pipe, sequencer(sources)
 	stopped := r.stop
 	r.mu.Unlock()
 	close(r.ready)
@@ -138,9 +143,11 @@ func (r *running) Status() api.PipelineStatus {
 		return st
 	}
 	s := r.pipe.Status()
-	st.Phase = api.PhaseLive
-	if s.Ended {
+	switch st.Phase = api.PhaseLive; {
+	case s.Ended:
 		st.Phase = api.PhaseFinished // and its views can be read on
+	case s.Copying:
+		st.Phase = api.PhaseCopy
 	}
 	st.Checkpoint, st.Durable = uint64(s.Published), uint64(s.Checkpoint)
 	for _, n := range s.RowsIn {
@@ -188,7 +195,11 @@ func (r *running) owner(state string) int {
 
 func (r *running) views(q *api.QueryStatus) {
 	for _, v := range r.program.Views {
-		view := api.View{Name: v.Name, Rows: -1, Columns: []api.Column{}, Key: append([]string{}, ColumnNames(v.Schema, v.Key)...)}
+		kind := "view"
+		if v.Table {
+			kind = "table"
+		}
+		view := api.View{Name: v.Name, Kind: kind, Rows: -1, Columns: []api.Column{}, Key: append([]string{}, ColumnNames(v.Schema, v.Key)...)}
 		for _, f := range v.Schema {
 			view.Columns = append(view.Columns, api.Column{Name: f.Name, Type: f.Type.String()})
 		}

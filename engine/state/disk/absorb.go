@@ -2,15 +2,11 @@ package disk
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/weirstream/weir/engine/state"
@@ -52,7 +48,7 @@ func (d *Disk) absorbLog() {
 				return
 			default:
 			}
-			if err := a.p.absorb(a.f); err != nil {
+			if err := a.p.absorb(a.f, false); err != nil {
 				_ = d.fail(err) // a committed checkpoint is not there: nothing can go on
 				return
 			}
@@ -115,8 +111,9 @@ func (d *Disk) notePublished() error {
 	return b.Commit(pebble.NoSync)
 }
 
-// absorb brings a frame into Pebble: records, the numbers of new states, and the stamp, all or nothing.
-func (p *Pipeline) absorb(f *frame) error {
+// absorb brings a frame into Pebble: records, the numbers of new states, and the stamp, all or nothing. verify: another
+// process wrote it.
+func (p *Pipeline) absorb(f *frame, verify bool) error {
 	d := p.d
 	if err := d.hit(FailAbsorb); err != nil {
 		return err
@@ -159,8 +156,8 @@ func (p *Pipeline) absorb(f *frame) error {
 	d.mu.Lock()
 	published := p.published
 	d.mu.Unlock()
-	if f.records >= uint64(d.opts.IngestRecords) || f.recordBytes > uint64(d.opts.MemTableBytes)/2 {
-		err = p.ingest(f, runs, names, published, &st)
+	if f.table != 0 {
+		err = p.ingest(f, verify, names, published, &st)
 	} else {
 		err = p.batch(f, runs, names, published, &st)
 	}
@@ -198,7 +195,7 @@ func (p *Pipeline) meta(names []nameID, published uint64, st *stamp, set func(ke
 	return set(p.space.meta(keyStamp), st.encode())
 }
 
-// batch absorbs a small frame. Runs need not be merged: their keys are different ones.
+// batch absorbs a frame without a table. Runs need not be merged: their keys are different ones.
 func (p *Pipeline) batch(f *frame, runs []*run, names []nameID, published uint64, st *stamp) error {
 	b := p.d.db.NewBatchWithSize(int(f.recordBytes) + int(f.records)*12 + len(st.meta) + 1<<10)
 	defer b.Close()
@@ -247,134 +244,4 @@ func (p *Pipeline) batch(f *frame, runs []*run, names []nameID, published uint64
 		return fmt.Errorf("%w: %d records, want %d", errBody, n, f.records)
 	}
 	return b.Commit(pebble.NoSync)
-}
-
-// ingest absorbs a large frame as a table: the records are sorted already, so that they need no memtable.
-func (p *Pipeline) ingest(f *frame, runs []*run, names []nameID, published uint64, st *stamp) (err error) {
-	d := p.d
-	path := d.env.FS.PathJoin(d.ingestDir, fmt.Sprintf("%012d.sst", d.tables.Add(1)))
-	file, err := d.env.FS.Create(path, writeCategory)
-	if err != nil {
-		return err
-	}
-	w := sstable.NewWriter(objstorageprovider.NewFileWritable(file), d.pebbleOpts.MakeWriterOptions(0, d.db.TableFormat()))
-	t := tableWriter{w: w}
-	prefix := p.space.data()
-	t.key = append(t.key, prefix[:]...)
-	t.from = append(t.from, prefix[:]...)
-	err = p.meta(names, published, st, w.Set)
-	var n uint64
-	if err == nil {
-		n, err = merge(runs, t.add)
-	}
-	if err == nil {
-		err = t.flush()
-	}
-	if err == nil && n != f.records {
-		err = fmt.Errorf("%w: %d records, want %d", errBody, n, f.records)
-	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		return errors.Join(err, d.env.FS.Remove(path))
-	}
-	if err := d.hit(FailIngest); err != nil {
-		return err
-	}
-	return d.db.Ingest(context.Background(), []string{path})
-}
-
-// tableWriter writes the records of a delta as a table.
-//
-// All entries of an ingested table are of one age, and a range deletion takes away only what is older. A delta may set
-// the value of a bag's key and delete it by DeleteBelow. So records that such a deletion could concern, those which have
-// all but their last eight bytes in common, are held back until the next of another kind shows that none comes.
-type tableWriter struct {
-	w         *sstable.Writer
-	held      []state.Record
-	key, from []byte // scratch, beginning with the space
-}
-
-func (t *tableWriter) add(r state.Record) error {
-	if len(t.held) > 0 && !sameStem(t.held[0].Key, r.Key) {
-		if err := t.flush(); err != nil {
-			return err
-		}
-	}
-	if r.Op == state.DeleteBelow {
-		kept := t.held[:0]
-		for _, h := range t.held {
-			if bytes.Compare(h.Key, r.Key) >= 0 {
-				kept = append(kept, h)
-			}
-		}
-		t.held = kept
-		t.from = append(t.from[:4], r.Key[:len(r.Key)-8]...)
-		t.key = append(t.key[:4], r.Key...)
-		return t.w.DeleteRange(t.from, t.key)
-	}
-	if n := len(t.held); n > 0 && bytes.Equal(t.held[n-1].Key, r.Key) {
-		t.held[n-1] = r
-		return nil
-	}
-	t.held = append(t.held, r)
-	return nil
-}
-
-func sameStem(x, y []byte) bool {
-	return len(x) == len(y) && (len(x) < 8 || bytes.Equal(x[:len(x)-8], y[:len(y)-8]))
-}
-
-func (t *tableWriter) flush() error {
-	for _, r := range t.held {
-		t.key = append(t.key[:4], r.Key...)
-		var err error
-		if r.Op == state.Set {
-			err = t.w.Set(t.key, r.Value)
-		} else {
-			err = t.w.Delete(t.key)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	t.held = t.held[:0]
-	return nil
-}
-
-// merge calls f with the records of all runs in order; of equal keys that of the later run comes last. Runs are mostly
-// those of tasks, each with key groups of its own, so that one run goes on for long.
-func merge(runs []*run, f func(state.Record) error) (n uint64, err error) {
-	live := make([]*run, 0, len(runs))
-	for _, r := range runs {
-		ok, err := r.next()
-		if err != nil {
-			return n, err
-		}
-		if ok {
-			live = append(live, r)
-		}
-	}
-	slices.SortStableFunc(live, func(x, y *run) int { return bytes.Compare(x.record.Key, y.record.Key) })
-	for len(live) > 0 {
-		first := live[0]
-		n++
-		if err := f(first.record); err != nil {
-			return n, err
-		}
-		ok, err := first.next()
-		if err != nil {
-			return n, err
-		}
-		if !ok {
-			live = live[1:]
-			continue
-		}
-		if len(live) == 1 || bytes.Compare(first.record.Key, live[1].record.Key) <= 0 {
-			continue
-		}
-		// Before it come all that are smaller.
-		i, _ := slices.BinarySearchFunc(live[1:], first.record.Key, func(r *run, k []byte) int { return bytes.Compare(r.record.Key, k) })
-		copy(live, live[1:i+1])
-		live[i] = first
-	}
-	return n, nil
 }

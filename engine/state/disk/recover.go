@@ -59,7 +59,7 @@ func (p *Pipeline) recover(checkpoint uint64) (Restored, error) {
 		return Restored{}, err
 	}
 	for _, f := range plan.frames {
-		if err := p.absorb(f); err != nil {
+		if err := p.absorb(f, true); err != nil {
 			return Restored{}, err
 		}
 	}

@@ -28,6 +28,8 @@ type driver struct {
 	committing  chan error    // a checkpoint is being made durable
 	memory      uint64        // of all states, after the last epoch
 	dirty       bool          // something came since the last checkpoint
+	last        uint64        // the last checkpoint that was begun
+	evicted     uint64        // what the store below had at the last barrier
 	ends        int
 	firsts      int  // sources that are read before the others and have not ended
 	firstsEnded bool // the last of them has just ended
@@ -37,6 +39,13 @@ type driver struct {
 	// sink and table.
 	nodes     map[string]bool
 	sinkNodes map[[2]uint16]string
+	seen      seen
+	// Checkpoints whose rows for sinks are held, without a Durable their outboxes. The goroutine of the checkpoint that is
+	// being made durable has them.
+	held         []dataflow.Checkpoint
+	heldOutboxes [][]byte
+	// Of each source: how many urgent messages the last checkpoint has.
+	urgent []int64
 }
 
 // meta is what a checkpoint keeps besides state and outbox: the clock, each source's state by the source's name, and the
@@ -59,6 +68,7 @@ func (d *driver) meta(states []dataflow.State) []byte {
 			text(s[k])
 		}
 	}
+	b = binary.AppendUvarint(b, uint64(d.seen.since))
 	b = binary.AppendUvarint(b, uint64(len(d.opts.Graph.Nodes)))
 	for _, n := range d.opts.Graph.Nodes {
 		text([]byte(n.ID))
@@ -78,6 +88,7 @@ func (d *driver) restore() error {
 		d.states[i] = dataflow.State{}
 	}
 	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
+	d.urgent = make([]int64, len(d.opts.Sources))
 	if d.opts.Durable == nil {
 		return nil
 	}
@@ -124,6 +135,10 @@ func (d *driver) restore() error {
 			d.states[i] = s
 		}
 	}
+	d.seen.since = 1
+	if len(meta) > 0 {
+		d.seen.since = dataflow.Checkpoint(number())
+	}
 	if len(meta) > 0 {
 		d.nodes, d.sinkNodes = map[string]bool{}, map[[2]uint16]string{}
 		for range number() {
@@ -138,7 +153,12 @@ func (d *driver) restore() error {
 			return bad
 		}
 	}
-	d.update(func(s *Status) { s.Checkpoint, s.Epoch = c, d.epoch })
+	d.update(func(s *Status) {
+		s.Checkpoint = c
+		if d.seen.since > 0 {
+			s.Epoch = d.epoch
+		}
+	})
 	return nil
 }
 
@@ -148,36 +168,44 @@ func (d *driver) publishOld(ctx context.Context) error {
 		return nil
 	}
 	for _, c := range d.opts.Durable.Unpublished() {
-		if c > d.checkpoint {
-			continue
-		}
-		outbox, err := d.opts.Durable.Outbox(c)
-		if err != nil {
-			return err
-		}
-		if err := d.publish(ctx, c, d.moved(outbox)); err != nil {
-			return err
+		switch {
+		case c > d.checkpoint:
+		case d.seen.since == 0 || c < d.seen.since:
+			d.held = append(d.held, c)
+		default:
+			if err := d.publishHeld(ctx, c); err != nil {
+				return err
+			}
+			outbox, err := d.opts.Durable.Outbox(c)
+			if err != nil {
+				return err
+			}
+			if err := d.publish(ctx, c, d.moved(outbox)); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return d.publishHeld(ctx, d.checkpoint+1)
 }
 
-// publish hands a committed checkpoint to every sink that does not have it.
+// publish hands a committed checkpoint to every sink that does not have it, behind those that were held for it.
 func (d *driver) publish(ctx context.Context, c dataflow.Checkpoint, outbox []byte) error {
 	for i := range d.opts.Sinks {
 		if d.published[i] >= c {
 			continue
 		}
-		ch := newChanges(outbox, i, d.opts.Sinks[i].Tables)
-		if !ch.empty() {
-			counted := &counter{changes: ch}
-			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, counted); err != nil {
+		ch := d.changesOf(i, outbox)
+		if some, err := ch.some(); err != nil {
+			return err
+		} else if some {
+			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, ch); err != nil {
 				return err
 			}
-			d.update(func(s *Status) { s.RowsOut[i] += counted.rows })
+			d.update(func(s *Status) { s.RowsOut[i] += ch.rows })
 		}
 		d.published[i] = c
 	}
+	d.held, d.heldOutboxes = nil, nil
 	if d.opts.Durable != nil {
 		d.opts.Durable.Published(c)
 	}
@@ -229,14 +257,7 @@ func (d *driver) run(ctx context.Context) error {
 			}
 			return d.committed(ctx)
 		}
-		if d.memory > 2*uint64(d.opts.MemoryBytes) && d.opts.MemoryBytes > 0 && d.committing != nil {
-			// Far over the limit: nothing more comes in until what changed is on disk and may be let go of.
-			if err := d.committed(ctx); err != nil {
-				return err
-			}
-		}
-		over := d.opts.MemoryBytes > 0 && d.memory > uint64(d.opts.MemoryBytes)
-		due := d.committing == nil && (over || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
+		due := d.committing == nil && (d.pressure.over() || d.awaited() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
 			return err
 		}
@@ -270,8 +291,15 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 		}
 	}()
 	for {
-		d.pinned()
-		var due <-chan time.Time
+		var ask chan chan *held
+		if d.seen.now {
+			d.pinned()
+			ask = d.pins.ask
+		}
+		if d.committing == nil && d.awaited() {
+			return false, nil
+		}
+		var due, look <-chan time.Time
 		if waiting || d.dirty && d.committing == nil {
 			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
 			at := d.lastCut.Add(min(20*d.cost, d.opts.MaxEpoch))
@@ -285,11 +313,21 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			timer = d.env.Clock.NewTimer(in)
 			due = timer.C()
 		}
+		switch now, wait := d.relieve(); {
+		case now:
+			return false, nil
+		case wait && timer == nil:
+			timer = d.env.Clock.NewTimer(absorbing)
+			look = timer.C()
+		}
 		select {
 		case <-d.stir:
 			waiting, d.dirty = true, true
+		case <-d.hurry:
 		case <-due:
 			return false, nil
+		case <-d.pressure.full:
+		case <-look:
 		case source := <-d.ended:
 			if d.ends++; d.ends == len(d.opts.Sources) {
 				if d.opts.Stay {
@@ -309,7 +347,7 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			if err := d.settle(err); err != nil {
 				return false, err
 			}
-		case answer := <-d.pins.ask:
+		case answer := <-ask:
 			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
 		case <-d.stop:
 			return true, nil
@@ -321,6 +359,16 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			timer = nil
 		}
 	}
+}
+
+// awaited tells whether somebody waits for a checkpoint of what came since the last.
+func (d *driver) awaited() bool {
+	for i, f := range d.feeders {
+		if f.urgent.Load() > d.urgent[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // pinned answers who waits for a pin. It is called where every task has passed the last barrier and the next is not cut.
@@ -343,6 +391,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	d.lastCut = began
 	d.epoch++
 	d.now = max(d.now, began.UnixMicro())
+	if d.opts.Durable != nil {
+		d.evicted = d.opts.Durable.Absorbed() // or more, when the tasks come to it
+	}
 	e := dataflow.Epoch{N: d.epoch, Clock: d.now, Checkpoint: check}
 	for _, f := range d.feeders {
 		select {
@@ -358,15 +409,21 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	var deltas []*state.Delta
 	var outbox []byte
 	states := make([]dataflow.State, len(d.feeders))
+	changed := make([][]dataflow.StateChange, len(d.feeders))
 	d.cost = 0
 	d.memory = 0
+	agree := true
 	sizes := map[string]state.StateSize{}
 	for cuts := len(d.feeders); tasks > 0 || cuts > 0; {
 		select {
 		case c := <-d.cutDone:
 			cuts--
 			d.confirm[c.source] = append(d.confirm[c.source], c.changed...)
-			states[c.source] = c.state
+			states[c.source], changed[c.source] = c.state, c.changed
+			agree = agree && c.agrees
+			if check {
+				d.urgent[c.source] = c.urgent
+			}
 		case p := <-d.passed:
 			tasks--
 			d.cost = max(d.cost, p.cost)
@@ -389,13 +446,28 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			return ctx.Err()
 		}
 	}
+	if err := d.laws.judge(); err != nil {
+		return err
+	}
+	if !check && d.committing == nil && d.evicted >= d.last {
+		d.pressure.stays()
+	}
 	took := d.env.Clock.Now().Sub(began)
-	d.update(func(s *Status) {
-		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
-		for _, w := range d.mu.waiting {
-			close(w)
+	d.seen.now = d.seen.now || agree
+	for i, f := range d.feeders {
+		if follower, ok := f.source.(dataflow.Follower); ok && len(changed[i]) > 0 {
+			follower.Visible(d.epoch, changed[i])
 		}
-		d.mu.waiting = nil
+	}
+	d.update(func(s *Status) {
+		if d.seen.now {
+			s.Epoch = d.epoch
+			for _, w := range d.mu.waiting {
+				close(w)
+			}
+			d.mu.waiting = nil
+		}
+		s.Copying, s.EpochTook, s.StateBytes = !d.seen.now, took, d.memory
 		if check {
 			s.States = s.States[:0:0] // who was given the last ones keeps them
 			for _, name := range slices.Sorted(maps.Keys(sizes)) {
@@ -403,6 +475,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			}
 		}
 	})
+	if d.seen.now {
+		d.visible()
+	}
 	if d.opts.OnEpoch != nil {
 		d.opts.OnEpoch(took)
 	}
@@ -416,6 +491,11 @@ func (d *driver) end(ctx context.Context, check bool) error {
 func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Delta, outbox []byte, states []dataflow.State) {
 	d.lastCheck, d.dirty = began, false
 	c := dataflow.Checkpoint(d.epoch)
+	d.last = d.epoch
+	if d.seen.now && d.seen.since == 0 {
+		d.seen.since = c
+	}
+	unseen := !d.seen.now
 	meta := d.meta(states)
 	confirm, shrunk := d.confirm, d.shrunk
 	d.shrunk = false
@@ -434,6 +514,11 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 					return err
 				}
 			}
+			for i, f := range d.feeders {
+				if follower, ok := f.source.(dataflow.Follower); ok && len(confirm[i]) > 0 {
+					follower.Durable(confirm[i])
+				}
+			}
 			took := d.env.Clock.Now().Sub(began)
 			d.update(func(s *Status) {
 				s.Checkpoint, s.CheckpointTook, s.CheckpointBytes = c, took, bytes
@@ -441,7 +526,9 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 			if d.opts.OnCheckpoint != nil {
 				d.opts.OnCheckpoint(c, took, bytes)
 			}
-			if err := d.publish(ctx, c, outbox); err != nil {
+			if unseen {
+				d.hold(c, outbox)
+			} else if err := d.publish(ctx, c, outbox); err != nil {
 				return err
 			}
 			for i := range d.feeders {

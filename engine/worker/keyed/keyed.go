@@ -48,6 +48,8 @@ type Options struct {
 	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
 	// Stay: the pipeline does not end when its sources have, so that its views can be read on.
 	Stay bool
+	// PinWait is how long a reader waits for an epoch that can be seen, while a first copy is under way; default 3 s.
+	PinWait time.Duration
 	// PinTime is how long an epoch may be pinned while the views change, and PinBytes how much may be kept for pins; then
 	// they end. Default 5 minutes and 256 MiB.
 	PinTime  time.Duration
@@ -101,14 +103,18 @@ type Pipeline struct {
 	tasks     [][]*task // by fragment
 	feeders   []*feeder
 	clock     int64 // at the start
+	laws      *laws
 	passed    chan passed
 	cutDone   chan cutDone
 	stir      chan struct{} // rows came since it was last read
+	hurry     chan struct{} // somebody waits for the next checkpoint
 	ended     chan int
 	stop      chan struct{}
 	stopOnce  sync.Once
 	pins      pins
+	pressure  *pressure
 	built     chan struct{}  // closed when the tasks are there
+	shown     chan struct{}  // closed when an epoch can be seen
 	over      chan struct{}  // closed when Run has ended
 	replays   map[[2]int]int // of a graph that has grown: see fillPlan
 
@@ -124,7 +130,8 @@ type Pipeline struct {
 
 // Status is how the pipeline stands.
 type Status struct {
-	Epoch      uint64 // visible
+	Epoch      uint64 // visible; 0: none is yet
+	Copying    bool   // epochs end and are not to be seen yet: see unseen.go
 	Checkpoint dataflow.Checkpoint
 	Published  dataflow.Checkpoint
 	// Rows that came in, by source, and went out, by sink.
@@ -166,7 +173,9 @@ type cutDone struct {
 	source  int
 	epoch   uint64
 	changed []dataflow.StateChange
+	urgent  int64          // how many urgent messages lie before it
 	state   dataflow.State // with a checkpoint
+	agrees  bool           // the source's tables, with each other
 }
 
 // New returns a pipeline that Run runs.
@@ -177,6 +186,9 @@ func New(e *env.Env, opts Options) *Pipeline {
 	if opts.MaxEpoch == 0 {
 		opts.MaxEpoch = 100 * time.Millisecond
 	}
+	if opts.PinWait == 0 {
+		opts.PinWait = defaultPinWait
+	}
 	if opts.PinTime == 0 {
 		opts.PinTime = defaultPinTime
 	}
@@ -186,8 +198,13 @@ func New(e *env.Env, opts Options) *Pipeline {
 	if opts.FollowBytes == 0 {
 		opts.FollowBytes = defaultFollowBytes
 	}
-	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1),
-		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), over: make(chan struct{})}
+	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), shown: make(chan struct{}), over: make(chan struct{})}
+	limit := opts.MemoryBytes
+	if opts.Durable == nil {
+		limit = 0 // there is no store below
+	}
+	p.pressure = newPressure(limit)
 	p.pins.ask, p.pins.mu.held = make(chan chan *held), map[uint64]*held{}
 	p.mu.status.Started = e.Clock.Now()
 	p.mu.status.RowsIn, p.mu.status.RowsOut = make([]int64, len(opts.Sources)), make([]int64, len(opts.Sinks))
@@ -222,6 +239,13 @@ func (p *Pipeline) update(f func(s *Status)) {
 func (p *Pipeline) stirred() {
 	select {
 	case p.stir <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pipeline) hurried() {
+	select {
+	case p.hurry <- struct{}{}:
 	default:
 	}
 }
@@ -280,6 +304,7 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	}
 	d.now = max(d.now, p.env.Clock.Now().UnixMicro())
 	p.clock = d.now
+	p.laws = newLaws(p.opts.Graph, d.epoch == 0)
 	if err := d.publishOld(ctx); err != nil {
 		return err
 	}
@@ -301,6 +326,8 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		if err := p.opts.Sources[i].Source.Open(ctx, d.states[i]); err != nil {
 			return err
 		}
+		a, ok := p.opts.Sources[i].Source.(dataflow.Agreeing)
+		p.feeders[i].agrees = !ok || a.Agrees()
 	}
 	for _, ts := range p.tasks {
 		for _, t := range ts {
@@ -380,7 +407,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 			if s == nil {
 				continue
 			}
-			e := entry{node: n}
+			e := entry{node: n, ordered: s.Ordered}
 			for _, t := range ts {
 				e.tasks = append(e.tasks, inboxQueue{t.inbox, feeds[s.Source]})
 			}
@@ -403,16 +430,15 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 	return nil
 }
 
-// memoryOfTask is a task's part of the memory.
+// memoryOfTask is the part of the memory that a task with state has.
 func (p *Pipeline) memoryOfTask() uint64 {
 	n := 0
 	for _, f := range p.fragments {
-		n += f.tasks
+		if slices.ContainsFunc(f.nodes, func(n int) bool { return len(p.opts.Graph.Nodes[n].States) > 0 }) {
+			n += f.tasks
+		}
 	}
-	if p.opts.Durable == nil || n == 0 {
-		return 0
-	}
-	return uint64(p.opts.MemoryBytes) / uint64(n)
+	return uint64(p.pressure.limit) / uint64(max(n, 1))
 }
 
 // queues is how many queues a task has for an edge: one for each upstream task that may send to it.

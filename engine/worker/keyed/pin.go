@@ -13,6 +13,7 @@ import (
 
 // What Options say unless they say otherwise.
 const (
+	defaultPinWait     = 3 * time.Second
 	defaultPinTime     = 5 * time.Minute
 	defaultPinBytes    = 256 << 20
 	defaultFollowBytes = 64 << 20
@@ -123,8 +124,12 @@ func (p *Pipeline) notRunning() error {
 	return errs.New(errs.PipelineState, "the pipeline is not running, so its views cannot be read").WithHint("weir pipelines list shows its state")
 }
 
-// Pin pins the newest visible epoch of all tasks. It waits until there is one, and while an epoch ends.
+// Pin pins the newest visible epoch of all tasks. It waits until there is one, for a first copy no longer than PinWait, and
+// while an epoch ends.
 func (p *Pipeline) Pin(ctx context.Context) (*Pin, error) {
+	if err := p.awaitShown(ctx); err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	visible := p.mu.status.Epoch
 	p.mu.Unlock()
@@ -140,6 +145,32 @@ func (p *Pipeline) Pin(ctx context.Context) (*Pin, error) {
 		return nil, ctx.Err()
 	}
 	return &Pin{p: p, held: <-answer}, nil // the driver answers at once
+}
+
+// awaitShown returns when an epoch can be seen.
+func (p *Pipeline) awaitShown(ctx context.Context) error {
+	select {
+	case <-p.shown:
+		return nil
+	default:
+	}
+	patience := p.env.Clock.NewTimer(p.opts.PinWait)
+	defer func() { patience.Stop() }()
+	for {
+		select {
+		case <-p.shown:
+			return nil
+		case <-p.over:
+			return p.notRunning()
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-patience.C():
+			if p.Status().Copying {
+				return p.unseen()
+			}
+			patience = p.env.Clock.NewTimer(p.opts.PinWait) // it starts
+		}
+	}
 }
 
 // Epoch is the epoch that is held.

@@ -319,7 +319,7 @@ func (s *numbers) Close(context.Context) error    { return nil }
 
 // TestScanBesideTheStream: while all rows of a large view are read, epochs go on.
 func TestScanBesideTheStream(t *testing.T) {
-	const keys = 1_000_000
+	const keys = 200_000
 	g, balances, total := viewGraph()
 	p := runPipeline(Options{Graph: g, Sources: []Source{{Name: "numbers", Source: &numbers{keys: keys, rounds: 1 << 40, pause: time.Millisecond}, Tables: [][]row.Type{transferTypes}}}})
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
