@@ -65,6 +65,9 @@ func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
 	case "SELECT", "WITH", "VALUES", "TABLE":
 		return x.prepareQuery(text, oids)
 	case "INSERT", "UPDATE", "DELETE", "TRUNCATE":
+		if w[0] == "INSERT" && x.server.opts.Change != nil && x.foreign(text) {
+			return x.prepareDDL(text, w)
+		}
 		return x.prepareChange(text, oids)
 	case "COPY":
 		return x.prepareCopy(text)
