@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,10 +47,15 @@ func (p *physical) added(n int, text string) error {
 	if err := b.statement(p.program, s, &inserts, &views); err != nil {
 		return err
 	}
+	// With another text, or over other nodes, all of its nodes are others: none of them would be new beside one that is not.
 	p.salt = parser.PrintNode(s)
-	if len(views) > 0 {
-		p.salt = "view " + views[0].name
+	for _, name := range b.reads {
+		if o := b.catalog.objects[name]; o != nil && o.view != nil && o.view.materialized {
+			p.salt += " " + p.node(o.view.node).ID
+		}
 	}
+	sum := sha256.Sum256([]byte(p.salt))
+	p.salt = hex.EncodeToString(sum[:4])
 	defer func() { p.salt = "" }()
 	sources, sinks := len(p.program.Sources), len(p.program.Sinks)
 	defer func() {

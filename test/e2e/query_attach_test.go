@@ -19,8 +19,8 @@ import (
 	testenv "github.com/weirstream/weir/test/env"
 )
 
-// psql is a connection to where the queries are read.
-func (q *queries) psql(ctx context.Context) (*pgx.Conn, error) {
+// reader is a connection to where the queries are read.
+func (q *queries) reader(ctx context.Context) (*pgx.Conn, error) {
 	b, err := os.ReadFile(filepath.Join(q.state, "endpoints.json"))
 	if err != nil {
 		return nil, err
@@ -39,6 +39,7 @@ func (q *queries) psql(ctx context.Context) (*pgx.Conn, error) {
 // none; and what is dropped gives its state back.
 func TestQueryAttach(t *testing.T) {
 	const accounts, branches, money = 400, 8, 400 * 1000
+	t.Parallel()
 	src := newDB(t, source(t, testenv.Version(15)), "attach")
 	src.exec(t, `CREATE TABLE accounts (id int PRIMARY KEY, branch int NOT NULL, balance bigint NOT NULL)`,
 		fmt.Sprintf(`INSERT INTO accounts SELECT i, i %% %d, 1000 FROM generate_series(1, %d) i`, branches, accounts))
@@ -62,7 +63,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 	do := func(sql string) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		conn, err := q.psql(ctx)
+		conn, err := q.reader(ctx)
 		if err != nil {
 			return err
 		}
@@ -78,7 +79,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		there = names
 	}
 	read := func(ctx context.Context) error {
-		conn, err := q.psql(ctx)
+		conn, err := q.reader(ctx)
 		if err != nil {
 			return err
 		}
@@ -149,7 +150,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		eventually(t, time.Minute, "the bank works", func() (bool, string) { return transfers.Load() >= from+n, "" })
 	}
 	states := func() string { return q.mustCLI("state", "size", "totals", "-o", "json", "--state", q.state) }
-	more(20)
+	more(5)
 	for _, name := range []string{"totals", "pairs"} {
 		began := time.Now()
 		if err := do(makes[name]); err != nil {
@@ -160,7 +161,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		set := append([]string{}, there...)
 		there = append(set, name)
 		mu.Unlock()
-		more(20)
+		more(5)
 	}
 	for n := range 3 {
 		made := make(chan error, 1)
@@ -176,7 +177,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 			return err == nil, fmt.Sprint(err)
 		})
 		down.Add(-1)
-		conn, cerr := q.psql(t.Context())
+		conn, cerr := q.reader(t.Context())
 		if cerr != nil {
 			t.Fatal(cerr)
 		}
@@ -201,7 +202,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		t.Fatal(err)
 	}
 	set("acc", "totals", "pairs", "extra")
-	more(20)
+	more(5)
 	if err := do("DROP MATERIALIZED VIEW totals"); err == nil {
 		t.Error("a view is dropped that another reads")
 	}
@@ -210,7 +211,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 	if err := do("DROP MATERIALIZED VIEW totals CASCADE"); err != nil {
 		t.Fatal(err)
 	}
-	more(10)
+	more(3)
 	eventually(t, 10*time.Second, "state is given back", func() (bool, string) { s := states(); return len(s) < with, s })
 	cancel()
 	work.Wait()
