@@ -107,6 +107,10 @@ func (p *program) app(io cli.IO) *cli.App {
 		}},
 		{Name: "views", Aliases: []string{"view"}, Short: "Materialized views of pipelines of queries", Subs: []cli.Command{
 			{Name: "list", Aliases: []string{"ls"}, Short: "List views with their columns and keys", Uses: cli.UsesWatch, Run: p.viewsList},
+			{Name: "tail", Short: "Print the rows of a view, and then what changes, epoch by epoch", Long: "A row that comes is marked +, one that goes -; an update is both, in one epoch. With -o json every line is an object of its own. It ends when it is interrupted, when the pipeline ends or is started anew, and with an error when it cannot keep up.",
+				Args:  []cli.Arg{{Name: "VIEW", Help: "a materialized view", Complete: p.viewNames}},
+				Flags: []cli.Flag{{Name: "pipeline", Value: "PIPELINE", Help: "the view's pipeline, if several have one of that name", Complete: p.pipelineNames}},
+				Run:   p.viewsTail},
 		}},
 		{Name: "checkpoints", Aliases: []string{"checkpoint"}, Short: "Checkpoints of pipelines of queries", Subs: []cli.Command{
 			{Name: "list", Aliases: []string{"ls"}, Short: "List the last checkpoints of a pipeline that this process has made",
@@ -115,6 +119,8 @@ func (p *program) app(io cli.IO) *cli.App {
 		{Name: "state", Short: "State of pipelines of queries", Subs: []cli.Command{
 			{Name: "size", Short: "Show what the state of each operator takes, as of the last checkpoint",
 				Args: []cli.Arg{pipeline}, Uses: cli.UsesWatch, Run: p.stateSize},
+			{Name: "get", Short: "Show what the state of a view or an operator has for a key", Long: "The key is the values of its columns, with commas in between. What lies there is shown as of now, also what is not visible yet: rows as rows where their columns are known, and as bytes elsewhere.",
+				Args: []cli.Arg{pipeline, {Name: "NODE", Help: "a view, an operator's ID or the beginning of one, or a kind such as aggregate"}, {Name: "KEY", Help: "a key"}}, Run: p.stateGet},
 		}},
 		{Name: "secrets", Aliases: []string{"secret"}, Short: "Secrets of a state directory", Long: "Files that only their owner can read; definitions refer to them as ${secret:NAME}.", Subs: []cli.Command{
 			{Name: "set", Short: "Store a secret read from the terminal or standard input", Long: "It is not an argument, because arguments are visible to every user of the machine and stay in the shell's history.",

@@ -181,7 +181,7 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 	})
 	n.server = rest.New(e, rest.Options{
 		Coordinator: n.coord, Version: rest.Version{Version: o.Version, Commit: o.Commit}, PID: os.Getpid(), Command: o.Command,
-		Metrics: reg.Handler(), Address: o.HTTPAddr, AllowRemote: o.AllowRemote,
+		Tail: n.run.Tail, StateEntries: n.run.StateEntries, Metrics: reg.Handler(), Address: o.HTTPAddr, AllowRemote: o.AllowRemote,
 		Doctor: func(ctx context.Context, r rest.DoctorRequest) ([]api.Check, error) {
 			s, t, err := runner.Configs(*r.Mirror)
 			if err != nil {

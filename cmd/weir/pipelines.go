@@ -174,6 +174,9 @@ func printQuery(w io.Writer, c *cli.Call, v coordinator.PipelineView) {
 		}
 	}
 	t := cli.Table{Rows: [][]string{{"file", v.Query.File}, {"directory", v.Query.Dir}}}
+	for _, s := range v.Query.Added {
+		t.Rows = append(t.Rows, []string{"added", strings.Join(strings.Fields(s), " ")})
+	}
 	for _, key := range sortedKeys(v.Query.Options) {
 		t.Rows = append(t.Rows, []string{key, v.Query.Options[key]})
 	}

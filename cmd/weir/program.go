@@ -45,6 +45,8 @@ type client interface {
 	Sources(ctx context.Context) ([]api.SourceStatus, error)
 	Source(ctx context.Context, name string) (api.SourceStatus, error)
 	RefreshSource(ctx context.Context, name string, tables []string) error
+	Tail(ctx context.Context, pipeline, view string, each func(api.TailLine) error) error
+	StateEntries(ctx context.Context, pipeline, node, key string) ([]api.StateEntries, error)
 }
 
 func dialREST(e *env.Env, o rest.ClientOptions) (client, error) {

@@ -148,6 +148,26 @@ func (f *fakeServer) RefreshSource(_ context.Context, name string, tables []stri
 	return nil
 }
 
+func (f *fakeServer) Tail(_ context.Context, pipeline, view string, each func(api.TailLine) error) error {
+	f.note("tail %s of %q", view, pipeline)
+	for _, l := range []api.TailLine{
+		{View: &api.View{Name: view, Columns: []api.Column{{Name: "city", Type: "STRING"}, {Name: "n", Type: "BIGINT"}}}},
+		{Epoch: 9, Change: "+", Row: json.RawMessage(`{"city":"oslo","n":2}`)}, {Epoch: 9, Change: "+", Count: 3, Row: json.RawMessage(`{"city":null,"n":1}`)}, {Epoch: 9, Complete: true},
+		{Epoch: 12, Change: "-", Row: json.RawMessage(`{"city":"oslo","n":2}`)}, {Epoch: 12, Change: "+", Row: json.RawMessage(`{"city":"a longer name","n":3}`)}, {Epoch: 12, Complete: true},
+	} {
+		if err := each(l); err != nil {
+			return err
+		}
+	}
+	return errs.New(errs.SnapshotTooOld, "some are lost")
+}
+
+func (f *fakeServer) StateEntries(_ context.Context, pipeline, node, key string) ([]api.StateEntries, error) {
+	f.note("state of %s %s %s", pipeline, node, key)
+	return []api.StateEntries{{Operator: "view v", Node: "view-1", Entries: []api.StateEntry{{State: "rows", Row: json.RawMessage(`{"n":2}`), Count: 1}}},
+		{Operator: "aggregate count(*)", Node: "aggregate-2", Entries: []api.StateEntry{{State: "groups", Bytes: "0200"}}}}, nil
+}
+
 var testNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // quick is a clock whose sleeps take no time.

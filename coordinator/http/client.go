@@ -81,18 +81,19 @@ func (c *Client) Addr() string { return c.addr }
 // Close gives idle connections back.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+// send makes a request; the caller closes the answer's body.
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return errs.New(errs.EngineInternal, "encode the request: %v", err)
+			return nil, errs.New(errs.EngineInternal, "encode the request: %v", err)
 		}
 		body = bytes.NewReader(b)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.addr+Prefix+path, body)
 	if err != nil {
-		return errs.New(errs.BadFlag, "%q is not the address of a server: %v", c.addr, err)
+		return nil, errs.New(errs.BadFlag, "%q is not the address of a server: %v", c.addr, err)
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -103,10 +104,18 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
-		return errs.New(errs.NotReachable, "no weir server answers at %s", c.addr).
+		return nil, errs.New(errs.NotReachable, "no weir server answers at %s", c.addr).
 			WithHint("start one with: weir server, or name its address with --addr or its directory with --state").Because(err)
+	}
+	return resp, nil
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, answerLimit+1))
@@ -282,4 +291,46 @@ func (c *Client) WaitPhase(ctx context.Context, name string, phases ...api.Phase
 			return v, errs.New(errs.NotCaughtUp, "pipeline %q is still in phase %s", v.Name, v.Status.Phase).Because(err)
 		}
 	}
+}
+
+// Tail follows a view, of any pipeline if that is "", until ctx ends or each has an error.
+func (c *Client) Tail(ctx context.Context, pipeline, view string, each func(api.TailLine) error) error {
+	path := "/views/" + url.PathEscape(view) + "/tail"
+	if pipeline != "" {
+		path += "?pipeline=" + url.QueryEscape(pipeline)
+	}
+	resp, err := c.send(ctx, "GET", path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		b, err := io.ReadAll(io.LimitReader(resp.Body, answerLimit))
+		if err != nil {
+			return errs.New(errs.NotReachable, "the answer of the weir server at %s was cut off", c.addr).Because(err)
+		}
+		return asError(c.addr, resp, b)
+	}
+	for d := json.NewDecoder(resp.Body); ; {
+		var line api.TailLine
+		switch err := d.Decode(&line); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return errs.New(errs.NotReachable, "the weir server at %s ended", c.addr).Because(err)
+		}
+		if i := line.Error; i != nil {
+			return &errs.Error{Code: errs.Code(i.Code), Message: i.Message, Detail: i.Detail, Hint: i.Hint, Fix: i.Fix}
+		}
+		if err := each(line); err != nil {
+			return err
+		}
+	}
+}
+
+// StateEntries is what the state of a view or an operator of a pipeline has for a key.
+func (c *Client) StateEntries(ctx context.Context, pipeline, node, key string) ([]api.StateEntries, error) {
+	var out StateList
+	err := c.call(ctx, "GET", pipelinePath(pipeline)+"/state/"+url.PathEscape(node)+"?key="+url.QueryEscape(key), nil, &out)
+	return out.States, err
 }

@@ -23,9 +23,11 @@ const bodyLimit = 1 << 20
 type reply struct {
 	status int
 	body   any // nil: no body
+	// stream writes the body line by line, each a JSON value, until it returns; nil: there is no such body.
+	stream func(line func(any) error) error
 }
 
-func ok(body any) (reply, error) { return reply{http.StatusOK, body}, nil }
+func ok(body any) (reply, error) { return reply{status: http.StatusOK, body: body}, nil }
 
 // route is one operation. docs/openapi.yaml has the same list, and a test compares them.
 type route struct {
@@ -47,6 +49,8 @@ func routes() []route {
 		{"POST", "/pipelines/{name}/pause", (*Server).pausePipeline},
 		{"POST", "/pipelines/{name}/resume", (*Server).resumePipeline},
 		{"POST", "/pipelines/{name}/commands", (*Server).commandPipeline},
+		{"GET", "/pipelines/{name}/state/{node}", (*Server).stateEntries},
+		{"GET", "/views/{name}/tail", (*Server).tailView},
 		{"GET", "/sources", (*Server).listSources},
 		{"GET", "/sources/{name}", (*Server).getSource},
 		{"POST", "/sources/{name}/refresh", (*Server).refreshSource},
@@ -71,7 +75,7 @@ func (s *Server) createPipeline(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	v, err := s.opts.Coordinator.Pipeline(p.ID)
-	return reply{http.StatusCreated, v}, err
+	return reply{status: http.StatusCreated, body: v}, err
 }
 
 func (s *Server) createQuery(r *http.Request) (reply, error) {
@@ -84,12 +88,12 @@ func (s *Server) createQuery(r *http.Request) (reply, error) {
 		return reply{}, err
 	}
 	v, err := s.opts.Coordinator.Pipeline(p.ID)
-	return reply{http.StatusCreated, v}, err
+	return reply{status: http.StatusCreated, body: v}, err
 }
 
 func (s *Server) getPipeline(r *http.Request) (reply, error) {
 	v, err := s.opts.Coordinator.Pipeline(r.PathValue("name"))
-	return reply{http.StatusOK, v}, err
+	return reply{status: http.StatusOK, body: v}, err
 }
 
 func (s *Server) updatePipeline(r *http.Request) (reply, error) {
@@ -107,7 +111,7 @@ func (s *Server) viewed(p api.Pipeline, err error) (reply, error) {
 		return reply{}, err
 	}
 	v, err := s.opts.Coordinator.Pipeline(p.ID)
-	return reply{http.StatusOK, v}, err
+	return reply{status: http.StatusOK, body: v}, err
 }
 
 func (s *Server) deletePipeline(r *http.Request) (reply, error) {
@@ -167,13 +171,72 @@ func (s *Server) commandPipeline(r *http.Request) (reply, error) {
 	return reply{status: http.StatusAccepted}, s.opts.Coordinator.Command(r.Context(), r.PathValue("name"), cmd)
 }
 
+func (s *Server) tailView(r *http.Request) (reply, error) {
+	if s.opts.Tail == nil {
+		return reply{}, errs.New(errs.NotBuiltYet, "this node has no views")
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	lines := make(chan api.TailLine)
+	done := make(chan error, 1)
+	s.env.Go("tail a view", func() {
+		done <- s.opts.Tail(ctx, r.URL.Query().Get("pipeline"), r.PathValue("name"), func(l api.TailLine) error {
+			select {
+			case lines <- l:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	var first api.TailLine
+	select {
+	case first = <-lines:
+	case err := <-done:
+		cancel()
+		return reply{}, err
+	}
+	stop := context.AfterFunc(s.ctx, cancel)
+	return reply{status: http.StatusOK, stream: func(line func(any) error) error {
+		defer stop()
+		defer cancel()
+		for err := line(first); ; {
+			if err != nil {
+				cancel()
+				<-done
+				return err
+			}
+			select {
+			case l := <-lines:
+				err = line(l)
+			case err := <-done:
+				if r.Context().Err() != nil {
+					return err
+				}
+				if s.ctx.Err() != nil {
+					err = errs.New(errs.PipelineState, "the server stops")
+				}
+				e := errs.From(err, errs.EngineInternal)
+				return line(api.TailLine{Error: &api.ErrorInfo{Code: string(e.Code), Message: e.Message, Detail: e.Detail, Hint: e.Hint, At: s.env.Clock.Now()}})
+			}
+		}
+	}}, nil
+}
+
+func (s *Server) stateEntries(r *http.Request) (reply, error) {
+	if s.opts.StateEntries == nil {
+		return reply{}, errs.New(errs.NotBuiltYet, "this node has no state")
+	}
+	list, err := s.opts.StateEntries(r.Context(), r.PathValue("name"), r.PathValue("node"), r.URL.Query().Get("key"))
+	return reply{status: http.StatusOK, body: StateList{States: list}}, err
+}
+
 func (s *Server) listSources(r *http.Request) (reply, error) {
 	return ok(SourceList{Sources: s.opts.Coordinator.Sources(r.Context())})
 }
 
 func (s *Server) getSource(r *http.Request) (reply, error) {
 	st, err := s.opts.Coordinator.Source(r.Context(), r.PathValue("name"))
-	return reply{http.StatusOK, st}, err
+	return reply{status: http.StatusOK, body: st}, err
 }
 
 func (s *Server) refreshSource(r *http.Request) (reply, error) {
@@ -203,7 +266,7 @@ func (s *Server) doctor(r *http.Request) (reply, error) {
 		req.Mirror = &v.Mirror
 	}
 	checks, err := s.opts.Doctor(r.Context(), req)
-	return reply{http.StatusOK, DoctorReport{Checks: list(checks)}}, err
+	return reply{status: http.StatusOK, body: DoctorReport{Checks: list(checks)}}, err
 }
 
 func (s *Server) plan(r *http.Request) (reply, error) {
@@ -213,7 +276,7 @@ func (s *Server) plan(r *http.Request) (reply, error) {
 	}
 	p, err := s.opts.Plan(r.Context(), req)
 	p.Tables, p.DDL, p.AfterCopy, p.Checks = list(p.Tables), list(p.DDL), list(p.AfterCopy), list(p.Checks)
-	return reply{http.StatusOK, p}, err
+	return reply{status: http.StatusOK, body: p}, err
 }
 
 // list keeps an empty list from being written as null, which the description does not allow.
@@ -285,12 +348,33 @@ func (s *Server) serve(rt route) http.HandlerFunc {
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")
+		if got.stream != nil {
+			s.lines(w, got)
+			return
+		}
 		if got.body == nil {
 			w.WriteHeader(got.status)
 			return
 		}
 		s.write(w, got.status, "application/json", got.body)
 	}
+}
+
+// lines writes a body of lines as they come. Each is flushed: who reads waits for it.
+func (s *Server) lines(w http.ResponseWriter, got reply) {
+	c := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.WriteHeader(got.status)
+	out := json.NewEncoder(w)
+	_ = got.stream(func(v any) error { // it ends when the client leaves, or has said why
+		if err := out.Encode(v); err != nil {
+			return err
+		}
+		if line, ok := v.(api.TailLine); ok && line.Row != nil {
+			return nil // the rest of the epoch follows
+		}
+		return c.Flush()
+	})
 }
 
 func (s *Server) write(w http.ResponseWriter, status int, mediaType string, body any) {

@@ -131,6 +131,9 @@ func newFixture(t *testing.T) *fixture {
 			}
 			return []api.Check{{ID: "pg.wal_level", Side: "source", Severity: api.SeverityFatal, Message: "it is replica", Fix: "ALTER SYSTEM"}}, nil
 		},
+		StateEntries: func(context.Context, string, string, string) ([]api.StateEntries, error) {
+			return []api.StateEntries{{Operator: "view v", Node: "view-1", Entries: []api.StateEntry{{State: "rows", Row: json.RawMessage(`{"a":1}`), Count: 1}}}}, nil
+		},
 		Plan: func(_ context.Context, r PlanRequest) (api.Plan, error) {
 			return api.Plan{Pipeline: r.Mirror.Name}, nil
 		},
@@ -625,6 +628,8 @@ func TestDescriptionMatchesTypes(t *testing.T) {
 			return schema{Type: "string", Format: "date-time"}
 		case rt.Kind() == reflect.Pointer:
 			return want(rt.Elem())
+		case rt == reflect.TypeFor[json.RawMessage]():
+			return schema{Type: "object"}
 		case rt.Kind() == reflect.Slice:
 			items := want(rt.Elem())
 			return schema{Type: "array", Items: &items}
@@ -702,7 +707,7 @@ func TestDescriptionMatchesTypes(t *testing.T) {
 	}
 	for _, v := range []any{
 		PipelineList{}, SourceList{}, coordinator.PipelineView{}, coordinator.Change{}, api.MirrorSpec{}, api.Command{},
-		RefreshRequest{}, DoctorRequest{}, DoctorReport{}, PlanRequest{}, api.QuerySpec{}, api.Plan{}, Version{}, Status{}, Problem{},
+		RefreshRequest{}, DoctorRequest{}, DoctorReport{}, PlanRequest{}, api.QuerySpec{}, api.TailLine{}, StateList{}, api.Plan{}, Version{}, Status{}, Problem{},
 	} {
 		want(reflect.TypeOf(v))
 	}
@@ -731,7 +736,7 @@ func TestAnswersMatchTheDescription(t *testing.T) {
 	if _, err := f.client.WaitPhase(f.ctx(), "orders", api.PhaseLive); err != nil {
 		t.Fatal(err)
 	}
-	met := map[string]bool{"POST /pipelines": true}
+	met := map[string]bool{"POST /pipelines": true, "GET /views/{name}/tail": true} // see TestTail
 	for _, c := range []struct {
 		method, path, body, at string
 		status                 int
@@ -745,6 +750,7 @@ func TestAnswersMatchTheDescription(t *testing.T) {
 		{"POST", "/sources/{name}/refresh", "{}", "/sources/shop/refresh", 202},
 		{"POST", "/doctor", string(doctor), "/doctor", 200},
 		{"POST", "/plan", `{"mirror":` + string(b) + `}`, "/plan", 200},
+		{"GET", "/pipelines/{name}/state/{node}", "", "/pipelines/orders/state/v?key=1", 200},
 		{"GET", "/version", "", "/version", 200},
 		{"GET", "/status", "", "/status", 200},
 		{"POST", "/pipelines/{name}/pause", "", "/pipelines/orders/pause", 200},

@@ -35,6 +35,11 @@ type Options struct {
 	Doctor func(ctx context.Context, r DoctorRequest) ([]api.Check, error)
 	Plan   func(ctx context.Context, r PlanRequest) (api.Plan, error)
 
+	// Tail follows a view, of any pipeline if that is "", until ctx ends; StateEntries is what a node or view of a pipeline
+	// has in its state for a key. nil: this node has none.
+	Tail         func(ctx context.Context, pipeline, view string, out func(api.TailLine) error) error
+	StateEntries func(ctx context.Context, pipeline, node, key string) ([]api.StateEntries, error)
+
 	Metrics http.Handler // serves /metrics; nil: none
 	Console http.Handler // serves every other path; nil: none
 

@@ -29,6 +29,11 @@ type PipelineList struct {
 	Pipelines []coordinator.PipelineView `json:"pipelines"`
 }
 
+// StateList is the answer to GET /pipelines/{name}/state/{node}.
+type StateList struct {
+	States []api.StateEntries `json:"states"`
+}
+
 // SourceList is the answer to GET /sources.
 type SourceList struct {
 	Sources []api.SourceStatus `json:"sources"`

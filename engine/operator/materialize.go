@@ -1,6 +1,9 @@
 package operator
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/state"
@@ -32,9 +35,12 @@ type View struct {
 	spare    []*row.Builder
 	undo     undo
 	partRows int
+	epoch    uint64 // whose barrier is worked on
 	// Of the top 16 bits of hashes, which ones are the task's.
 	first, behind int
-	loaded        []uint64 // a bit for each 16 bits of hash whose keys are all in memory; nil where none lie below
+	taps          atomic.Pointer[[]*Tap] // who follows the view; nil: nobody
+	tapping       sync.Mutex             // held to change taps
+	loaded        []uint64               // a bit for each 16 bits of hash whose keys are all in memory; nil where none lie below
 }
 
 // NewMaterialize returns a task's instance, a *View. It passes rows on to nobody.
@@ -98,6 +104,7 @@ const spareBuilders = 16
 // Barrier makes the view that of the epoch.
 func (v *View) Barrier(e dataflow.Epoch) error {
 	v.undo.begin(e.N)
+	v.epoch = e.N
 	for _, w := range v.waiting {
 		if err := v.apply(w.Seal()); err != nil {
 			return err
@@ -128,6 +135,14 @@ func (v *View) apply(b *row.Batch) error {
 		at := len(v.heap)
 		v.heap = v.codec.Append(v.heap, b, i)
 		v.spans[i] = row.Span{Off: uint32(at), Len: uint32(len(v.heap) - at)}
+	}
+	if taps := v.taps.Load(); taps != nil {
+		for k := range b.Rows() {
+			i := b.At(k)
+			for _, t := range *taps {
+				t.add(v.epoch, b.Weight(i), v.heap[v.spans[i].Off:v.spans[i].Off+v.spans[i].Len])
+			}
+		}
 	}
 	return v.bag.AddAll(b, &v.keys, v.refs, v.spans, v.heap)
 }

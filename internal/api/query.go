@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // QueryStatus is what a pipeline of queries tells about itself. Counts of rows are since it was started.
 type QueryStatus struct {
@@ -59,4 +62,35 @@ type CheckpointInfo struct {
 	At         time.Time `json:"at"`      // when it was durable
 	TookMS     float64   `json:"took_ms"` // from its barrier until then
 	Bytes      int64     `json:"bytes"`
+}
+
+// TailLine is a line of what follows a view. The first has View and nothing else; then come the rows that the view has,
+// as changes of one epoch, and what each later epoch changes, in the order of epochs.
+type TailLine struct {
+	View     *View  `json:"view,omitempty"`
+	Pipeline string `json:"pipeline,omitempty"` // with View
+	Epoch    uint64 `json:"epoch,omitempty"`
+	Change   string `json:"change,omitempty"` // + or -
+	// Count is how many equal rows come or go; 0: one.
+	Count int64           `json:"count,omitempty"`
+	Row   json.RawMessage `json:"row,omitempty"` // an object by column
+	// Complete: these were all lines of the epoch.
+	Complete bool       `json:"complete,omitempty"`
+	Error    *ErrorInfo `json:"error,omitempty"` // the last line: why there are no more
+}
+
+// StateEntries is what the state of one operator has for a key, over all tasks.
+type StateEntries struct {
+	Operator string       `json:"operator"`
+	Node     string       `json:"node"`
+	Entries  []StateEntry `json:"entries"`
+}
+
+// StateEntry is a row, or a value, that a state has for a key.
+type StateEntry struct {
+	State string `json:"state"`
+	// Row is a row by column, of a state whose rows are known; otherwise Bytes is what it is, in hexadecimal digits.
+	Row   json.RawMessage `json:"row,omitempty"`
+	Bytes string          `json:"bytes,omitempty"`
+	Count int64           `json:"count,omitempty"` // how many equal rows; 0: it is no row
 }

@@ -93,6 +93,10 @@ func (x *session) write(ctx context.Context, p *prepared, o *portal) error {
 			return err
 		}
 	}
+	var err error
+	if c, err = x.upToDate(ctx, c, p, o); err != nil {
+		return err
+	}
 	if x.tx == inBlock && x.readOnly {
 		return fail("25006", "cannot execute %s in a read-only transaction", parser.Keywords(p.change))
 	}

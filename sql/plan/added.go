@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,10 +47,15 @@ func (p *physical) added(n int, text string) error {
 	if err := b.statement(p.program, s, &inserts, &views); err != nil {
 		return err
 	}
+	// With another text, or over other nodes, all of its nodes are others: none of them would be new beside one that is not.
 	p.salt = parser.PrintNode(s)
-	if len(views) > 0 {
-		p.salt = "view " + views[0].name
+	for _, name := range b.reads {
+		if o := b.catalog.objects[name]; o != nil && o.view != nil && o.view.materialized {
+			p.salt += " " + p.node(o.view.node).ID
+		}
 	}
+	sum := sha256.Sum256([]byte(p.salt))
+	p.salt = hex.EncodeToString(sum[:4])
 	defer func() { p.salt = "" }()
 	sources, sinks := len(p.program.Sources), len(p.program.Sinks)
 	defer func() {
@@ -75,7 +82,12 @@ func (p *physical) added(n int, text string) error {
 			for c := range t.schema {
 				p.used[t][c] = true
 			}
+			p.wants(t, nil) // and every row
 			continue
+		}
+		if f := p.filterOf(t); f != "" {
+			return b.fail(errs.SQLConnector, s.Position(), "of table %s the pipeline keeps the rows only for which %s", t.name, f).
+				WithHint("put the view into the file, and run it under another --name")
 		}
 		var missing []string
 		for c := range t.schema {
@@ -99,6 +111,18 @@ func (p *physical) added(n int, text string) error {
 		}
 	}
 	return nil
+}
+
+// filterOf is the condition under which the source gives rows of a table that is read already; "": it gives all.
+func (p *physical) filterOf(t *table) string {
+	for i := range p.program.Sources {
+		for j := range p.program.Sources[i].Tables {
+			if st := &p.program.Sources[i].Tables[j]; st.Name == t.name && st.Filter != nil && p.program.Sources[i].Connector == t.connector {
+				return st.filterText()
+			}
+		}
+	}
+	return ""
 }
 
 // share says whether the nodes that follow may be those of other statements; what it returns takes that back.
@@ -127,8 +151,8 @@ func (b *binder) readKept(v *view) (rel, error) {
 func (p *Program) Follows(was *Program) error {
 	for _, s := range was.Sources {
 		i := slices.IndexFunc(p.Sources, func(x Source) bool { return x.Name == s.Name && x.Connector == s.Connector })
-		if i < 0 || s.Connector == "values" {
-			continue
+		if i < 0 || s.Connector == "values" || s.Connector == TableConnector {
+			continue // internal tables come and go
 		}
 		for _, t := range p.Sources[i].Tables {
 			k := slices.IndexFunc(s.Tables, func(x SourceTable) bool { return x.Name == t.Name })

@@ -27,7 +27,7 @@ func (p *physical) lowerValues(r *values) (stream, error) {
 	detail := strings.Join(text, ", ")
 	name := "values " + detail
 	if p.salt != "" {
-		name += " for " + p.salt // those of others have been read
+		name += " #" + p.salt // those of others have been read
 	}
 	s, ok := p.sources["values\x00"+name]
 	if !ok {

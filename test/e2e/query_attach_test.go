@@ -24,6 +24,7 @@ const simple = "default_query_exec_mode=simple_protocol"
 // none; and what is dropped gives its state back.
 func TestQueryAttach(t *testing.T) {
 	const accounts, branches, money = 400, 8, 400 * 1000
+	t.Parallel()
 	src := newDB(t, source(t, testenv.Version(15)), "attach")
 	src.exec(t, `CREATE TABLE accounts (id int PRIMARY KEY, branch int NOT NULL, balance bigint NOT NULL)`,
 		fmt.Sprintf(`INSERT INTO accounts SELECT i, i %% %d, 1000 FROM generate_series(1, %d) i`, branches, accounts))
@@ -134,7 +135,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		eventually(t, time.Minute, "the bank works", func() (bool, string) { return transfers.Load() >= from+n, "" })
 	}
 	states := func() string { return q.mustCLI("state", "size", "totals", "-o", "json", "--state", q.state) }
-	more(20)
+	more(5)
 	for _, name := range []string{"totals", "pairs"} {
 		began := time.Now()
 		if err := do(makes[name]); err != nil {
@@ -145,7 +146,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		set := append([]string{}, there...)
 		there = append(set, name)
 		mu.Unlock()
-		more(20)
+		more(5)
 	}
 	for n := range 3 {
 		made := make(chan error, 1)
@@ -186,7 +187,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		t.Fatal(err)
 	}
 	set("acc", "totals", "pairs", "extra")
-	more(20)
+	more(5)
 	if err := do("DROP MATERIALIZED VIEW totals"); err == nil {
 		t.Error("a view is dropped that another reads")
 	}
@@ -195,7 +196,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 	if err := do("DROP MATERIALIZED VIEW totals CASCADE"); err != nil {
 		t.Fatal(err)
 	}
-	more(10)
+	more(3)
 	eventually(t, 10*time.Second, "state is given back", func() (bool, string) { s := states(); return len(s) < with, s })
 	cancel()
 	work.Wait()

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -281,7 +282,7 @@ type move struct {
 // and nothing there names it.
 func (o *owner) unused(name string) bool {
 	t := o.object(name)
-	return o.Name == Home && t.Kind == parser.ObjectTable && t.Added > 0 && t.Connector != "" &&
+	return o.Name == Home && t.Kind == parser.ObjectTable && t.Added > 0 && t.Connector != plan.TableConnector &&
 		!slices.ContainsFunc(o.program.Objects, func(d plan.Object) bool { return slices.Contains(d.Reads, t.Name) })
 }
 
@@ -323,7 +324,23 @@ func (x *change) first(text string) error {
 	if err != nil {
 		return err
 	}
-	return x.r.await(x.ctx, p.ID, p.Version)
+	err = x.r.await(x.ctx, p.ID, p.Version)
+	if errors.Is(err, errCopying) {
+		x.note("a first copy is under way; views can be read when it is complete")
+		return nil
+	}
+	if err != nil {
+		// It would be tried again and again, and nobody knows of it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), revertTime)
+		defer cancel()
+		if derr := x.catalog.Delete(ctx, p.ID, true); derr == nil {
+			derr = x.catalog.WaitGone(ctx, p.ID)
+			if derr != nil {
+				x.r.env.Log.Warn("a pipeline that cannot start is not gone", "pipeline", p.Name, "error", derr)
+			}
+		}
+	}
+	return err
 }
 
 // planned is the program of a definition, with its sources and sinks looked at.
@@ -377,6 +394,8 @@ func (x *change) apply(o *owner, added []string, grows bool) error {
 	}
 	runs := true
 	switch o.Status.Phase {
+	case api.PhaseCopy:
+		return errs.New(errs.PipelineState, "the first copy of the tables of pipeline %s is under way", o.Name).WithHint("try again when it is complete: weir pipelines get %s", o.Name)
 	case api.PhasePaused, api.PhaseFailed, api.PhaseRetrying:
 		if grows {
 			return errs.New(errs.PipelineState, "pipeline %s does not run: it is %s", o.Name, o.Status.Phase).WithHint("weir pipelines resume %s", o.Name)
@@ -392,6 +411,10 @@ func (x *change) apply(o *owner, added []string, grows bool) error {
 	}
 	if runs {
 		err = x.r.await(x.ctx, p.ID, p.Version)
+	}
+	if errors.Is(err, errCopying) {
+		x.note("a first copy is under way; the views of pipeline %s can be read when it is complete", o.Name)
+		err = nil
 	}
 	if err != nil && grows {
 		// What was added cannot begin. The pipeline goes on as it was.
@@ -553,6 +576,9 @@ func (r *Runner) Await(ctx context.Context, v pgwire.View) bool {
 	return over != nil
 }
 
+// errCopying: the pipeline works, and its views cannot be read yet.
+var errCopying = errors.New("a first copy is under way")
+
 // await returns when a pipeline works with a version of its definition, or cannot.
 func (r *Runner) await(ctx context.Context, id string, version uint64) error {
 	for {
@@ -579,6 +605,9 @@ func (r *Runner) await(ctx context.Context, id string, version uint64) error {
 			}
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if run.pipe.Status().Copying {
+				return errCopying
 			}
 			<-run.done
 		case <-run.done:

@@ -485,6 +485,10 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	d.update(func(s *Status) {
 		if d.seen.now {
 			s.Epoch = d.epoch
+			for _, w := range d.mu.waiting {
+				close(w)
+			}
+			d.mu.waiting = nil
 		}
 		s.Copying, s.EpochTook, s.StateBytes = !d.seen.now, took, d.memory
 		if check {

@@ -46,14 +46,16 @@ type Options struct {
 	// by the driver's goroutines and must not block.
 	OnEpoch      func(took time.Duration)
 	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
-	// PinWait is how long a reader waits for an epoch that can be seen, while a first copy is under way; default 3 s.
-	PinWait time.Duration
 	// Stay: the pipeline does not end when its sources have, so that its views can be read on.
 	Stay bool
+	// PinWait is how long a reader waits for an epoch that can be seen, while a first copy is under way; default 3 s.
+	PinWait time.Duration
 	// PinTime is how long an epoch may be pinned while the views change, and PinBytes how much may be kept for pins; then
 	// they end. Default 5 minutes and 256 MiB.
 	PinTime  time.Duration
 	PinBytes int64
+	// FollowBytes is how much of a view's changes waits for each that follows it; default 64 MiB.
+	FollowBytes int
 }
 
 // Source is a source of the pipeline.
@@ -122,6 +124,7 @@ type Pipeline struct {
 		// What Status asks, once all of it is built.
 		feeders []*feeder
 		inboxes []*exchange.Inbox
+		waiting []chan struct{} // closed when the next epoch is visible
 	}
 }
 
@@ -191,6 +194,9 @@ func New(e *env.Env, opts Options) *Pipeline {
 	}
 	if opts.PinBytes == 0 {
 		opts.PinBytes = defaultPinBytes
+	}
+	if opts.FollowBytes == 0 {
+		opts.FollowBytes = defaultFollowBytes
 	}
 	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), shown: make(chan struct{}), over: make(chan struct{})}

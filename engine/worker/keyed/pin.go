@@ -13,9 +13,10 @@ import (
 
 // What Options say unless they say otherwise.
 const (
-	defaultPinWait  = 3 * time.Second
-	defaultPinTime  = 5 * time.Minute
-	defaultPinBytes = 256 << 20
+	defaultPinWait     = 3 * time.Second
+	defaultPinTime     = 5 * time.Minute
+	defaultPinBytes    = 256 << 20
+	defaultFollowBytes = 64 << 20
 )
 
 // A slice of a scan ends when it has sliceRows rows or has taken sliceTime: between two slices the task works on its
@@ -275,7 +276,7 @@ func (pin *Pin) scan(ctx context.Context, t *task, node int, f func(*row.Batch) 
 	return err
 }
 
-// read is a request to a task: a slice of a scan, or a lookup. Until done is closed it is the task's.
+// read is a request to a task: a slice of a scan, a lookup, or a call. Until done is closed it is the task's.
 type read struct {
 	view   *operator.View
 	held   *held
@@ -285,6 +286,7 @@ type read struct {
 	end    bool
 	err    error
 	done   chan struct{}
+	call   func() error // does something else in the task instead
 }
 
 func (pin *Pin) ask(ctx context.Context, t *task, r *read) error {
@@ -334,6 +336,10 @@ func (t *task) serveMany(r *read, worked time.Duration) {
 func (t *task) serve(r *read, worked time.Duration) {
 	may := max(sliceTime, min(worked, longSliceTime))
 	defer close(r.done)
+	if r.call != nil {
+		r.err = r.call()
+		return
+	}
 	if r.held.dead.Load() {
 		r.err = tooOld(r.held)
 		return
