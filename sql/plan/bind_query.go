@@ -20,6 +20,8 @@ type around struct {
 	// empty takes what an aggregate of a subquery is over no rows, if it has no GROUP BY and conditions were pulled: then
 	// no row of the relation stands for that. It is over no columns.
 	empty *expr.Expr
+	// domain has the columns of outer that the query names; nil: they are outer columns, and conditions on them are pulled.
+	domain *domain
 }
 
 // query binds a query. The columns of the relation are named as the query names them.
@@ -40,10 +42,17 @@ func (b *binder) query(q parser.Query, a around) (rel, error) {
 	case *parser.SetOp:
 		return b.setOp(q, a)
 	case *parser.Values:
-		return b.values(q)
+		r, err := b.values(q)
+		if err != nil {
+			return nil, err
+		}
+		return b.overDomain(r, a, q.Pos)
 	case *parser.TableQuery:
 		r, _, err := b.namedTable(q.Name, a.ctes)
-		return r, err
+		if err != nil {
+			return nil, err
+		}
+		return b.overDomain(r, a, q.Position())
 	case *parser.Select:
 		r, _, err := b.selectQuery(q, a, nil)
 		return r, err
@@ -129,17 +138,28 @@ func (b *binder) values(q *parser.Values) (rel, error) {
 }
 
 func (b *binder) setOp(q *parser.SetOp, a around) (rel, error) {
-	left, err := b.query(q.Left, around{ctes: a.ctes})
+	side := around{outer: a.outer, ctes: a.ctes, domain: a.domain}
+	var pulled, same []expr.Expr
+	if a.domain != nil {
+		side.pulled = &pulled
+	}
+	left, err := b.query(q.Left, side)
 	if err != nil {
 		return nil, err
 	}
-	right, err := b.query(q.Right, around{ctes: a.ctes})
+	if a.domain != nil {
+		side.pulled = &same
+	}
+	right, err := b.query(q.Right, side)
 	if err != nil {
 		return nil, err
+	}
+	if len(pulled) > 0 {
+		*a.pulled = append(*a.pulled, pulled...)
 	}
 	l, r := left.columns(), right.columns()
-	if len(l) != len(r) {
-		return nil, b.fail(errs.SQLTypeMismatch, q.OpPos, "the queries have %d and %d columns", len(l), len(r)).WithHint("both sides of a set operation need the same number of columns")
+	if ownColumns(l) != ownColumns(r) || len(l) != len(r) {
+		return nil, b.fail(errs.SQLTypeMismatch, q.OpPos, "the queries have %d and %d columns", ownColumns(l), ownColumns(r)).WithHint("both sides of a set operation need the same number of columns")
 	}
 	schema := make(row.Schema, len(l))
 	for i := range l {
@@ -169,8 +189,10 @@ func (b *binder) setOp(q *parser.SetOp, a around) (rel, error) {
 		}
 		return distinct(u), nil
 	default:
-		if q.All {
-			return nil, b.fail(errs.NotBuiltYet, q.OpPos, "INTERSECT ALL and EXCEPT ALL are not built yet")
+		out := len(schema)
+		if q.All { // equal rows are numbered, so that each has its counterpart
+			left, right = numbered(left), numbered(right)
+			schema = left.columns()
 		}
 		var conds []expr.Expr
 		n := len(schema)
@@ -185,8 +207,23 @@ func (b *binder) setOp(q *parser.SetOp, a around) (rel, error) {
 		if q.Kind == parser.Except {
 			kind = antiJoin
 		}
-		return distinct(&join{kind: kind, left: left, right: right, cond: expr.And(conds...), pos: q.OpPos}), nil
+		j := &join{kind: kind, left: left, right: right, cond: expr.And(conds...), pos: q.OpPos}
+		if !q.All {
+			return distinct(j), nil
+		}
+		p := identity(j)
+		p.exprs, p.schema = p.exprs[:out], p.schema[:out:out]
+		return p, nil
 	}
+}
+
+// numbered numbers the rows that are equal.
+func numbered(r rel) rel {
+	t := &top{in: r, limit: -1, rank: true, rankName: "$number"}
+	for i := range r.columns() {
+		t.partition = append(t.partition, i)
+	}
+	return t
 }
 
 // coerceTo casts a relation's columns to the types of a schema.
@@ -280,10 +317,7 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 			if err != nil {
 				return nil, nil, 0, err
 			}
-			c, ok := e.(*expr.Column)
-			if !ok {
-				return nil, nil, 0, b.fail(errs.NotBuiltYet, o.X.Position(), "ORDER BY of an expression over a set operation is not built yet").WithHint("name a column")
-			}
+			c := e.(*expr.Column)
 			order = append(order, orderOf(o, c.Index))
 		}
 	}
@@ -312,7 +346,7 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 	if t.limit >= 0 || t.offset > 0 {
 		// In a correlated subquery the limit is one for each value of what it is compared with.
 		for _, e := range pulled {
-			l, x, ok := equality(e)
+			l, x, ok := tiedTo(e)
 			if ok && insideOnly(x) {
 				l, x = x, l
 			}
@@ -358,18 +392,30 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	if err != nil {
 		return nil, nil, err
 	}
-	place := &exprPlace{scope: sc, in: &in}
-	var pulled []expr.Expr
+	place := &exprPlace{scope: sc, in: &in, plain: in}
+	pulled, err := a.compared(0)
+	if err != nil {
+		return nil, nil, b.place(err, q.Pos)
+	}
 	if q.Where != nil {
-		if err := b.where(place, q.Where, a, &pulled); err != nil {
-			return nil, nil, err
+		// What asks no query comes first: there are fewer rows to ask about.
+		conds := conjuncts(q.Where)
+		for _, asks := range []bool{false, true} {
+			for _, x := range conds {
+				if hasQuery(x) != asks {
+					continue
+				}
+				if err := b.where(place, x, a, &pulled); err != nil {
+					return nil, nil, err
+				}
+			}
 		}
 	}
 	items, names, err := b.expandItems(q, sc)
 	if err != nil {
 		return nil, nil, err
 	}
-	grouped := q.GroupBy != nil || q.Having != nil && hasAggregate(q.Having)
+	grouped := q.GroupBy != nil || q.Having != nil
 	for _, x := range items {
 		grouped = grouped || hasAggregate(x)
 	}
@@ -386,7 +432,7 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		}
 		// A correlated subquery is computed for each value of what it is compared with.
 		if len(pulled) > 0 {
-			if pulled, err = b.groupByPulled(g, pulled, q.Pos); err != nil {
+			if pulled, err = b.groupByPulled(g, pulled, a, q.Pos); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -395,9 +441,6 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	// Expressions are bound before the aggregate is made: they say what it has to compute.
 	var having expr.Expr
 	if q.Having != nil {
-		if !grouped {
-			return nil, nil, b.fail(errs.SQLGrouping, q.Having.Position(), "HAVING without groups").WithHint("use WHERE")
-		}
 		if having, err = b.condition(rows, q.Having, "HAVING"); err != nil {
 			return nil, nil, err
 		}
@@ -410,7 +453,10 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		if grouped {
 			return nil, nil, b.fail(errs.NotBuiltYet, ranks[0].Pos, "ROW_NUMBER over groups in the same SELECT is not built yet").WithHint("group in a subquery of FROM")
 		}
-		if err := b.rank(place, ranks); err != nil {
+		if len(pulled) > 0 && a.domain == nil {
+			return nil, nil, b.fail(errs.NotBuiltYet, ranks[0].Pos, "ROW_NUMBER in a subquery that uses a column of the query around it is not built yet in this place")
+		}
+		if err := b.rank(place, ranks, a); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -455,8 +501,13 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		}
 		order = append(order, orderOf(o, at))
 	}
+	if qualify != nil && usesOuter(qualify) || having != nil && usesOuter(having) || grouped && usesOuter(rows.grouped.args...) {
+		return nil, nil, b.fail(errs.NotBuiltYet, q.Pos, "a subquery that uses a column of the query around it anywhere but in its WHERE is not built yet")
+	}
 	if grouped {
-		in = b.makeAggregate(rows.grouped)
+		if in, err = b.aggregated(rows.grouped, q, a, pulled); err != nil {
+			return nil, nil, err
+		}
 		settle := func(e expr.Expr) expr.Expr { return rows.grouped.settle(e) }
 		if len(pulled) > 0 && q.GroupBy == nil && a.empty != nil {
 			if q.Having != nil {

@@ -50,7 +50,7 @@ func uniqueKeys(r rel) [][]int {
 		}
 		return out
 	case *join:
-		if r.kind == semiJoin || r.kind == antiJoin {
+		if r.kind == semiJoin || r.kind == antiJoin || r.kind == markJoin {
 			return uniqueKeys(r.left)
 		}
 		n := len(r.left.columns())

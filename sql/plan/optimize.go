@@ -87,7 +87,7 @@ func pushJoin(r *join, conds []expr.Expr) rel {
 	if r.cond != nil {
 		own = expr.Conjuncts(r.cond)
 	}
-	keepsLeft := r.kind == leftJoin || r.kind == fullJoin || r.kind == antiJoin
+	keepsLeft := r.kind == leftJoin || r.kind == fullJoin || r.kind == antiJoin || r.kind == markJoin
 	keepsRight := r.kind == rightJoin || r.kind == fullJoin
 	for _, c := range own {
 		switch s := side(c, n); {
@@ -101,7 +101,9 @@ func pushJoin(r *join, conds []expr.Expr) rel {
 	}
 	for _, c := range conds {
 		switch s := side(c, n); {
-		case s == 0 && (r.kind == innerJoin || r.kind == leftJoin || r.kind == semiJoin || r.kind == antiJoin):
+		case r.kind == markJoin && s != 0:
+			above = append(above, c)
+		case s == 0 && (r.kind == markJoin || r.kind == innerJoin || r.kind == leftJoin || r.kind == semiJoin || r.kind == antiJoin):
 			left = append(left, c)
 		case s == 1 && (r.kind == innerJoin || r.kind == rightJoin):
 			rights = append(rights, right(c))

@@ -158,7 +158,9 @@ func (r *join) split(need []bool) (left, right []bool) {
 	n, m := len(r.left.columns()), len(r.right.columns())
 	all := needs(n+m, r.cond)
 	for i, yes := range need {
-		all[i] = all[i] || yes
+		if i < n || r.kind != markJoin {
+			all[i] = all[i] || yes
+		}
 	}
 	return all[:n], all[n:]
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func (k joinKind) physical() joins.Kind {
-	return [...]joins.Kind{0, joins.Inner, joins.Left, joins.Right, joins.Full, joins.Semi, joins.Anti}[k]
+	return [...]joins.Kind{0, joins.Inner, joins.Left, joins.Right, joins.Full, joins.Semi, joins.Anti, joins.Mark}[k]
 }
 
 // joinKey is an equality that rows are found by: an expression over each side.
@@ -159,7 +159,9 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	// What the output and the rest of the condition read is kept; a key that nobody else reads is not.
 	kept := needs(nl+nr, rest...)
 	for i, yes := range need {
-		kept[i] = kept[i] || yes
+		if i < nl || r.kind != markJoin {
+			kept[i] = kept[i] || yes
+		}
 	}
 	var le, re []expr.Expr
 	types := make([]row.Type, len(keys))
@@ -193,13 +195,19 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 		}
 		return joins.Column{Input: 1, Column: right.at[c-nl]}
 	}
+	output := func(c int) joins.Column {
+		if c == nl && r.kind == markJoin {
+			return joins.MarkColumn
+		}
+		return at(c)
+	}
 	result := stream{at: want(len(need), need)}
 	for c, yes := range need {
 		if !yes {
 			continue
 		}
 		result.at[c] = len(spec.Output)
-		spec.Output = append(spec.Output, at(c))
+		spec.Output = append(spec.Output, output(c))
 		n.Schema = append(n.Schema, cols[c])
 	}
 	n.Append = r.kind == innerJoin && p.node(lx).Append && p.node(rx).Append
@@ -311,7 +319,7 @@ func outputKey(kind joinKind, lkey, rkey, lcols, rcols []int, out []joins.Column
 		return got
 	}
 	switch {
-	case kind == semiJoin || kind == antiJoin:
+	case kind == semiJoin || kind == antiJoin || kind == markJoin:
 		if lkey == nil {
 			return nil
 		}

@@ -83,10 +83,11 @@ const (
 	fullJoin
 	semiJoin
 	antiJoin
+	markJoin // the left rows, and a column that tells whether a row of the right matches
 )
 
 func (k joinKind) String() string {
-	return [...]string{"", "inner", "left", "right", "full", "semi", "anti"}[k]
+	return [...]string{"", "inner", "left", "right", "full", "semi", "anti", "mark"}[k]
 }
 
 func (r *scan) columns() row.Schema      { return r.table.schema }
@@ -109,6 +110,9 @@ func (r *join) columns() row.Schema {
 	left := nullable(r.left.columns(), r.kind == rightJoin || r.kind == fullJoin)
 	if r.kind == semiJoin || r.kind == antiJoin {
 		return left
+	}
+	if r.kind == markJoin {
+		return append(left, row.Field{Name: "$mark", Type: row.Type{Kind: row.Boolean, NotNull: true}})
 	}
 	return append(left, nullable(r.right.columns(), r.kind == leftJoin || r.kind == fullJoin)...)
 }

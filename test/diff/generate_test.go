@@ -302,6 +302,9 @@ func (g *generator) from(depth int) (*node, []column) {
 		}
 		cols = append(append([]column(nil), cols...), rc...)
 	}
+	if g.one(8) {
+		return g.lateral(n, cols)
+	}
 	return n, cols
 }
 
@@ -442,7 +445,7 @@ func (g *generator) query(classes []string, depth int) *node {
 	if depth > 0 {
 		switch g.r.IntN(9) {
 		case 0, 1:
-			op := pick(g, []string{"UNION", "UNION ALL", "INTERSECT", "EXCEPT"})
+			op := pick(g, []string{"UNION", "UNION ALL", "INTERSECT", "EXCEPT", "INTERSECT ALL", "EXCEPT ALL"})
 			return query(classes, "({0}) "+op+" ({1})", g.query(classes, depth-1), g.query(classes, depth-1))
 		case 2:
 			var cs []string
@@ -520,6 +523,18 @@ func (g *generator) selected(classes []string, depth int) *node {
 	if g.one(4) {
 		conds = append(conds, g.subquery(scope, depth))
 	}
+	if g.one(5) {
+		c := g.asked(scope, depth)
+		switch g.r.IntN(4) {
+		case 0:
+			c = of(c.category, "({0} OR {1})", "", c, g.condition(scope, 1))
+		case 1:
+			c = of(c.category, "(NOT {0})", "", c)
+		case 2:
+			c = of(c.category, "({0} IS NULL)", "", c)
+		}
+		conds = append(conds, c)
+	}
 	if len(conds) > 0 {
 		where = optional(" WHERE {0}", list("conjuncts", " AND ", conds...))
 	}
@@ -529,6 +544,13 @@ func (g *generator) selected(classes []string, depth int) *node {
 	}
 	for _, c := range classes {
 		e := g.expression(scope, c, 2)
+		if g.one(12) {
+			if e = g.correlatedValue(scope, c); c == "boolean" {
+				e = g.asked(scope, depth)
+			}
+			es = append(es, e)
+			continue
+		}
 		if g.one(16) {
 			rel := pick(g, g.relations())
 			a := g.alias()
