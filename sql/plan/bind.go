@@ -20,9 +20,11 @@ type binder struct {
 	depth    int
 	warnings []*errs.Error
 	params   []Param
-	serves   bool // the query is answered at once and may have parameters
-	domains  int  // how many subqueries were bound with a domain
-	width    int  // of the output of the SELECT that was bound last, without what only ORDER BY needs
+	serves   bool                           // the query is answered at once and may have parameters
+	created  map[string]*parser.CreateTable // by the table's name
+	hinted   map[string]*object             // tables with other options
+	domains  int                            // how many subqueries were bound with a domain
+	width    int                            // of the output of the SELECT that was bound last, without what only ORDER BY needs
 }
 
 func (b *binder) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {

@@ -37,7 +37,7 @@ func (b *binder) from(refs []parser.TableRef, a around) (rel, *scope, error) {
 			var j *join
 			if x.Lateral {
 				j, rs, err = b.lateral(x, r, sc, a, innerJoin, true)
-			} else if right, rs, err = b.tableRef(x, inside); a.domain != nil && unknownName(err) {
+			} else if right, rs, err = b.tableRef(x, inside); err != nil && a.domain != nil && b.namesOuter(a, x) {
 				j, rs, err = b.lateral(x, r, sc, a, innerJoin, false)
 			}
 			if err == nil && j != nil {
@@ -48,7 +48,7 @@ func (b *binder) from(refs []parser.TableRef, a around) (rel, *scope, error) {
 			right, rs, err = b.tableRef(x, inside)
 		}
 		if err != nil {
-			if a.outer != nil && a.domain == nil && unknownName(err) && len(b.outerColumns(a.outer, &parser.Select{From: []parser.TableRef{x}})) > 0 {
+			if a.domain == nil && b.namesOuter(a, x) {
 				err = b.fail(errs.NotBuiltYet, x.Position(), "a column of the query around it is not built yet in FROM")
 			}
 			return nil, nil, err
@@ -67,9 +67,9 @@ func (b *binder) from(refs []parser.TableRef, a around) (rel, *scope, error) {
 	return r, sc, nil
 }
 
-func unknownName(err error) bool {
-	e, ok := errs.As(err)
-	return ok && e.Code == errs.SQLUnknownName
+// namesOuter tells whether something in FROM may name a column of the query around.
+func (b *binder) namesOuter(a around, x parser.TableRef) bool {
+	return a.outer != nil && len(b.outerColumns(a.outer, &parser.Select{From: []parser.TableRef{x}})) > 0
 }
 
 func (b *binder) tableRef(x parser.TableRef, a around) (rel, *scope, error) {
@@ -84,6 +84,15 @@ func (b *binder) tableRef(x parser.TableRef, a around) (rel, *scope, error) {
 		r, name, err := b.namedTable(x.Name, a.ctes)
 		if err != nil {
 			return nil, nil, err
+		}
+		if o := b.catalog.find(x.Name.Last().Text); o != nil && len(x.Hints) > 0 {
+			with, err := b.withOptions(o, x.Hints)
+			if err != nil {
+				return nil, nil, err
+			}
+			if with != o {
+				r = with.table.read
+			}
 		}
 		return b.aliased(r, name, x.Alias, x.Pos)
 	case *parser.Derived:
@@ -207,6 +216,21 @@ func (b *binder) join(x *parser.Join, a around) (rel, *scope, error) {
 		}
 	}
 	switch {
+	case x.On != nil && kind == innerJoin && !static && hasQuery(x.On):
+		// An inner join may be asked afterwards.
+		var r rel = j
+		place := &exprPlace{scope: both, in: &r}
+		both.star = joinedStar(ls, rs, nil)
+		for _, c := range conjuncts(x.On) {
+			var pulled []expr.Expr
+			if err := b.where(place, c, a, &pulled); err != nil {
+				return nil, nil, err
+			}
+			if len(pulled) > 0 {
+				return nil, nil, b.fail(errs.NotBuiltYet, c.Position(), "ON with a column of the query around it is not built yet")
+			}
+		}
+		return r, both, nil
 	case x.On != nil:
 		if j.cond, err = b.condition(&exprPlace{scope: both}, x.On, "ON"); err != nil {
 			return nil, nil, err

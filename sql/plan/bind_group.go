@@ -278,7 +278,7 @@ func (b *binder) rank(p *exprPlace, calls []*parser.Call, a around) error {
 			p.scope.cols = append(p.scope.cols, scopeColumn{table: "$over", name: "$over", typ: e.Type(), hidden: true})
 			return len(base.exprs) - 1, nil
 		}
-		t := &top{limit: -1, rank: true, rankName: "$rank" + strconv.Itoa(len(ranks))}
+		t := &top{limit: -1, rank: true, pos: c.Pos, rankName: "$rank" + strconv.Itoa(len(ranks))}
 		if a.domain != nil {
 			for i := range a.domain.rel.columns() {
 				t.partition = append(t.partition, i)

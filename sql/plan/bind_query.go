@@ -187,7 +187,7 @@ func (b *binder) setOp(q *parser.SetOp, a around) (rel, error) {
 		if q.All {
 			return u, nil
 		}
-		return distinct(u), nil
+		return distinctAt(u, q.OpPos), nil
 	default:
 		out := len(schema)
 		if q.All { // equal rows are numbered, so that each has its counterpart
@@ -251,6 +251,13 @@ func distinct(r rel) rel {
 	for i := range s {
 		a.group = append(a.group, i)
 	}
+	return a
+}
+
+// distinctAt is a DISTINCT that somebody wrote.
+func distinctAt(r rel, at parser.Pos) rel {
+	a := distinct(r).(*aggregate)
+	a.pos = at
 	return a
 }
 
@@ -390,6 +397,9 @@ func orderOf(o parser.OrderItem, c int) orderColumn {
 func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderItem) (rel, []orderColumn, error) {
 	in, sc, err := b.from(q.From, a)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.stateTTL(q.Hints, sc); err != nil {
 		return nil, nil, err
 	}
 	place := &exprPlace{scope: sc, in: &in, plain: in}
@@ -569,7 +579,7 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		*a.pulled = append(*a.pulled, pulled...)
 	}
 	if q.Distinct {
-		return distinct(p), order, nil
+		return distinctAt(p, q.Pos), order, nil
 	}
 	return p, order, nil
 }

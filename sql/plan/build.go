@@ -12,7 +12,15 @@ import (
 
 func (b *binder) at(pos parser.Pos) errs.Position { return parser.Locate(b.file, b.text, pos) }
 
-func (b *binder) warn(e *errs.Error) { b.warnings = append(b.warnings, e) }
+// warn adds a warning, once: a query may be bound more than once.
+func (b *binder) warn(e *errs.Error) {
+	for _, w := range b.warnings {
+		if w.Render() == e.Render() {
+			return
+		}
+	}
+	b.warnings = append(b.warnings, e)
+}
 
 func (b *binder) notRepeatable(e expr.Expr) error {
 	return errs.New(errs.NotBuiltYet, "%s over rows that may change or be taken back is not built yet", e).
@@ -46,6 +54,9 @@ func Build(file, text string, env Environment) (*Program, error) {
 		switch s := s.(type) {
 		case *parser.Set:
 			p.Settings = append(p.Settings, s)
+			if s.Key.Text == "table.exec.state.ttl" {
+				err = b.setTTL(s)
+			}
 			if s.Key.Text == "table.local-time-zone" {
 				if b.env.Zone, err = time.LoadLocation(s.Value.Text); err != nil {
 					return nil, b.fail(errs.SQLConnector, s.Value.Pos, "there is no time zone %q", s.Value.Text)
@@ -97,6 +108,10 @@ func (b *binder) insert(s *parser.Insert) (insert, error) {
 	o := b.catalog.find(s.Table.Last().Text)
 	if o == nil || o.table == nil {
 		return insert{}, b.fail(errs.SQLUnknownName, s.Table.Position(), "there is no table %s to write to", s.Table)
+	}
+	o, err := b.withOptions(o, s.Hints)
+	if err != nil {
+		return insert{}, err
 	}
 	t := o.table
 	if !t.kind.Sink {
@@ -152,7 +167,7 @@ func (b *binder) insert(s *parser.Insert) (insert, error) {
 
 // physical makes the graph of everything that the file writes or serves.
 func (b *binder) physical(p *Program, inserts []insert, views []*view) error {
-	ph := &physical{b: b, program: p, byID: map[string]int{}, sources: map[string]int{}, used: map[*table]map[int]bool{}, scans: map[*table]int{}}
+	ph := &physical{b: b, program: p, byID: map[string]int{}, sources: map[string]int{}, used: map[*table]map[int]bool{}, wanted: map[*table][]expr.Expr{}, scans: map[*table]int{}}
 	all := func(r rel) []bool {
 		need := make([]bool, len(r.columns()))
 		for i := range need {

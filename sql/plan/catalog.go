@@ -208,6 +208,10 @@ func (b *binder) createTable(s *parser.CreateTable) error {
 			return err
 		}
 	}
+	if b.created == nil {
+		b.created = map[string]*parser.CreateTable{}
+	}
+	b.created[t.name] = s
 	return b.define(s.Name, &object{table: t}, s.OrReplace, s.IfNotExists)
 }
 

@@ -21,7 +21,7 @@ func reorder(r rel) rel {
 	case *project:
 		return &project{in: reorder(r.in), exprs: r.exprs, schema: r.schema}
 	case *aggregate:
-		return &aggregate{in: reorder(r.in), group: r.group, calls: r.calls, schema: r.schema}
+		return &aggregate{in: reorder(r.in), group: r.group, calls: r.calls, schema: r.schema, pos: r.pos}
 	case *top:
 		t := *r
 		t.in = reorder(r.in)

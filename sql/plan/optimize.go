@@ -129,7 +129,7 @@ func pushAggregate(r *aggregate, conds []expr.Expr) rel {
 			above = append(above, c)
 		}
 	}
-	return filtered(&aggregate{in: push(r.in, down), group: r.group, calls: r.calls, schema: r.schema}, above)
+	return filtered(&aggregate{in: push(r.in, down), group: r.group, calls: r.calls, schema: r.schema, pos: r.pos}, above)
 }
 
 func pushTop(r *top, conds []expr.Expr) rel {

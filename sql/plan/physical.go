@@ -22,6 +22,8 @@ type physical struct {
 	sources map[string]int // by name
 	// used are the columns that are read of each table, over all of the file.
 	used map[*table]map[int]bool
+	// wanted are the conditions under which each use of a table wants a row; nil: a use wants all.
+	wanted map[*table][]expr.Expr
 	// scans are the nodes at which tables enter.
 	scans map[*table]int
 }
@@ -78,6 +80,7 @@ func needs(n int, es ...expr.Expr) []bool {
 func (p *physical) collect(r rel, need []bool) {
 	switch r := r.(type) {
 	case *scan:
+		p.wants(r.table, nil)
 		if p.used[r.table] == nil {
 			p.used[r.table] = map[int]bool{}
 		}
@@ -87,8 +90,11 @@ func (p *physical) collect(r rel, need []bool) {
 			}
 		}
 	case *filter, *project:
-		base, _, _, below := p.peel(r, need)
+		base, conds, _, below := p.peel(r, need)
 		p.collect(base, below)
+		if sc, ok := base.(*scan); ok {
+			p.wants(sc.table, conds)
+		}
 	case *join:
 		l, rr := r.split(need)
 		p.collect(r.left, l)
@@ -360,7 +366,7 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 		p.program.Sources = append(p.program.Sources, Source{Name: name, Connector: t.connector, Options: t.options, Pos: t.pos})
 	}
 	src := &p.program.Sources[s]
-	st := SourceTable{Name: t.name, Options: t.options, Schema: t.schema, Metadata: t.metadata, Columns: columns, Key: t.key, Unsent: upsert, Pos: t.pos}
+	st := SourceTable{Name: t.name, Filter: p.filter(t), FilterByKey: p.filterByKey(t), Options: t.options, Schema: t.schema, Metadata: t.metadata, Columns: columns, Key: t.key, Unsent: upsert, Pos: t.pos}
 	src.Tables = append(src.Tables, st)
 	n := dataflow.Node{Kind: "source", Detail: t.name, Append: !t.kind.Changelog, Source: &dataflow.SourceTable{Source: s, Table: len(src.Tables) - 1}}
 	kept := map[int]int{}
@@ -533,6 +539,7 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 		return stream{}, err
 	}
 	from := p.node(in.node)
+	p.growing(r.pos, "DISTINCT keeps every different row for good", in.node)
 	spec := operator.Aggregation{Input: from.Schema.Types(), Retract: !from.Append}
 	out := stream{at: want(len(r.schema), need)}
 	n := dataflow.Node{Kind: "aggregate"}
@@ -587,6 +594,9 @@ func (p *physical) lowerTop(r *top, need []bool) (stream, error) {
 		return stream{}, err
 	}
 	from := p.node(in.node)
+	if r.limit < 0 {
+		p.growing(r.pos, "ROW_NUMBER without a bound keeps every row for good", in.node)
+	}
 	// Only what is needed is kept: the columns that order or divide and those that are asked for.
 	spec := operator.TopN{Input: from.Schema.Types(), Limit: r.limit, Offset: r.offset, Retract: !from.Append}
 	spec.Rank = r.rank && need[width]

@@ -179,6 +179,7 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	if r.static {
 		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, keptColumns(right, kept[nl:]))
 	}
+	p.growing(r.pos, "a join keeps every row of its sides for good", left.node, right.node)
 	// A join that speaks of rows of a side that match, or do not, finds them by what is kept of them.
 	counts := len(rest) > 0 && r.kind != innerJoin
 	lx, rx := p.indexes(func(apart string) int {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/expr"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/sql/parser"
@@ -51,6 +52,12 @@ type SourceTable struct {
 	Metadata map[int]string // column: its metadata key
 	Columns  []int
 	Key      []int // PRIMARY KEY
+	// Filter is over Schema: a row for which it is FALSE or NULL changes nothing in the graph, which asks it again. nil:
+	// every row may. A row for which it fails has to be given. A source may leave such rows out where it knows the whole row: inserts, and a first copy, if what comes
+	// later of a row that was left out is a whole row, too.
+	Filter expr.Expr
+	// FilterByKey: Filter speaks of nothing but the key, so that a row that it leaves out never counts.
+	FilterByKey bool
 	// Unsent: the source gives changes by key, with one more column behind the others that tells what it left out; see
 	// operator.Normalize.
 	Unsent bool

@@ -48,6 +48,7 @@ type (
 		group  []int
 		calls  []operator.AggCall
 		schema row.Schema
+		pos    parser.Pos // of a DISTINCT; otherwise none
 	}
 
 	// top is ROW_NUMBER over partitions, with the places that are kept. Its columns are the input's and, with rank, the
@@ -60,6 +61,7 @@ type (
 		offset    int64
 		rank      bool
 		rankName  string
+		pos       parser.Pos // of ROW_NUMBER; otherwise none
 	}
 
 	union struct {

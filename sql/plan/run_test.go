@@ -147,6 +147,7 @@ func testEnvironment() Environment {
 	return Environment{Connectors: map[string]Kind{
 		"rows": {Source: true, Changelog: true, Bounded: func(map[string]string) bool { return true }, Group: func(map[string]string) string { return "rows" }},
 		"log":  {Source: true, Bounded: func(map[string]string) bool { return true }, Group: func(map[string]string) string { return "log" }},
+		"live": {Source: true}, // never ends
 		"out":  {Sink: true, SinkChangelog: true, SinkKeyless: true},
 	}}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/weirstream/weir/engine/expr"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/joins"
+	"github.com/weirstream/weir/sql/parser"
 )
 
 // star joins three or more relations on one key, each by its own expressions. Its columns are theirs side by side. Those
@@ -18,6 +19,7 @@ type star struct {
 	in   []rel
 	keys [][]expr.Expr // of each input, over its columns; all of the same types, one by one
 	left []bool
+	pos  parser.Pos
 }
 
 func (r *star) columns() row.Schema {
@@ -102,7 +104,7 @@ func (c *chain) star() (part, []int) {
 		if !fits {
 			continue
 		}
-		s := &star{left: make([]bool, len(group)), keys: make([][]expr.Expr, len(group))}
+		s := &star{pos: c.pos, left: make([]bool, len(group)), keys: make([][]expr.Expr, len(group))}
 		p := c.alone(group[0])
 		at := 0
 		for n, l := range group {
@@ -132,7 +134,7 @@ func leftStar(r *join) rel {
 	if lk == nil {
 		return nil
 	}
-	s := &star{}
+	s := &star{pos: r.pos}
 	switch l := r.left.(type) {
 	case *star:
 		s.in, s.left = slices.Clone(l.in), slices.Clone(l.left)
@@ -226,6 +228,9 @@ func (p *physical) lowerStar(r *star, need []bool) (stream, error) {
 			return stream{}, err
 		}
 		ids.WriteString(p.node(ins[i].node).ID)
+	}
+	for _, in := range ins {
+		p.growing(r.pos, "a join keeps every row of its sides for good", in.node)
 	}
 	types := make([]row.Type, len(r.keys[0]))
 	for k := range types {
