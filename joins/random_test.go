@@ -103,7 +103,7 @@ func newRandomGraph(b *bed, r *rand.Rand) *randomGraph {
 				}
 			}
 		} else {
-			n.kind = Inner + Kind(r.IntN(int(Anti)))
+			n.kind = Inner + Kind(r.IntN(int(Mark)))
 			n.inputs = []*node{pick(), pick()}
 			n.condition = r.IntN(2) == 0
 			for side, x := range n.inputs {
@@ -113,7 +113,7 @@ func newRandomGraph(b *bed, r *rand.Rand) *randomGraph {
 			}
 		}
 		for k := range n.inputs {
-			if n.kind == Semi || n.kind == Anti {
+			if n.kind == Semi || n.kind == Anti || n.kind == Mark {
 				k = 0
 			}
 			columns := r.Perm(3)
@@ -123,6 +123,9 @@ func newRandomGraph(b *bed, r *rand.Rand) *randomGraph {
 			for _, c := range columns {
 				n.output = append(n.output, Column{k, c})
 			}
+		}
+		if n.kind == Mark {
+			n.output = append(n.output, MarkColumn)
 		}
 		b.add(n)
 		if i == 0 {

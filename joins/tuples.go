@@ -26,7 +26,7 @@ type tuples struct {
 	rows    [][][]byte // by input
 	weights []int64
 	marks   []int64 // of a Mark join: whether the row has a match
-	passed  int // how many have fulfilled the condition; those behind have not been tested
+	passed  int     // how many have fulfilled the condition; those behind have not been tested
 	sel     []int32
 }
 

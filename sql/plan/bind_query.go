@@ -395,11 +395,18 @@ func orderOf(o parser.OrderItem, c int) orderColumn {
 // selectQuery binds a SELECT and what ORDER BY asks of it. Columns that only the order needs stand behind the output,
 // whose width is b.width.
 func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderItem) (rel, []orderColumn, error) {
-	in, sc, err := b.from(q.From, a)
+	outside := b.fromTTLs
+	ttls, err := b.stateTTL(q.Hints)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := b.stateTTL(q.Hints, sc); err != nil {
+	b.fromTTLs = ttls
+	in, sc, err := b.from(q.From, a)
+	b.fromTTLs = outside
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.hintedTables(ttls, sc); err != nil {
 		return nil, nil, err
 	}
 	place := &exprPlace{scope: sc, in: &in, plain: in}

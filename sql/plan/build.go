@@ -94,6 +94,7 @@ func Build(file, text string, env Environment) (*Program, error) {
 	if err := b.physical(p, inserts, views); err != nil {
 		return nil, err
 	}
+	b.unusedTTLs()
 	p.Warnings = b.warnings
 	p.Bounded = true
 	for _, s := range p.Sources {

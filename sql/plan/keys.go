@@ -20,6 +20,8 @@ func uniqueKeys(r rel) [][]int {
 		}
 	case *filter:
 		return uniqueKeys(r.in)
+	case *expiring:
+		return uniqueKeys(r.in)
 	case *project:
 		at := map[int]int{}
 		for i, e := range r.exprs {

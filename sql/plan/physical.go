@@ -89,7 +89,7 @@ func (p *physical) collect(r rel, need []bool) {
 				p.used[r.table][i] = true
 			}
 		}
-	case *filter, *project:
+	case *filter, *project, *expiring:
 		base, conds, _, below := p.peel(r, need)
 		p.collect(base, below)
 		if sc, ok := base.(*scan); ok {
@@ -128,6 +128,9 @@ func (p *physical) peel(r rel, need []bool) (base rel, conds []expr.Expr, exprs 
 	}
 	for {
 		switch x := r.(type) {
+		case *expiring: // whoever wants to know has looked
+			r = x.in
+			continue
 		case *filter:
 			conds = append(expr.Conjuncts(x.cond), conds...)
 			r = x.in
@@ -212,7 +215,7 @@ func (p *physical) lower(r rel, need []bool) (stream, error) {
 		return p.lowerScan(r)
 	case *values:
 		return p.lowerValues(r)
-	case *filter, *project:
+	case *filter, *project, *expiring:
 		return p.lowerCalc(r, need)
 	case *join:
 		return p.lowerJoin(r, need)
@@ -539,6 +542,9 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 		return stream{}, err
 	}
 	from := p.node(in.node)
+	if p.b.ttl > 0 && len(r.group) > 0 {
+		p.b.noTTL("table.exec.state.ttl", p.b.ttlAt)
+	}
 	p.growing(r.pos, "DISTINCT keeps every different row for good", in.node)
 	spec := operator.Aggregation{Input: from.Schema.Types(), Retract: !from.Append}
 	out := stream{at: want(len(r.schema), need)}
