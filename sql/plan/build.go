@@ -51,6 +51,7 @@ func Build(file, text string, env Environment) (*Program, error) {
 	var inserts []insert
 	var views []*view
 	for _, s := range script.Statements {
+		b.domains = 0
 		switch s := s.(type) {
 		case *parser.Set:
 			p.Settings = append(p.Settings, s)
