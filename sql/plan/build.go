@@ -179,12 +179,12 @@ func (b *binder) physical(p *Program, inserts []insert, views []*view) error {
 	}
 	// All are collected before the first is lowered: a table is read once, with every column that anybody reads.
 	for i := range inserts {
-		inserts[i].rel = reorder(push(inserts[i].rel, nil))
+		inserts[i].rel = spread(reorder(push(inserts[i].rel, nil)))
 		ph.collect(inserts[i].rel, all(inserts[i].rel))
 	}
 	rels := make([]rel, len(views))
 	for i, v := range views {
-		rels[i] = reorder(push(v.rel, nil))
+		rels[i] = spread(reorder(push(v.rel, nil)))
 		ph.collect(rels[i], all(rels[i]))
 	}
 	for i := range views {
