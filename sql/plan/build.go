@@ -55,7 +55,7 @@ func Build(file, text string, env Environment) (*Program, error) {
 		switch s := s.(type) {
 		case *parser.Set:
 			p.Settings = append(p.Settings, s)
-			if s.Key.Text == "table.exec.state.ttl" {
+			if s.Key.Text == StateTTL {
 				err = b.setTTL(s)
 			}
 			if s.Key.Text == "table.local-time-zone" {

@@ -91,6 +91,9 @@ func (b *binder) noTTL(what string, at parser.Pos) {
 		WithHint("rows that are older than you need go with a condition on their time"))
 }
 
+// StateTTL is the option that says how long joins keep rows whose key nothing touches.
+const StateTTL = "table.exec.state.ttl"
+
 // setTTL takes SET 'table.exec.state.ttl', which is for every join that no hint speaks of.
 func (b *binder) setTTL(s *parser.Set) error {
 	d, ok := duration(s.Value.Text)
@@ -157,7 +160,7 @@ func (p *physical) ttlOf(r rel, inner bool) int64 {
 		}
 		ttl = e.ttl
 	} else if ttl > 0 && !inner {
-		p.b.noTTL("table.exec.state.ttl", p.b.ttlAt)
+		p.b.noTTL(StateTTL, p.b.ttlAt)
 	}
 	if !inner {
 		return 0

@@ -505,7 +505,7 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 	}
 	from := p.node(in.node)
 	if p.b.ttl > 0 && len(r.group) > 0 {
-		p.b.noTTL("table.exec.state.ttl", p.b.ttlAt)
+		p.b.noTTL(StateTTL, p.b.ttlAt)
 	}
 	p.growing(r.pos, "DISTINCT keeps every different row for good", in.node)
 	spec := operator.Aggregation{Input: from.Schema.Types(), Retract: !from.Append}
