@@ -191,7 +191,7 @@ func (b *binder) inValue(p *exprPlace, x *parser.In) (expr.Expr, error) {
 // quantified is x op ANY (query) and x op ALL (query): what holds for all is what holds for none the other way round.
 func (b *binder) quantified(p *exprPlace, x *parser.Quantified) (expr.Expr, error) {
 	if x.Query == nil {
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "ANY and ALL of an array are not built yet").WithHint("ARRAY_CONTAINS(array, value)")
+		return b.quantifiedArray(p, x)
 	}
 	if err := b.asks(p, x.Pos, "ANY and ALL"); err != nil {
 		return nil, err
@@ -212,6 +212,31 @@ func (b *binder) quantified(p *exprPlace, x *parser.Quantified) (expr.Expr, erro
 		e, err = expr.Resolve("NOT", []expr.Expr{e})
 	}
 	return e, b.place(err, x.Pos)
+}
+
+// quantifiedArray is x op ANY (ARRAY[a, b]): x op a OR x op b; with ALL, AND.
+func (b *binder) quantifiedArray(p *exprPlace, x *parser.Quantified) (expr.Expr, error) {
+	list, ok := x.Array.(*parser.Array)
+	if !ok || list.Query != nil {
+		return nil, b.fail(errs.NotBuiltYet, x.Pos, "ANY and ALL of an array that is not written out are not built yet").WithHint("ARRAY_CONTAINS(array, value)")
+	}
+	var parts []expr.Expr
+	for _, item := range list.Items {
+		e, err := b.call(p, binaryNames[x.Op], x.X, item)
+		if err != nil {
+			return nil, b.place(err, item.Position())
+		}
+		parts = append(parts, e)
+	}
+	switch {
+	case len(parts) == 0:
+		return expr.Bool(x.All), nil
+	case len(parts) == 1:
+		return parts[0], nil
+	case x.All:
+		return expr.And(parts...), nil
+	}
+	return expr.Resolve("OR", parts)
 }
 
 // extraColumn is the number of a column that a subquery adds to groups, as long as it is not known how many stand before

@@ -109,6 +109,7 @@ func written() []string {
 		"SELECT a, COUNT(*) + (SELECT COUNT(*) FROM u) AS x FROM t GROUP BY a",
 		"SELECT COUNT(*) AS n, (SELECT MAX(c) FROM u) AS x FROM t",
 		"SELECT 1 AS x FROM t HAVING 1 > 0",
+		"SELECT a, b = ANY (ARRAY[1, 2, NULL]) AS x, b <> ALL (ARRAY[1, 2]) AS y FROM t WHERE a < ANY (ARRAY[3, b])",
 		"SELECT a, COUNT(*) AS n FROM t GROUP BY a HAVING a IN (SELECT c FROM u) OR COUNT(*) NOT IN (SELECT c FROM u)",
 		"SELECT a, SUM(b) > ALL (SELECT c FROM u) AS x, EXISTS (SELECT 1 FROM u WHERE c > 2) AS y FROM t GROUP BY a HAVING MAX(b) < (SELECT MAX(c) FROM u)",
 		"SELECT t.a, (SELECT SUM(u.c) FROM u WHERE u.a <= t.a HAVING SUM(u.c) IN (SELECT w.b FROM t AS w)) AS x FROM t",
