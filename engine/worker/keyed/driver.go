@@ -20,6 +20,7 @@ type driver struct {
 	checkpoint  dataflow.Checkpoint
 	published   []dataflow.Checkpoint // by sink
 	states      []dataflow.State      // by source, as of the last checkpoint
+	out         []written             // by sink, as of the last checkpoint
 	confirm     [][]dataflow.StateChange
 	now         int64 // the clock's last reading
 	lastCheck   time.Time
@@ -52,6 +53,9 @@ func (d *driver) meta(states []dataflow.State) []byte {
 			text(s[k])
 		}
 	}
+	// What follows are sections, each with its name; one that is not known is passed over.
+	text([]byte(sectionSinks))
+	text(d.sinkSection())
 	return b
 }
 
@@ -61,6 +65,7 @@ func (d *driver) restore() error {
 		d.states[i] = dataflow.State{}
 	}
 	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
+	d.out = make([]written, len(d.opts.Sinks))
 	if d.opts.Durable == nil {
 		return nil
 	}
@@ -105,6 +110,11 @@ func (d *driver) restore() error {
 		i := slices.IndexFunc(d.opts.Sources, func(x Source) bool { return x.Name == name })
 		if i >= 0 {
 			d.states[i] = s
+		}
+	}
+	for len(meta) > 0 {
+		if name, section := text(), text(); name == sectionSinks {
+			d.restoreSinks([]byte(section))
 		}
 	}
 	d.update(func(s *Status) { s.Checkpoint, s.Epoch = c, d.epoch })
@@ -377,6 +387,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Delta, outbox []byte, states []dataflow.State) {
 	d.lastCheck, d.dirty = began, false
 	c := dataflow.Checkpoint(d.epoch)
+	d.note(c, outbox)
 	meta := d.meta(states)
 	confirm := d.confirm
 	d.confirm = make([][]dataflow.StateChange, len(d.feeders))
