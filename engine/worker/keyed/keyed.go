@@ -300,6 +300,9 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 			e.Final = true
 			return e
 		}
+		if err := d.wentBack(i, at); err != nil {
+			return err
+		}
 		d.published = append(d.published, at)
 	}
 	d.now = max(d.now, p.env.Clock.Now().UnixMicro())
