@@ -115,10 +115,11 @@ type Source struct {
 // table is a Table with what is under construction.
 type table struct {
 	Table
-	oid   uint32
-	batch *row.Builder
-	read  []reader // by column
-	op    int64    // µs since 1970 at which the transaction at hand was committed; 0 in the first copy
+	oid    uint32
+	filter string // SQL of the condition under which rows are published; "": all are
+	batch  *row.Builder
+	read   []reader // by column
+	op     int64    // µs since 1970 at which the transaction at hand was committed; 0 in the first copy
 }
 
 // New returns a Source that Open connects.
@@ -156,6 +157,12 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 		Excluded: func(schema, name, column string) bool {
 			i, ok := s.byName[[2]string{schema, name}]
 			return ok && s.tables[i].Columns.Index(column) < 0 && !identity[i][column]
+		},
+		Filter: func(schema, name string) string {
+			if i, ok := s.byName[[2]string{schema, name}]; ok {
+				return s.tables[i].filter
+			}
+			return ""
 		},
 		Text: true, NoCopy: s.opts.LatestOffset, RangeBytes: s.opts.RangeBytes, RangeRows: s.opts.RangeRows, HeartbeatPeriod: s.opts.HeartbeatPeriod, StatusPeriod: s.opts.StatusPeriod,
 	})
