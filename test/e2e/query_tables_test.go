@@ -11,7 +11,7 @@ import (
 // TestQueryTables: partitioned tables, domains, enums, generated columns, names in mixed case and a publication of one's own
 // with a condition, copied and then followed through TRUNCATE and changes of columns.
 func TestQueryTables(t *testing.T) {
-	versions := []testenv.Version{testenv.Oldest, 15, testenv.Newest}
+	versions := []testenv.Version{testenv.Oldest, testenv.Newest}
 	if *soakFlag {
 		versions = testenv.Versions()
 	}

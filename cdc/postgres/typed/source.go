@@ -156,7 +156,9 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 		Includes: func(schema, name string) bool { _, ok := s.byName[[2]string{schema, name}]; return ok },
 		Excluded: func(schema, name, column string) bool {
 			i, ok := s.byName[[2]string{schema, name}]
-			return ok && s.tables[i].Columns.Index(column) < 0 && !identity[i][column]
+			// What somebody else's publication sends comes anyway. That a column is left out, rather than not read, would only make
+			// the source careful about what may show under another name.
+			return ok && !s.opts.KeepPublication && s.tables[i].Columns.Index(column) < 0 && !identity[i][column]
 		},
 		Filter: func(schema, name string) string {
 			if i, ok := s.byName[[2]string{schema, name}]; ok {
