@@ -55,10 +55,10 @@ type Options struct {
 	KeepPublication bool
 	// LatestOffset: no first copy; the stream begins at the end of the log (scan.startup.mode).
 	LatestOffset bool
-	// RangeBytes and RangeRows are about how large a range of the first copy is, whichever is less; default 16 MiB, and any
+	// RangeBytes and RangeRows are about how large a range of the first copy is, whichever is less; default 8 MiB, and any
 	// number of rows.
 	RangeBytes, RangeRows int64
-	// PartialRows is how many rows of a range are read before a cut is allowed in its midst; default 262,144.
+	// PartialRows is how many rows of a range are read before a cut is allowed in its midst; default 65,536.
 	PartialRows int
 	Tables      []Table
 	// HeartbeatPeriod is how often an idle position moves, StatusPeriod how often the server is told of it; default 10 s.
@@ -125,10 +125,10 @@ type table struct {
 // New returns a Source that Open connects.
 func New(e *env.Env, opts Options) *Source {
 	if opts.RangeBytes == 0 {
-		opts.RangeBytes = 16 << 20
+		opts.RangeBytes = 8 << 20
 	}
 	if opts.PartialRows == 0 {
-		opts.PartialRows = 1 << 18
+		opts.PartialRows = 1 << 16
 	}
 	s := &Source{env: e.With("part", "source"), opts: opts, byName: map[[2]string]int{}, byRel: map[*changelog.Relation]*shape{}, lent: -1}
 	for i := range opts.Tables {

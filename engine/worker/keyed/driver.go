@@ -222,7 +222,10 @@ func (d *driver) run(ctx context.Context) error {
 		}
 		if d.memory > 2*uint64(d.opts.MemoryBytes) && d.opts.MemoryBytes > 0 && d.committing != nil {
 			// Far over the limit: nothing more comes in until what changed is on disk and may be let go of.
-			if err := d.committed(ctx); err != nil {
+			open := d.shut()
+			err := d.committed(ctx)
+			open()
+			if err != nil {
 				return err
 			}
 		}

@@ -158,6 +158,9 @@ func (f *feeder) emptied(ctx context.Context, m dataflow.Message) error {
 
 // rowsOf gives a batch to a task of each node at which its table enters, the tasks taking turns where order means nothing.
 func (f *feeder) rowsOf(ctx context.Context, m dataflow.Message) error {
+	if err := f.p.enter(ctx); err != nil {
+		return err
+	}
 	f.rows.Add(int64(m.Batch.Rows()))
 	entries := f.tables[m.Table]
 	release := f.spare.release(m.Batch, len(entries))

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -106,9 +107,10 @@ type Pipeline struct {
 	stop      chan struct{}
 	stopOnce  sync.Once
 	pins      pins
-	built     chan struct{} // closed when the tasks are there
-	shown     chan struct{} // closed when an epoch can be seen
-	over      chan struct{} // closed when Run has ended
+	gate      atomic.Pointer[chan struct{}] // not nil: rows wait until it is closed
+	built     chan struct{}                 // closed when the tasks are there
+	shown     chan struct{}                 // closed when an epoch can be seen
+	over      chan struct{}                 // closed when Run has ended
 
 	mu struct {
 		sync.Mutex
