@@ -168,3 +168,25 @@ INSERT INTO out SELECT region, balance FROM by_region;
 		t.Errorf("only %d checkpoints were published", seen)
 	}
 }
+
+// TestQuerySnapshot: with scan.startup.mode = snapshot the pipeline ends behind the first copy, with the answer, and leaves no
+// slot; the same command again has nothing to do.
+func TestQuerySnapshot(t *testing.T) {
+	src := newDB(t, source(t, testenv.Version(17)), "once")
+	src.exec(t, `CREATE TABLE words (word text PRIMARY KEY, n int)`, `INSERT INTO words SELECT 'w' || i, i FROM generate_series(1, 100) i`)
+	q := newQueries(t, fmt.Sprintf(`
+CREATE TABLE words (word STRING, n INT, PRIMARY KEY (word) NOT ENFORCED) WITH ('connector' = 'postgres-cdc', 'url' = '%s', 'table-name' = 'words', 'scan.startup.mode' = 'snapshot');
+CREATE TABLE out (total BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv', 'sink.changelog' = 'true');
+INSERT INTO out SELECT SUM(n) FROM words;
+`, src.url))
+	for range 2 {
+		q.begin()
+		q.ends()
+		if got := fmt.Sprint(q.net("out")); got != "map[5050:1]" {
+			t.Errorf("got %s", got)
+		}
+	}
+	if n := src.one(t, "SELECT count(*)::text FROM pg_replication_slots WHERE database = current_database()"); n != "0" {
+		t.Errorf("%s slots are left", n)
+	}
+}

@@ -36,6 +36,7 @@ package typed
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres"
@@ -55,6 +56,8 @@ type Options struct {
 	KeepPublication bool
 	// LatestOffset: no first copy; the stream begins at the end of the log (scan.startup.mode).
 	LatestOffset bool
+	// SnapshotOnly: the source ends behind the first copy, and takes slot and publication away when that is stored.
+	SnapshotOnly bool
 	// RangeBytes and RangeRows are about how large a range of the first copy is, whichever is less; default 8 MiB, and any
 	// number of rows.
 	RangeBytes, RangeRows int64
@@ -104,6 +107,7 @@ type Source struct {
 	pending []dataflow.StateChange // to be stored with the next boundary
 	copier  copier
 	next    []dataflow.Message // to be given before anything else
+	stored  atomic.Bool        // that the tables agree
 
 	message   dataflow.Message // of the stream, being turned into batches
 	entry     int              // how far
@@ -147,6 +151,11 @@ func (s *Source) Inner() *postgres.Source { return s.inner }
 // Open implements dataflow.Source.
 func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if s.opts.SnapshotOnly && postgres.Agreed(state) {
+		s.agrees = true
+		s.stored.Store(true)
+		return nil // it has ended; the slot is gone, or goes with Close
+	}
 	identity, err := s.check(ctx)
 	if err != nil {
 		return err
@@ -192,6 +201,9 @@ func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
 			m := s.next[0]
 			s.next = s.next[1:]
 			return m, nil
+		}
+		if s.agrees && s.opts.SnapshotOnly && s.message.Rows == nil && !s.unflushed {
+			return dataflow.Message{Kind: dataflow.KindEnd, Boundary: true}, nil
 		}
 		if !s.copied {
 			if m, ok, err := s.copy(ctx); ok || err != nil {
@@ -296,18 +308,43 @@ func (s *Source) turn() (dataflow.Message, bool, error) {
 }
 
 // Confirm implements dataflow.Source.
-func (s *Source) Confirm(state []dataflow.StateChange) { s.inner.Confirm(state) }
+func (s *Source) Confirm(state []dataflow.StateChange) {
+	if postgres.AgreedBy(state) {
+		s.stored.Store(true)
+	}
+	if s.inner != nil {
+		s.inner.Confirm(state)
+	}
+}
 
 // Close implements dataflow.Source.
 func (s *Source) Close(ctx context.Context) error {
 	if s.stop != nil {
 		s.stop()
 	}
-	if s.inner == nil {
+	s.copier.close()
+	if s.inner != nil {
+		if err := s.inner.Close(ctx); err != nil {
+			return err
+		}
+	}
+	if !s.opts.SnapshotOnly || !s.stored.Load() {
 		return nil
 	}
-	s.copier.close()
-	return s.inner.Close(ctx)
+	conn, err := pg.ConnectPgx(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: "weir source end"})
+	if err != nil {
+		s.env.Log.Warn("the slot of a copy that is complete stays", "slot", s.opts.Slot, "error", err)
+		return nil
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	publication := s.opts.Publication
+	if s.opts.KeepPublication {
+		publication = ""
+	}
+	if err := postgres.Drop(ctx, conn, s.opts.Slot, publication); err != nil {
+		s.env.Log.Warn("the slot of a copy that is complete stays", "slot", s.opts.Slot, "error", err)
+	}
+	return nil
 }
 
 var (

@@ -636,6 +636,59 @@ func TestCopyGoesOn(t *testing.T) {
 	}
 }
 
+// TestSnapshotOnly: the source ends behind the first copy, also behind a restart, and leaves nothing behind.
+func TestSnapshotOnly(t *testing.T) {
+	d := newDatabase(t, "CREATE TABLE accounts (id int PRIMARY KEY, balance int); INSERT INTO accounts SELECT i, 0 FROM generate_series(1, 1000) i; ANALYZE")
+	state := dataflow.State{}
+	// The first start is killed before it is stored that it ended, the second before it could take the slot away, the third is
+	// one too many.
+	for start := range 4 {
+		s := typed.New(env.Real(nil), typed.Options{Config: d.cfg, Slot: d.slot, Publication: "p", Tables: []typed.Table{accounts}, SnapshotOnly: true})
+		m := newModel(accounts)
+		if err := s.Open(context.Background(), maps.Clone(state)); err != nil {
+			t.Fatal(err)
+		}
+		var changed []dataflow.StateChange
+		for {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			msg, err := s.Read(ctx)
+			cancel()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if msg.Kind == dataflow.KindBatch {
+				if err := m.apply(msg.Table, msg.Batch); err != nil {
+					t.Fatal(err)
+				}
+			}
+			changed = append(changed, msg.State...)
+			for _, c := range msg.State {
+				if state[c.Key] = c.Value; c.Value == nil {
+					delete(state, c.Key)
+				}
+			}
+			if msg.Kind == dataflow.KindEnd {
+				break
+			}
+		}
+		if start == 0 && len(m.rows[0]) != 1000 {
+			t.Errorf("%d rows were copied", len(m.rows[0]))
+		}
+		if start == 3 {
+			s.Confirm(changed)
+		}
+		if err := s.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if start == 0 {
+			delete(state, "consistent")
+		}
+		if slots := d.texts("SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()"); len(slots) > 0 != (start < 2) {
+			t.Errorf("start %d leaves slots %v", start, slots)
+		}
+	}
+}
+
 // TestCommitTime: op_ts is the time of the row's transaction, and 1970 of a row of the first copy.
 func TestCommitTime(t *testing.T) {
 	d := newDatabase(t, "CREATE TABLE accounts (id int PRIMARY KEY, balance int); INSERT INTO accounts VALUES (1, 0)")
