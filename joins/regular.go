@@ -109,6 +109,9 @@ func NewRegular(task dataflow.Task, out dataflow.Emitter, o Options) (*Regular, 
 	if err := sameKeys(j.inputs[:]); err != nil {
 		return nil, fmt.Errorf("join %s: %w", o.Name, err)
 	}
+	if o.Kind != Inner && (o.Left.expiry != nil || o.Right.expiry != nil) {
+		return nil, fmt.Errorf("join %s: only an inner join may forget rows", o.Name)
+	}
 	var err error
 	if j.tuples, err = newTuples(out, j.inputs[:], o.Output, o.Condition, o.Tested); err != nil {
 		return nil, err

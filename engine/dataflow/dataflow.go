@@ -123,7 +123,8 @@ type Lasting interface {
 // Follower is a Source that is told how far its cuts have come. The worker calls from goroutines of its own, which must
 // not be blocked; changed is what the messages before the cut carried.
 type Follower interface {
-	// Visible: every task has passed the epoch, which nobody can have read before.
+	// Visible: every task has passed the epoch, which nobody can have read before. Until its changes are durable, readers
+	// get an older one.
 	Visible(epoch uint64, changed []StateChange)
 	// Durable: the checkpoint that has the changes is committed. The sinks may not have published it yet.
 	Durable(changed []StateChange)

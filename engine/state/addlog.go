@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// addLog is the changes of bags that take retractions since the last checkpoint, in the order in which they came. It grows by chunks, which are
-// used again, so that nothing is moved; a delta's records lie in one, too. An add is
+// addLog is the changes of bags that take retractions since the last checkpoint, in the order in which they came. It grows
+// by chunks, which are used again, so that nothing is moved; a delta's records lie in one, too. An add is
 //
 //	u32 length of the record's key | u32 length of the row | i32 weight | record key, without the checkpoint | row
 //

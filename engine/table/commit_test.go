@@ -151,7 +151,7 @@ func TestLimits(t *testing.T) {
 		t.Errorf("the old one: %v", err)
 	}
 	old.Rollback()
-	// While nothing is visible of what was accepted, the next waits.
+	// While nothing is durable of what was accepted, the next waits.
 	var done []chan error
 	for k := int64(100); k < 125; k++ {
 		tx := g.begin()

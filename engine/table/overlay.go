@@ -51,7 +51,7 @@ const versionBytes = 200
 
 // prune drops what every epoch that is read has. The caller has locked.
 func (s *Sequencer) prune() {
-	bound := s.mu.visible
+	bound := s.mu.durable // what is not, nobody can have pinned
 	for tx := range s.mu.open {
 		if !tx.dead {
 			bound = min(bound, tx.base)

@@ -10,10 +10,7 @@ import (
 
 // source is what Read has in hand.
 type source struct {
-	seq      uint64
 	messages []dataflow.Message
-	builders []*row.Builder
-	used     int
 	rows     [][]byte
 }
 
@@ -25,7 +22,7 @@ func (s *Sequencer) Open(_ context.Context, state dataflow.State) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.head, s.mu.visible, s.mu.durable, s.mu.pruned = seq, seq, seq, seq
+	s.mu.head, s.mu.durable, s.mu.pruned = seq, seq, seq
 	s.mu.epochs = []epoch{{0, seq}}
 	return nil
 }
@@ -71,7 +68,7 @@ func (s *Sequencer) take() {
 		return
 	}
 	src := &s.source
-	src.used, src.messages = 0, nil
+	src.messages = nil
 	for _, t := range s.tables {
 		var b *row.Builder
 		src.rows = src.rows[:0]
@@ -124,13 +121,10 @@ func (s *Sequencer) Visible(n uint64, changed []dataflow.StateChange) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.visible = seq
 	s.mu.epochs = append(s.mu.epochs, epoch{n, seq})
-	s.prune()
-	s.moved()
 }
 
-// moved wakes who waits for something to be visible or to end. The caller has locked.
+// moved wakes who waits for something to be durable or to end. The caller has locked.
 func (s *Sequencer) moved() {
 	close(s.mu.moved)
 	s.mu.moved = make(chan struct{})
@@ -147,6 +141,8 @@ func (s *Sequencer) Durable(changed []dataflow.StateChange) {
 		s.mu.waiting[n].done <- nil
 	}
 	s.mu.waiting = s.mu.waiting[n:]
+	s.prune()
+	s.moved()
 }
 
 // Confirm is part of dataflow.Source.

@@ -33,7 +33,7 @@ type Def struct {
 type Options struct {
 	// TxBytes is how much a transaction may read by key and write; default 256 MiB.
 	TxBytes int64
-	// KeptBytes is how much accepted transactions may take in memory until they are visible and no transaction needs them
+	// KeptBytes is how much accepted transactions may take in memory until they are durable and no transaction needs them
 	// any more; default 256 MiB. Beyond it transactions that have been open since before end, and then commits wait.
 	KeptBytes int64
 	// OnCommit is told how long a commit took until it was durable, or until it failed; nil: nobody is.
@@ -87,7 +87,6 @@ type Sequencer struct {
 	mu struct {
 		sync.Mutex
 		head    uint64 // the last transaction that was accepted
-		visible uint64 // the last that a visible epoch has
 		durable uint64
 		epochs  []epoch // which epochs had new transactions, rising
 		pruned  uint64  // what lies over the epochs begins behind it
@@ -97,7 +96,7 @@ type Sequencer struct {
 		queue   []*accepted
 		waiting []waiter
 		open    map[*Tx]struct{}
-		moved   chan struct{} // closed when visible rises or a transaction ends
+		moved   chan struct{} // closed when durable rises or a transaction ends
 		ended   bool
 	}
 }

@@ -50,7 +50,7 @@ func (s *Sequencer) Begin(ctx context.Context, pin func(context.Context) (Base, 
 		tx := &Tx{s: s, from: from, base: s.seqAt(from.Epoch()), head: s.mu.head, first: first}
 		if tx.base < s.mu.pruned {
 			s.mu.Unlock()
-			from.Release() // a newer epoch has become visible meanwhile
+			from.Release() // a newer epoch has become durable meanwhile
 			continue
 		}
 		if !latest {
@@ -90,7 +90,8 @@ func tooOld() error {
 		Hint: "write in shorter transactions"}
 }
 
-func (tx *Tx) alive() error {
+// Alive is why the transaction cannot go on, nil if it can.
+func (tx *Tx) Alive() error {
 	tx.s.mu.Lock()
 	defer tx.s.mu.Unlock()
 	switch {
@@ -116,7 +117,7 @@ func (tx *Tx) take(n int) error {
 // of the keys. If the transaction depends on what is read, since a write is made of it, it fails when somebody else
 // changes one of the keys, or without keys the table.
 func (tx *Tx) Read(ctx context.Context, number int, keys *row.Batch, depends bool, f func(*row.Batch) error) error {
-	if err := tx.alive(); err != nil {
+	if err := tx.Alive(); err != nil {
 		return err
 	}
 	t := tx.s.tables[number]
@@ -132,7 +133,6 @@ func (tx *Tx) Read(ctx context.Context, number int, keys *row.Batch, depends boo
 				if err := out.add(c.new, 1, f); err != nil {
 					return err
 				}
-				c = nil
 			}
 		}
 		return out.flush(f)

@@ -22,7 +22,7 @@ type Existing struct {
 // Insert adds the rows of a batch, each as often as its weight says. Rows whose key exists are not added, and returned.
 func (tx *Tx) Insert(ctx context.Context, number int, b *row.Batch) (added int64, there Existing, err error) {
 	t := tx.s.tables[number]
-	if err := tx.alive(); err != nil {
+	if err := tx.Alive(); err != nil {
 		return 0, there, err
 	}
 	for k := range b.Rows() {
@@ -227,7 +227,7 @@ func (tx *Tx) Commit(ctx context.Context) error {
 	s := tx.s
 	defer tx.Rollback() // of what was not accepted; it lets go of the snapshot
 	if !tx.Written() {
-		return tx.alive()
+		return tx.Alive()
 	}
 	began := s.env.Clock.Now()
 	done, err := tx.accept(ctx)
@@ -260,12 +260,12 @@ func (tx *Tx) accept(ctx context.Context) (<-chan error, error) {
 	defer s.mu.Unlock()
 	for s.mu.bytes > s.opts.KeptBytes && !s.mu.ended {
 		for other := range s.mu.open {
-			if other != tx && other.base < s.mu.visible {
+			if other != tx && other.base < s.mu.durable {
 				other.dead = true
 			}
 		}
 		s.prune()
-		if s.mu.bytes <= s.opts.KeptBytes || s.mu.visible == s.mu.head {
+		if s.mu.bytes <= s.opts.KeptBytes || s.mu.durable == s.mu.head {
 			break
 		}
 		moved := s.mu.moved

@@ -54,7 +54,7 @@ type changed struct {
 func (x *session) planChange(p *prepared, params []plan.Param) (*changed, error) {
 	s := &served{relations: map[string]relation{}}
 	list := x.relations(s)
-	c, err := plan.Changes(p.text, p.change, plan.Environment{Zone: x.zone, Now: x.server.env.Clock.Now().UnixMicro()}, list, params)
+	c, err := plan.Changes(p.text, p.change, x.environment(), list, params)
 	if err != nil {
 		return nil, x.explain(err)
 	}
@@ -130,6 +130,9 @@ func (x *session) write(ctx context.Context, p *prepared, o *portal) error {
 			return err
 		}
 	} else if x.writes.Sequencer() != c.view.Tables {
+		if err := x.writes.Alive(); err != nil {
+			return err
+		}
 		return errs.New(errs.NotBuiltYet, "a transaction over tables of two pipelines is not built yet").
 			WithDetail("table %s is one of pipeline %s", c.Table, c.view.Pipeline).WithHint("define the tables in one file")
 	}
@@ -200,6 +203,9 @@ func (x *session) begin(ctx context.Context, v View, latest, first bool) error {
 	if v.Keyed == nil || v.Tables == nil {
 		return notRunning(v)
 	}
+	if err := x.sameStart(v); err != nil {
+		return err
+	}
 	nodes := make([]int, len(v.Tables.Tables()))
 	for _, o := range x.server.opts.Views() {
 		if o.Tables == v.Tables && o.Table {
@@ -215,7 +221,7 @@ func (x *session) begin(ctx context.Context, v View, latest, first bool) error {
 		if err != nil {
 			return nil, err
 		}
-		x.pins[v.Keyed] = pin
+		x.pins[v.Keyed], x.reads[v.Pipeline] = pin, v.Keyed
 		return pinned{pin, nodes}, nil
 	}, latest, first)
 	if err != nil {

@@ -195,6 +195,9 @@ func (x *session) copyIn(ctx context.Context, p *prepared) error {
 			return err
 		}
 	} else if x.writes.Sequencer() != v.Tables {
+		if err := x.writes.Alive(); err != nil {
+			return err
+		}
 		return errs.New(errs.NotBuiltYet, "a transaction over tables of two pipelines is not built yet")
 	}
 	in := &copyInput{x: x, c: c, v: v, cols: cols, ctx: ctx, number: v.Tables.Table(v.Name)}
@@ -230,21 +233,20 @@ func (x *session) copyIn(ctx context.Context, p *prepared) error {
 
 // copyInput is what has come of a COPY.
 type copyInput struct {
-	x       *session
-	ctx     context.Context
-	c       *copying
-	v       View
-	number  int
-	cols    []int // of the table, in the order of the input
-	others  []int // that are not in the input
-	types   []row.Type
-	b       *row.Builder
-	rest    []byte // of a row that has not come as a whole
-	line    int
-	total   int64
-	ended   bool // by the end mark
-	begun   bool // the header of the binary format was read
-	scratch []byte
+	x      *session
+	ctx    context.Context
+	c      *copying
+	v      View
+	number int
+	cols   []int // of the table, in the order of the input
+	others []int // that are not in the input
+	types  []row.Type
+	b      *row.Builder
+	rest   []byte // of a row that has not come as a whole
+	line   int
+	total  int64
+	ended  bool // by the end mark
+	begun  bool // the header of the binary format was read
 }
 
 func (in *copyInput) reset() {

@@ -159,13 +159,13 @@ func (x *session) answer(ctx context.Context, p *prepared, o *portal) error {
 			return err
 		}
 		if len(q.Order) == 0 && o.limit == 0 {
-			if err := x.run(ctx, q, false, func(b *row.Batch) error { return x.send(o, b) }); err != nil {
+			if err := x.run(ctx, q, p.locks, func(b *row.Batch) error { return x.send(o, b) }); err != nil {
 				return err
 			}
 			return x.complete(p, o)
 		}
 		o.kept = newKept(q.Sinks[0].Tables[0].Schema.Types(), q.Order, x.server.opts.ResultBytes)
-		if err := x.run(ctx, q, false, o.kept.add); err != nil {
+		if err := x.run(ctx, q, p.locks, o.kept.add); err != nil {
 			o.kept = nil
 			return err
 		}

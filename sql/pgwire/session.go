@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"runtime/debug"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/weirstream/weir/engine/table"
 	"github.com/weirstream/weir/engine/worker/keyed"
+	"github.com/weirstream/weir/internal/errs"
 )
 
 // The states of a session, as ReadyForQuery tells them.
@@ -37,9 +39,11 @@ type session struct {
 	settings map[string]string
 	zone     *time.Location
 	tx       byte
-	readOnly bool // the block is
+	readOnly bool       // the block is
+	rand     *rand.Rand // of RAND and UUID; nil: not yet asked for
 	pins     map[*keyed.Pipeline]*keyed.Pin
-	writes   *table.Tx // what the block, or what came since the last Sync, writes and reads of internal tables
+	reads    map[string]*keyed.Pipeline // by pipeline: the start that the pins are of
+	writes   *table.Tx                  // what the block, or what came since the last Sync, writes and reads of internal tables
 	// Outside of a block the answer to a statement that writes is held until its transaction has ended. again makes the
 	// change once more, if it was the only one; it belongs to the pipeline of againOf.
 	held       *pgproto3.CommandComplete
@@ -60,7 +64,7 @@ type session struct {
 }
 
 func newSession(s *Server, c net.Conn, id uint32) *session {
-	x := &session{server: s, conn: c, id: id, tx: idle, zone: time.UTC, settings: defaults(s.opts.Version), pins: map[*keyed.Pipeline]*keyed.Pin{},
+	x := &session{server: s, conn: c, id: id, tx: idle, zone: time.UTC, settings: defaults(s.opts.Version), pins: map[*keyed.Pipeline]*keyed.Pin{}, reads: map[string]*keyed.Pipeline{},
 		statements: map[string]*prepared{}, portals: map[string]*portal{}}
 	x.back = pgproto3.NewBackend(c, c)
 	x.back.SetMaxBodyLen(maxMessage)
@@ -204,6 +208,7 @@ func (x *session) release() {
 		pin.Release()
 		delete(x.pins, p)
 	}
+	clear(x.reads)
 }
 
 // pin is the epoch of a pipeline that the session reads.
@@ -215,11 +220,22 @@ func (x *session) pin(ctx context.Context, v View) (*keyed.Pin, error) {
 	if pin := x.pins[v.Keyed]; pin != nil {
 		return pin, nil
 	}
+	if err := x.sameStart(v); err != nil {
+		return nil, err
+	}
 	pin, err := v.Keyed.Pin(ctx)
 	if err == nil {
-		x.pins[v.Keyed] = pin
+		x.pins[v.Keyed], x.reads[v.Pipeline] = pin, v.Keyed
 	}
 	return pin, err
+}
+
+// sameStart refuses to read in one block what two starts of a pipeline show: the epoch of the first cannot be read any more.
+func (x *session) sameStart(v View) error {
+	if was := x.reads[v.Pipeline]; was != nil && was != v.Keyed {
+		return errs.New(errs.SnapshotTooOld, "snapshot too old: pipeline %s was started anew since the transaction began", v.Pipeline).WithHint("begin the transaction again")
+	}
+	return nil
 }
 
 // message handles one message; false ends the session.

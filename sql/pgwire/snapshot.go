@@ -34,6 +34,14 @@ func inTwo(name string, pipelines []string) error {
 		WithHint("give one of the views another name")
 }
 
+// environment is what statements are planned against.
+func (x *session) environment() plan.Environment {
+	if x.rand == nil {
+		x.rand = x.server.env.Rand.Stream("pgwire")
+	}
+	return plan.Environment{Zone: x.zone, Now: x.server.env.Clock.Now().UnixMicro(), Rand: x.rand}
+}
+
 // relations are the views and tables that a plan may use.
 func (x *session) relations(s *served) []plan.Relation {
 	var list []plan.Relation

@@ -27,10 +27,11 @@ type prepared struct {
 	copies *copying
 	rows   func(x *session) *row.Batch
 	act    func(x *session) error
-	do     func(ctx context.Context, x *session) error // like act, of what takes time
 
-	commits bool     // it ends a transaction well, if it can
-	planned *changed // of change, as it was planned when it was understood
+	locks   bool                                        // of a query: the transaction depends on what it reads
+	commits bool                                        // it ends a transaction well, if it can
+	planned *changed                                    // of change, as it was planned when it was understood
+	do      func(ctx context.Context, x *session) error // like act, of what takes time
 }
 
 // types0 are the types of the columns.
@@ -64,10 +65,12 @@ func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
 	switch w[0] {
 	case "SELECT", "WITH", "VALUES", "TABLE":
 		return x.prepareQuery(text, oids)
-	case "INSERT", "UPDATE", "DELETE", "TRUNCATE":
-		if w[0] == "INSERT" && x.server.opts.Change != nil && x.foreign(text) {
-			return x.prepareDDL(text, w)
+	case "INSERT":
+		if x.definesInsert(text) {
+			return x.prepareDefinition(text, w)
 		}
+		return x.prepareChange(text, oids)
+	case "UPDATE", "DELETE", "TRUNCATE":
 		return x.prepareChange(text, oids)
 	case "COPY":
 		return x.prepareCopy(text)
@@ -75,7 +78,7 @@ func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
 		return nil, errs.New(errs.NotBuiltYet, "MERGE is not built yet").WithHint("INSERT .. ON CONFLICT (key) DO UPDATE SET column = excluded.column")
 	case "CREATE", "DROP":
 		if x.server.opts.Change != nil {
-			return x.prepareDDL(text, w)
+			return x.prepareDefinition(text, w)
 		}
 	}
 	switch w[0] {
@@ -93,14 +96,15 @@ func (x *session) prepareQuery(text string, oids []uint32) (*prepared, error) {
 	if p, err := x.catalogQuery(text); p != nil || err != nil {
 		return p, err
 	}
-	q, err := parser.ParseQuery("", text)
+	plain, locks := cutLocking(text)
+	q, err := parser.ParseQuery("", plain)
 	if err != nil {
 		return nil, err
 	}
 	if p := x.sessionQuery(text, q); p != nil {
 		return p, nil
 	}
-	p := &prepared{text: text, query: q}
+	p := &prepared{text: text, query: q, locks: locks}
 	var params []plan.Param
 	for _, oid := range oids {
 		t, ok := rowType(oid)
@@ -140,11 +144,20 @@ func (x *session) plan(p *prepared, params []plan.Param) (*served, error) {
 		}
 	}
 	var err error
-	if s.Served, err = plan.Serve(p.text, p.query, plan.Environment{Zone: x.zone}, list, params); err != nil {
+	if s.Served, err = plan.Serve(p.text, p.query, x.environment(), list, params); err != nil {
 		return nil, x.explain(err)
 	}
 	if err := s.onePipeline(""); err != nil {
 		return nil, err
+	}
+	if p.locks {
+		for i := range s.Sources {
+			for _, t := range s.Sources[i].Tables {
+				if r, ok := s.relations[t.Name]; ok && !r.view.Table {
+					return nil, errs.New(errs.SQLUpdates, "%s is a view: FOR UPDATE cannot be used with it", t.Name).WithHint("it can be used with the tables that the view follows from")
+				}
+			}
+		}
 	}
 	return s, nil
 }

@@ -25,8 +25,12 @@ type binder struct {
 	serves   bool                           // the query is answered at once and may have parameters
 	created  map[string]*parser.CreateTable // by the table's name
 	hinted   map[string]*object             // tables with other options
-	domains  int                            // how many subqueries were bound with a domain
-	width    int                            // of the output of the SELECT that was bound last, without what only ORDER BY needs
+	ttl      int64                          // table.exec.state.ttl in µs
+	ttlAt    parser.Pos
+	ttls     []*expiring          // of STATE_TTL
+	fromTTLs map[string]*expiring // of the SELECT whose FROM is bound
+	domains  int                  // how many subqueries were bound with a domain
+	width    int                  // of the output of the SELECT that was bound last, without what only ORDER BY needs
 }
 
 func (b *binder) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {

@@ -46,8 +46,8 @@ type grouping struct {
 	sets [][]int
 	// groupings are the keys that each GROUPING asks for.
 	groupings [][]int
-	// extras are subqueries that give a value each, which stand behind all others.
-	extras []rel
+	// extras add a column each behind all others: what subqueries give.
+	extras []func(groups rel) rel
 }
 
 // expr binds an expression.

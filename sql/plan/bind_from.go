@@ -124,6 +124,9 @@ func (b *binder) aliased(r rel, name string, alias parser.Alias, at parser.Pos) 
 	if err != nil {
 		return nil, nil, err
 	}
+	if e := b.fromTTLs[name]; e != nil && name != "" {
+		r = &expiring{in: r, ttl: e.ttl, pos: e.pos, used: e.used}
+	}
 	return r, scopeOf(name, r.columns()), nil
 }
 

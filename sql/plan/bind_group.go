@@ -170,8 +170,8 @@ func (b *binder) aggregated(g *grouping, q *parser.Select, a around, pulled []ex
 			return nil, err
 		}
 	}
-	for _, x := range g.extras {
-		r = &join{kind: innerJoin, left: r, right: x, pos: q.Pos}
+	for _, add := range g.extras {
+		r = add(r)
 	}
 	return r, nil
 }

@@ -10,6 +10,9 @@ import (
 
 // mark adds a column to p that tells whether a row of r matches.
 func (b *binder) mark(p *exprPlace, r rel, conds []expr.Expr, at parser.Pos) expr.Expr {
+	if p.grouped != nil {
+		return p.grouped.mark(r, conds, at)
+	}
 	n := len((*p.in).columns())
 	j := &join{kind: markJoin, left: *p.in, right: r, cond: conjunction(conds), pos: at}
 	*p.in = j
@@ -20,6 +23,9 @@ func (b *binder) mark(p *exprPlace, r rel, conds []expr.Expr, at parser.Pos) exp
 
 // moveRight moves the right side's columns of conditions that were bound when p had n columns: marks have come in between.
 func moveRight(p *exprPlace, n int, conds []expr.Expr) []expr.Expr {
+	if p.grouped != nil {
+		return conds
+	}
 	by := len((*p.in).columns()) - n
 	out := make([]expr.Expr, len(conds))
 	for i, e := range conds {
@@ -35,10 +41,7 @@ func moveRight(p *exprPlace, n int, conds []expr.Expr) []expr.Expr {
 
 // asks refuses a query inside an expression that stands where nothing can be joined to.
 func (b *binder) asks(p *exprPlace, at parser.Pos, what string) error {
-	switch {
-	case p.grouped != nil:
-		return b.fail(errs.NotBuiltYet, at, "%s among aggregates is not built yet", what).WithHint("group in a subquery of FROM")
-	case p.in == nil:
+	if p.grouped == nil && p.in == nil {
 		return b.fail(errs.NotBuiltYet, at, "%s is not built yet in this place", what).WithHint("let it be a condition of WHERE")
 	}
 	return nil
@@ -49,7 +52,7 @@ func (b *binder) existsValue(p *exprPlace, x *parser.Exists) (expr.Expr, error) 
 	if err := b.asks(p, x.Pos, "EXISTS"); err != nil {
 		return nil, err
 	}
-	r, conds, _, err := b.subquery(p, x.Query, 0, true)
+	r, conds, err := b.asked(p, x.Query, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -80,10 +83,12 @@ func (b *binder) compared(p *exprPlace, x parser.Expr, op string, q parser.Query
 	if usesOuter(c.lefts...) {
 		return nil, b.fail(errs.NotBuiltYet, at, "a column of the query around it, compared with a query, is not built yet in this place")
 	}
-	if c.r, c.conds, _, err = b.subquery(p, q, len(items), true); err != nil {
+	if c.r, c.conds, err = b.asked(p, q, len(items)); err != nil {
 		return nil, err
 	}
-	c.n = len((*p.in).columns())
+	if c.n = rightOfGroups; p.grouped == nil {
+		c.n = len((*p.in).columns())
+	}
 	return c, nil
 }
 
@@ -186,7 +191,7 @@ func (b *binder) inValue(p *exprPlace, x *parser.In) (expr.Expr, error) {
 // quantified is x op ANY (query) and x op ALL (query): what holds for all is what holds for none the other way round.
 func (b *binder) quantified(p *exprPlace, x *parser.Quantified) (expr.Expr, error) {
 	if x.Query == nil {
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "ANY and ALL of an array are not built yet").WithHint("ARRAY_CONTAINS(array, value)")
+		return b.quantifiedArray(p, x)
 	}
 	if err := b.asks(p, x.Pos, "ANY and ALL"); err != nil {
 		return nil, err
@@ -209,27 +214,87 @@ func (b *binder) quantified(p *exprPlace, x *parser.Quantified) (expr.Expr, erro
 	return e, b.place(err, x.Pos)
 }
 
-// extraColumn is the number of a subquery's column among aggregates as long as it is not known how many stand before it.
+// quantifiedArray is x op ANY (ARRAY[a, b]): x op a OR x op b; with ALL, AND.
+func (b *binder) quantifiedArray(p *exprPlace, x *parser.Quantified) (expr.Expr, error) {
+	list, ok := x.Array.(*parser.Array)
+	if !ok || list.Query != nil {
+		return nil, b.fail(errs.NotBuiltYet, x.Pos, "ANY and ALL of an array that is not written out are not built yet").WithHint("ARRAY_CONTAINS(array, value)")
+	}
+	var parts []expr.Expr
+	for _, item := range list.Items {
+		e, err := b.call(p, binaryNames[x.Op], x.X, item)
+		if err != nil {
+			return nil, b.place(err, item.Position())
+		}
+		parts = append(parts, e)
+	}
+	switch {
+	case len(parts) == 0:
+		return expr.Bool(x.All), nil
+	case len(parts) == 1:
+		return parts[0], nil
+	case x.All:
+		return expr.And(parts...), nil
+	}
+	return expr.Resolve("OR", parts)
+}
+
+// extraColumn is the number of a column that a subquery adds to groups, as long as it is not known how many stand before
+// it.
 const extraColumn = 4 * callColumn
+
+// rightOfGroups is where the columns of a subquery begin in its conditions on groups, as long as that is not known.
+const rightOfGroups = 1 << 20
+
+// extra adds a column to the groups, when they are made.
+func (g *grouping) extra(t row.Type, add func(groups rel) rel) expr.Expr {
+	g.extras = append(g.extras, add)
+	return &expr.Column{Index: extraColumn + len(g.extras) - 1, T: t}
+}
+
+// mark is binder.mark over groups.
+func (g *grouping) mark(r rel, conds []expr.Expr, at parser.Pos) expr.Expr {
+	return g.extra(row.Type{Kind: row.Boolean, NotNull: true}, func(groups rel) rel {
+		n := len(groups.columns())
+		var on []expr.Expr
+		for _, e := range conds {
+			on = append(on, remap(g.settle(e), func(c int) int {
+				if c >= rightOfGroups {
+					return c - rightOfGroups + n
+				}
+				return c
+			}))
+		}
+		return &join{kind: markJoin, left: groups, right: r, cond: conjunction(on), pos: at}
+	})
+}
+
+// asked is subquery for one that becomes a mark. Over groups it may not speak of them.
+func (b *binder) asked(p *exprPlace, q parser.Query, width int) (r rel, conds []expr.Expr, err error) {
+	if p.grouped == nil {
+		r, conds, _, err = b.subquery(p, q, width, true)
+		return r, conds, err
+	}
+	r, err = b.query(q, around{ctes: p.grouped.before.scope.common})
+	if err != nil && len(b.outerColumns(p.grouped.before.scope, q)) > 0 {
+		return nil, nil, b.fail(errs.NotBuiltYet, q.Position(), "a subquery among aggregates that uses a column of the query around it is not built yet").WithHint("group in a subquery of FROM")
+	}
+	if err == nil && width > 0 && len(r.columns()) != width {
+		err = b.fail(errs.SQLTypeMismatch, q.Position(), "a subquery of %d columns, %d wanted", len(r.columns()), width)
+	}
+	return r, nil, err
+}
 
 // scalarOfGroups is a query as a value among aggregates: a row that is joined to every group.
 func (b *binder) scalarOfGroups(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
-	g := p.grouped
-	if len(b.outerColumns(g.before.scope, x.Query)) > 0 {
-		if _, err := b.query(x.Query, around{ctes: g.before.scope.common}); err != nil {
-			return nil, b.fail(errs.NotBuiltYet, x.Pos, "a subquery among aggregates that uses a column of the query around it is not built yet").WithHint("group in a subquery of FROM")
-		}
-	}
-	r, err := b.query(x.Query, around{ctes: g.before.scope.common})
+	r, _, err := b.asked(p, x.Query, 1)
 	if err != nil {
 		return nil, err
 	}
-	s := r.columns()
-	if len(s) != 1 {
-		return nil, b.fail(errs.SQLTypeMismatch, x.Query.Position(), "a subquery of %d columns, 1 wanted", len(s))
-	}
 	single := operator.AggCall{Func: operator.Single, Filter: -1}
-	single.Type, _ = operator.Single.ResultType(s[0].Type)
-	g.extras = append(g.extras, &aggregate{in: r, calls: []operator.AggCall{single}, schema: row.Schema{{Name: "$value", Type: single.Type}}})
-	return &expr.Column{Index: extraColumn + len(g.extras) - 1, T: single.Type}, nil
+	single.Type, _ = operator.Single.ResultType(r.columns()[0].Type)
+	value := &aggregate{in: r, calls: []operator.AggCall{single}, schema: row.Schema{{Name: "$value", Type: single.Type}}}
+	return p.grouped.extra(single.Type, func(groups rel) rel {
+		return &join{kind: innerJoin, left: groups, right: value, pos: x.Pos}
+	}), nil
 }

@@ -137,130 +137,6 @@ func (b *binder) values(q *parser.Values) (rel, error) {
 	return v, nil
 }
 
-func (b *binder) setOp(q *parser.SetOp, a around) (rel, error) {
-	side := around{outer: a.outer, ctes: a.ctes, domain: a.domain}
-	var pulled, same []expr.Expr
-	if a.domain != nil {
-		side.pulled = &pulled
-	}
-	left, err := b.query(q.Left, side)
-	if err != nil {
-		return nil, err
-	}
-	if a.domain != nil {
-		side.pulled = &same
-	}
-	right, err := b.query(q.Right, side)
-	if err != nil {
-		return nil, err
-	}
-	if len(pulled) > 0 {
-		*a.pulled = append(*a.pulled, pulled...)
-	}
-	l, r := left.columns(), right.columns()
-	if ownColumns(l) != ownColumns(r) || len(l) != len(r) {
-		return nil, b.fail(errs.SQLTypeMismatch, q.OpPos, "the queries have %d and %d columns", ownColumns(l), ownColumns(r)).WithHint("both sides of a set operation need the same number of columns")
-	}
-	schema := make(row.Schema, len(l))
-	for i := range l {
-		t, err := expr.CommonType(l[i].Type, r[i].Type)
-		if err != nil {
-			return nil, b.place(err, q.OpPos)
-		}
-		schema[i] = row.Field{Name: l[i].Name, Type: t}
-	}
-	for _, side := range []*rel{&left, &right} {
-		if *side, err = b.coerceTo(*side, schema, q.OpPos); err != nil {
-			return nil, err
-		}
-	}
-	switch q.Kind {
-	case parser.Union:
-		u := &union{schema: schema}
-		for _, r := range []rel{left, right} {
-			if in, ok := r.(*union); ok {
-				u.in = append(u.in, in.in...)
-			} else {
-				u.in = append(u.in, r)
-			}
-		}
-		if q.All {
-			return u, nil
-		}
-		return distinctAt(u, q.OpPos), nil
-	default:
-		out := len(schema)
-		if q.All { // equal rows are numbered, so that each has its counterpart
-			left, right = numbered(left), numbered(right)
-			schema = left.columns()
-		}
-		var conds []expr.Expr
-		n := len(schema)
-		for i, f := range schema {
-			e, err := expr.Resolve("IS NOT DISTINCT FROM", []expr.Expr{column(schema, i), &expr.Column{Index: n + i, T: f.Type}})
-			if err != nil {
-				return nil, b.place(err, q.OpPos)
-			}
-			conds = append(conds, e)
-		}
-		kind := semiJoin
-		if q.Kind == parser.Except {
-			kind = antiJoin
-		}
-		j := &join{kind: kind, left: left, right: right, cond: expr.And(conds...), pos: q.OpPos}
-		if !q.All {
-			return distinct(j), nil
-		}
-		p := identity(j)
-		p.exprs, p.schema = p.exprs[:out], p.schema[:out:out]
-		return p, nil
-	}
-}
-
-// numbered numbers the rows that are equal.
-func numbered(r rel) rel {
-	t := &top{in: r, limit: -1, rank: true, rankName: "$number"}
-	for i := range r.columns() {
-		t.partition = append(t.partition, i)
-	}
-	return t
-}
-
-// coerceTo casts a relation's columns to the types of a schema.
-func (b *binder) coerceTo(r rel, schema row.Schema, at parser.Pos) (rel, error) {
-	s := r.columns()
-	p := &project{in: r, schema: schema}
-	same := true
-	for i := range schema {
-		e, err := expr.Coerce(column(s, i), schema[i].Type)
-		if err != nil {
-			return nil, b.place(err, at)
-		}
-		same = same && s[i].Type.Equal(schema[i].Type) && s[i].Name == schema[i].Name
-		p.exprs = append(p.exprs, e)
-	}
-	if same {
-		return r, nil
-	}
-	return p, nil
-}
-
-func distinct(r rel) rel {
-	s := r.columns()
-	a := &aggregate{in: r, schema: s}
-	for i := range s {
-		a.group = append(a.group, i)
-	}
-	return a
-}
-
-// distinctAt is a DISTINCT that somebody wrote.
-func distinctAt(r rel, at parser.Pos) rel {
-	a := distinct(r).(*aggregate)
-	a.pos = at
-	return a
-}
-
 // ordered binds ORDER BY and LIMIT. An order without a limit says nothing about a relation and is left out.
 func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
 	before := 0
@@ -395,11 +271,18 @@ func orderOf(o parser.OrderItem, c int) orderColumn {
 // selectQuery binds a SELECT and what ORDER BY asks of it. Columns that only the order needs stand behind the output,
 // whose width is b.width.
 func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderItem) (rel, []orderColumn, error) {
-	in, sc, err := b.from(q.From, a)
+	outside := b.fromTTLs
+	ttls, err := b.stateTTL(q.Hints)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := b.stateTTL(q.Hints, sc); err != nil {
+	b.fromTTLs = ttls
+	in, sc, err := b.from(q.From, a)
+	b.fromTTLs = outside
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.hintedTables(ttls, sc); err != nil {
 		return nil, nil, err
 	}
 	place := &exprPlace{scope: sc, in: &in, plain: in}
@@ -484,7 +367,6 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	for i, e := range exprs {
 		out.cols = append(out.cols, scopeColumn{name: names[i], typ: e.Type()})
 	}
-	b.width = len(exprs)
 	width := len(exprs)
 	var order []orderColumn
 	for _, o := range orderBy {
@@ -541,6 +423,7 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	if qualify != nil {
 		in = &filter{in: in, cond: qualify}
 	}
+	b.width = width // not before: subqueries have one, too
 	p := &project{in: in}
 	for i, e := range exprs {
 		for _, c := range expr.Columns(e) {

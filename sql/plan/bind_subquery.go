@@ -170,6 +170,19 @@ func oneForEach(conds []expr.Expr, n int) bool {
 	return true
 }
 
+// oneRow tells whether a subquery of n columns always has one row, or, if columns behind its value are compared with those
+// around, never more than one for what is compared.
+func oneRow(r rel, n int) bool {
+	if n == 1 {
+		return single(r)
+	}
+	var compared []int
+	for c := 1; c < n; c++ {
+		compared = append(compared, c)
+	}
+	return covers(uniqueKeys(r), compared)
+}
+
 // scalar makes a query that is used as a value a column of the relation: a single row joined to every row, or, if it
 // speaks of the query around it, a row for each value of what it is compared with.
 func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
@@ -215,6 +228,15 @@ func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 		}
 	}
 	agg.schema = append(agg.schema, row.Field{Name: "$value", Type: single.Type})
+	var value rel = agg
+	if oneRow(r, len(s)) { // nobody has to look whether there is a second one
+		p := &project{in: r, schema: agg.schema}
+		for c := 1; c < len(s); c++ {
+			p.exprs = append(p.exprs, column(s, c))
+		}
+		p.exprs = append(p.exprs, column(s, 0))
+		value = p
+	}
 	at := n + len(agg.group)
 	var e expr.Expr = &expr.Column{Index: at, T: single.Type}
 	if k, null := empty.(*expr.Const); empty != nil && !(null && k.IsNull()) {
@@ -228,7 +250,7 @@ func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 			return nil, b.place(err, x.Pos)
 		}
 	}
-	*p.in = &join{kind: kind, left: *p.in, right: agg, cond: conjunction(conds), pos: x.Pos}
+	*p.in = &join{kind: kind, left: *p.in, right: value, cond: conjunction(conds), pos: x.Pos}
 	for _, f := range agg.schema {
 		p.scope.cols = append(p.scope.cols, scopeColumn{table: "$subquery", name: f.Name, typ: f.Type, hidden: true})
 	}

@@ -65,6 +65,7 @@ func Build(file, text string, env Environment) (*Program, error) {
 			return nil, err
 		}
 	}
+	b.unusedTTLs()
 	p.Warnings = b.warnings
 	p.Bounded = true
 	for _, s := range p.Sources {
@@ -80,7 +81,7 @@ func (b *binder) statement(p *Program, s parser.Statement, inserts *[]insert, vi
 	switch s := s.(type) {
 	case *parser.Set:
 		p.Settings = append(p.Settings, s)
-		if s.Key.Text == "table.exec.state.ttl" {
+		if s.Key.Text == StateTTL {
 			err = b.setTTL(s)
 		}
 		if s.Key.Text == "table.local-time-zone" {
@@ -249,12 +250,12 @@ func (p *physical) all(inserts []insert, views []*view) error {
 func (p *physical) collectAll(inserts []insert, views []*view) []rel {
 	// All are collected before the first is lowered: a table is read once, with every column that anybody reads.
 	for i := range inserts {
-		inserts[i].rel = reorder(push(inserts[i].rel, nil))
+		inserts[i].rel = spread(reorder(push(inserts[i].rel, nil)))
 		p.collect(inserts[i].rel, everything(inserts[i].rel))
 	}
 	rels := make([]rel, len(views))
 	for i, v := range views {
-		rels[i] = reorder(push(v.rel, nil))
+		rels[i] = spread(reorder(push(v.rel, nil)))
 		p.collect(rels[i], everything(rels[i]))
 	}
 	return rels

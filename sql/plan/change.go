@@ -127,18 +127,19 @@ func (b *binder) assign(e expr.Expr, t *table, col int, at parser.Pos) (expr.Exp
 	}
 	_, constant := e.(*expr.Const)
 	from := e.Type()
-	if from.Kind.Number() && typ.Kind.Number() || constant && from.Kind == row.String || typ.Kind == row.String && typ.Precision == 0 {
+	if from.Kind.Number() && typ.Kind.Number() || constant && from.Kind == row.String || typ.Kind == row.String && typ.Precision == 0 ||
+		from.Kind == row.String && (typ.Kind == row.UUID || typ.Kind == row.JSON) {
 		if cast, cerr := expr.CastTo(e, typ, false); cerr == nil {
 			return cast, nil
 		}
 	}
-	if e, ok := errs.As(err); ok {
-		return nil, e.At(b.at(at)).WithDetail("column %s of table %s", t.schema[col].Name, t.name)
-	}
-	return nil, err
+	return nil, b.fail(errs.SQLTypeMismatch, at, "%s is not taken as %s", from.Nullable(), typ).
+		WithDetail("column %s of table %s", t.schema[col].Name, t.name).WithHint("CAST(.. AS %s) says that it is meant", typ)
 }
 
-func (b *binder) exprSettings() expr.Settings { return expr.Settings{Zone: b.env.Zone} }
+func (b *binder) exprSettings() expr.Settings {
+	return expr.Settings{Zone: b.env.Zone, Rand: b.env.Rand}
+}
 
 // insertRows binds INSERT.
 func (b *binder) insertRows(c *Change, s *parser.Insert, relations []Relation) error {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/nearest"
 	"github.com/weirstream/weir/sql/parser"
@@ -73,54 +74,123 @@ func (b *binder) withOptions(o *object, hints []parser.Hint) (*object, error) {
 	return made, nil
 }
 
-// noTTL is the warning that state is kept longer than was asked.
-func (b *binder) noTTL(what string, at parser.Pos) {
-	b.warn(b.fail(errs.SQLUnbounded, at, "%s is not built yet: the state is kept for good", what).
-		WithHint("the result is that of all rows; rows that are older than you need go with a condition on their time"))
+// expiring is an input of a join whose rows the join may forget when nothing has touched their key for some time.
+type expiring struct {
+	in  rel
+	ttl int64 // µs
+	pos parser.Pos
+	// used is set when a join keeps to it.
+	used *bool
 }
 
-// setTTL looks at SET 'table.exec.state.ttl'.
+func (r *expiring) columns() row.Schema { return r.in.columns() }
+
+// noTTL is the warning that state is kept longer than was asked.
+func (b *binder) noTTL(what string, at parser.Pos) {
+	b.warn(b.fail(errs.SQLUnbounded, at, "%s: only the sides of inner joins forget rows, other state is kept for good", what).
+		WithHint("rows that are older than you need go with a condition on their time"))
+}
+
+// StateTTL is the option that says how long joins keep rows whose key nothing touches.
+const StateTTL = "table.exec.state.ttl"
+
+// setTTL takes SET 'table.exec.state.ttl', which is for every join that no hint speaks of.
 func (b *binder) setTTL(s *parser.Set) error {
 	d, ok := duration(s.Value.Text)
 	if !ok {
 		return b.fail(errs.SQLConnector, s.Value.Pos, "%q is no duration", s.Value.Text).WithHint("a number and d, h, min, s or ms: '12 h'")
 	}
-	if d > 0 {
-		b.noTTL("table.exec.state.ttl", s.Value.Pos)
-	}
+	b.ttl, b.ttlAt = d, s.Value.Pos
 	return nil
 }
 
-// stateTTL warns of what is asked of STATE_TTL, which is not kept: state stays, and the result is that of all rows.
-func (b *binder) stateTTL(hints []parser.Hint, sc *scope) error {
+// stateTTL reads the STATE_TTL of a SELECT: how long the state of each table of its FROM is kept.
+func (b *binder) stateTTL(hints []parser.Hint) (map[string]*expiring, error) {
+	var ttls map[string]*expiring
 	for _, h := range hints {
 		if !strings.EqualFold(h.Name.Text, "STATE_TTL") {
 			continue
 		}
 		for _, a := range h.Args {
 			if a.Value == nil {
-				return b.fail(errs.SQLSyntax, a.Key.Pos, "STATE_TTL takes 'table' = 'duration'").WithHint("STATE_TTL('orders' = '1d', 'customers' = '12h')")
+				return nil, b.fail(errs.SQLSyntax, a.Key.Pos, "STATE_TTL takes 'table' = 'duration'").WithHint("STATE_TTL('orders' = '1d', 'customers' = '12h')")
 			}
-			if _, ok := duration(a.Value.Text); !ok {
-				return b.fail(errs.SQLSyntax, a.Value.Pos, "%q is no duration", a.Value.Text).WithHint("a number and d, h, min, s or ms: '12h'")
+			d, ok := duration(a.Value.Text)
+			if !ok {
+				return nil, b.fail(errs.SQLSyntax, a.Value.Pos, "%q is no duration", a.Value.Text).WithHint("a number and d, h, min, s or ms: '12h'")
 			}
-			if !sc.hasTable(a.Key.Text) {
-				var names []string
-				for _, c := range sc.cols {
-					if c.table != "" && !strings.HasPrefix(c.table, "$") && !slices.Contains(names, c.table) {
-						names = append(names, c.table)
-					}
-				}
-				e := b.fail(errs.SQLUnknownName, a.Key.Pos, "STATE_TTL names %s, which is not in FROM", a.Key.Text)
-				if hint := nearest.Hint(a.Key.Text, names); hint != "" {
-					return e.WithHint("%s", hint)
-				}
-				return e.WithHint("the tables here are %s", strings.Join(names, ", "))
+			if ttls == nil {
+				ttls = map[string]*expiring{}
+			}
+			ttls[a.Key.Text] = &expiring{ttl: d, pos: a.Key.Pos, used: new(bool)}
+		}
+	}
+	return ttls, nil
+}
+
+// hintedTables refuses a STATE_TTL of a table that is not there.
+func (b *binder) hintedTables(ttls map[string]*expiring, sc *scope) error {
+	for _, name := range slices.Sorted(maps.Keys(ttls)) {
+		if sc.hasTable(name) {
+			b.ttls = append(b.ttls, ttls[name])
+			continue
+		}
+		var names []string
+		for _, c := range sc.cols {
+			if c.table != "" && !strings.HasPrefix(c.table, "$") && !slices.Contains(names, c.table) {
+				names = append(names, c.table)
 			}
 		}
-		b.noTTL("STATE_TTL", h.Name.Pos)
+		e := b.fail(errs.SQLUnknownName, ttls[name].pos, "STATE_TTL names %s, which is not in FROM", name)
+		if hint := nearest.Hint(name, names); hint != "" {
+			return e.WithHint("%s", hint)
+		}
+		return e.WithHint("the tables here are %s", strings.Join(names, ", "))
 	}
 	return nil
+}
+
+// ttlOf is how long a side of a join is kept in µs, 0 for good, and where that was asked for; of other joins than inner
+// ones it is 0.
+func (p *physical) ttlOf(r rel, inner bool) int64 {
+	ttl := p.b.ttl
+	if e := expiringOf(r); e != nil {
+		if inner {
+			*e.used = true
+		}
+		ttl = e.ttl
+	} else if ttl > 0 && !inner {
+		p.b.noTTL(StateTTL, p.b.ttlAt)
+	}
+	if !inner {
+		return 0
+	}
+	return ttl
+}
+
+// expiringOf is what was asked of a side of a join. Conditions and projections may stand around it.
+func expiringOf(r rel) *expiring {
+	for {
+		switch x := r.(type) {
+		case *expiring:
+			return x
+		case *filter:
+			r = x.in
+		case *project:
+			r = x.in
+		default:
+			return nil
+		}
+	}
+}
+
+// unusedTTLs warns of what was asked of STATE_TTL and is not kept.
+func (b *binder) unusedTTLs() {
+	for _, e := range b.ttls {
+		if !*e.used && e.ttl > 0 {
+			b.noTTL("STATE_TTL", e.pos)
+		}
+	}
 }
 
 // duration reads Flink's durations: a number, and a unit or none for milliseconds. It gives microseconds.

@@ -18,6 +18,10 @@ func reorder(r rel) rel {
 	switch r := r.(type) {
 	case *filter:
 		return &filter{in: reorder(r.in), cond: r.cond}
+	case *expiring:
+		e := *r
+		e.in = reorder(r.in)
+		return &e
 	case *project:
 		return &project{in: reorder(r.in), exprs: r.exprs, schema: r.schema}
 	case *aggregate:

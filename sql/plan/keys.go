@@ -20,6 +20,8 @@ func uniqueKeys(r rel) [][]int {
 		}
 	case *filter:
 		return uniqueKeys(r.in)
+	case *expiring:
+		return uniqueKeys(r.in)
 	case *project:
 		at := map[int]int{}
 		for i, e := range r.exprs {
@@ -57,7 +59,7 @@ func uniqueKeys(r rel) [][]int {
 		var lcols, rcols []int
 		if r.cond != nil {
 			for _, c := range expr.Conjuncts(r.cond) {
-				if l, rr, ok := equality(c); ok {
+				if l, rr, ok := tiedTo(c); ok {
 					lc, ok1 := l.(*expr.Column)
 					rc, ok2 := rr.(*expr.Column)
 					if ok1 && ok2 && lc.Index >= n {

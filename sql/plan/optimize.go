@@ -13,6 +13,10 @@ func push(r rel, conds []expr.Expr) rel {
 		return push(r.in, append(append([]expr.Expr{}, expr.Conjuncts(r.cond)...), conds...))
 	case *project:
 		return pushProject(r, conds)
+	case *expiring:
+		e := *r
+		e.in = push(r.in, conds)
+		return &e
 	case *join:
 		return pushJoin(r, conds)
 	case *aggregate:

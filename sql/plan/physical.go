@@ -96,7 +96,7 @@ func (p *physical) collect(r rel, need []bool) {
 				p.used[r.table][i] = true
 			}
 		}
-	case *filter, *project:
+	case *filter, *project, *expiring:
 		base, conds, _, below := p.peel(r, need)
 		p.collect(base, below)
 		if sc, ok := base.(*scan); ok {
@@ -135,6 +135,9 @@ func (p *physical) peel(r rel, need []bool) (base rel, conds []expr.Expr, exprs 
 	}
 	for {
 		switch x := r.(type) {
+		case *expiring: // whoever wants to know has looked
+			r = x.in
+			continue
 		case *filter:
 			conds = append(expr.Conjuncts(x.cond), conds...)
 			r = x.in
@@ -219,7 +222,7 @@ func (p *physical) lower(r rel, need []bool) (stream, error) {
 		return p.lowerScan(r)
 	case *values:
 		return p.lowerValues(r)
-	case *filter, *project:
+	case *filter, *project, *expiring:
 		return p.lowerCalc(r, need)
 	case *join:
 		return p.lowerJoin(r, need)
@@ -344,7 +347,7 @@ func mapKey(key []int, kept map[int]int) []int {
 	return out
 }
 
-func (p *physical) settings() expr.Settings { return expr.Settings{Zone: p.b.env.Zone} }
+func (p *physical) settings() expr.Settings { return p.b.exprSettings() }
 
 func (p *physical) lowerScan(r *scan) (stream, error) {
 	t := r.table
@@ -420,47 +423,6 @@ func (p *physical) normalize(from int, key []int) int {
 			return operator.NewNormalize(s, t, o)
 		}
 	})
-}
-
-func (p *physical) lowerValues(r *values) (stream, error) {
-	types := r.schema.Types()
-	b := row.NewBuilder(types)
-	b.Reset()
-	var text []string
-	for _, rw := range r.rows {
-		var line []string
-		for c, k := range rw {
-			b.Cols[c].Gather(types[c].Layout(), b.Len, k.Vec, nil, 1)
-			if k.IsNull() {
-				b.Cols[c].SetNull(b.Len, b.Len+1)
-			}
-			line = append(line, k.String())
-		}
-		b.EndRow(1)
-		text = append(text, "("+strings.Join(line, ", ")+")")
-	}
-	detail := strings.Join(text, ", ")
-	name := "values " + detail
-	if p.salt != "" {
-		name += " #" + p.salt // those of others have been read
-	}
-	s, ok := p.sources["values\x00"+name]
-	if !ok {
-		s = len(p.program.Sources)
-		p.sources["values\x00"+name] = s
-		st := SourceTable{Name: name, Schema: r.schema}
-		for i := range r.schema {
-			st.Columns = append(st.Columns, i)
-		}
-		p.program.Sources = append(p.program.Sources, Source{Name: name, Connector: "values", Tables: []SourceTable{st}, Rows: b.Seal()})
-	}
-	n := dataflow.Node{Kind: "values", Detail: detail, Schema: r.schema, Append: true, Source: &dataflow.SourceTable{Source: s}}
-	out := stream{at: make([]int, len(r.schema))}
-	for i := range out.at {
-		out.at[i] = i
-	}
-	out.node = p.add(n)
-	return out, nil
 }
 
 func (p *physical) lowerUnion(r *union, need []bool) (stream, error) {
@@ -558,6 +520,9 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 		return stream{}, err
 	}
 	from := p.node(in.node)
+	if p.b.ttl > 0 && len(r.group) > 0 {
+		p.b.noTTL(StateTTL, p.b.ttlAt)
+	}
 	p.growing(r.pos, "DISTINCT keeps every different row for good", in.node)
 	spec := operator.Aggregation{Input: from.Schema.Types(), Retract: !from.Append}
 	out := stream{at: want(len(r.schema), need)}

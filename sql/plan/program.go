@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
@@ -109,6 +110,9 @@ type View struct {
 	Table bool
 }
 
+// TableConnector is the connector of the one source of all internal tables, those without a connector of their own.
+const TableConnector = "table"
+
 // Object is a table or a view that a program has, or an INSERT.
 type Object struct {
 	Name string // of an INSERT that of its table
@@ -123,9 +127,6 @@ type Object struct {
 
 // ObjectInsert is the kind of an INSERT.
 const ObjectInsert parser.ObjectKind = "INSERT"
-
-// TableConnector is the connector of the one source of all internal tables, those without a connector of their own.
-const TableConnector = "table"
 
 // Kind is what a connector lets a table be.
 type Kind struct {
@@ -157,4 +158,6 @@ type Environment struct {
 	// Added are statements that were added to the file after its pipeline had begun, one each, in order. They leave the
 	// nodes of everything before them as they are: see added.go.
 	Added []string
+	// Rand feeds RAND and UUID where a statement is answered at once; nil: they cannot be used.
+	Rand rand.Source
 }

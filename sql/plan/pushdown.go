@@ -92,6 +92,13 @@ func (p *physical) endless(n int) bool {
 	return false
 }
 
+// growingSide is growing of a side of a join.
+func (p *physical) growingSide(at parser.Pos, n int, ttl int64) {
+	if ttl == 0 {
+		p.growing(at, "a join keeps every row of its sides for good", n)
+	}
+}
+
 // growing warns of state that keeps every row of endless inputs.
 func (p *physical) growing(at parser.Pos, what string, nodes ...int) {
 	if at == (parser.Pos{}) {

@@ -225,6 +225,8 @@ func (b *binder) keyConditions(r rel, conds []expr.Expr, to map[*scan][]map[int]
 	case *join:
 		b.keyConditions(r.left, nil, to)
 		b.keyConditions(r.right, nil, to)
+	case *expiring:
+		b.keyConditions(r.in, conds, to)
 	case *star:
 		for _, in := range r.in {
 			b.keyConditions(in, nil, to)

@@ -229,15 +229,18 @@ func (p *physical) lowerStar(r *star, need []bool) (stream, error) {
 		}
 		ids.WriteString(p.node(ins[i].node).ID)
 	}
-	for _, in := range ins {
-		p.growing(r.pos, "a join keeps every row of its sides for good", in.node)
+	ttls, forgets := make([]int64, len(ins)), false
+	for i, in := range ins {
+		ttls[i] = p.ttlOf(r.in[i], !slices.Contains(r.left, true))
+		forgets = forgets || ttls[i] > 0
+		p.growingSide(r.pos, in.node, ttls[i])
 	}
 	types := make([]row.Type, len(r.keys[0]))
 	for k := range types {
 		types[k] = r.keys[0][k].Type()
 	}
 	indexes := p.starIndexes(len(r.in), ids.String(), func(i int, apart string) int {
-		return p.index(ins[i], keys[i], slices.Clone(types), false, !p.node(ins[i].node).Append, keptColumns(ins[i], kept[i]), apart)
+		return p.index(ins[i], keys[i], slices.Clone(types), false, !p.node(ins[i].node).Append, keptColumns(ins[i], kept[i]), ttls[i], apart)
 	})
 	spec := joins.StarOptions{Left: r.left}
 	n := dataflow.Node{Kind: "star join", Append: true}
@@ -267,7 +270,9 @@ func (p *physical) lowerStar(r *star, need []bool) (stream, error) {
 			at++
 		}
 	}
-	n.Key = p.starKey(r, ins, keys, spec.Output)
+	if !forgets {
+		n.Key = p.starKey(r, ins, keys, spec.Output)
+	}
 	n.Detail = fmt.Sprintf("of %d on %s gives %v", len(r.in), strings.Join(text, " = "), spec.Output)
 	out.node = p.addMake(n, func(string) func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error) {
 		return func(t dataflow.Task, o dataflow.Emitter) (dataflow.Operator, error) {

@@ -93,13 +93,16 @@ func (g *generator) correlatedValue(scope []column, class string) *node {
 		limit := fmt.Sprint(" LIMIT 1 OFFSET ", g.r.IntN(2))
 		return of("expression "+class, "(SELECT {0} FROM "+from+"{1} ORDER BY {0}"+dir+limit+")", "(SELECT {0} FROM "+from+"{1} ORDER BY {0}"+pg+limit+")", i, where)
 	}
-	both := inner
-	if g.one(3) { // a column around inside of the aggregate
-		both = append(append([]column(nil), inner...), scope...)
+	if o := g.columnOf(scope, class); o != nil && class == "int" && g.one(2) { // a column around inside of the aggregate
+		if i := g.columnOf(inner, class); i != nil {
+			return of("expression "+class, "(SELECT "+pick(g, []string{"SUM", "MAX", "COUNT"})+"({0} + {1}) FROM "+from+"{2})", "", i, o, where)
+		}
+	}
+	if g.one(4) {
 		v, _ := g.aggregate(inner, class)
 		return of("expression "+class, "(SELECT COALESCE({0}, {1}) FROM "+from+"{2})", "", v, g.expression(scope, class, 1), where)
 	}
-	v, _ := g.aggregate(both, class)
+	v, _ := g.aggregate(inner, class)
 	return of("expression "+class, "(SELECT {0} FROM "+from+"{1})", "", v, where)
 }
 

@@ -33,6 +33,9 @@ func (g *generator) chain(depth int) (from *node, cols []column, where []*node) 
 		}
 		return of("expression boolean", "{0} = {1}", "", l, keys[j])
 	}
+	if g.one(3) { // a constant goes to all that is equal to it
+		where = append(where, of("expression boolean", "{0} = "+pick(g, []string{"1", "2", "3"}), "", pick(g, keys)))
+	}
 	if g.one(2) {
 		var kids []*node
 		text := "{0}"
@@ -47,7 +50,7 @@ func (g *generator) chain(depth int) (from *node, cols []column, where []*node) 
 			text += fmt.Sprintf(" %s {%d} ON {%d}", pick(g, []string{"JOIN", "JOIN", "LEFT JOIN"}), len(kids)-2, len(kids)-1)
 			cols = append(append([]column(nil), cols...), columns[i]...)
 		}
-		return of("from", text, "", kids...), cols, nil
+		return of("from", text, "", kids...), cols, where
 	}
 	var places []string
 	for i := range sources {

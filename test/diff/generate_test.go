@@ -628,6 +628,14 @@ func (g *generator) grouped(classes []string, from, where *node, scope []column)
 			having = optional(" HAVING {0}", cond)
 		}
 	}
+	if g.one(10) {
+		from, inner := g.inner()
+		v, c := g.aggregate(scope, "int")
+		if i := g.columnOf(inner, c); i != nil {
+			having = optional(" HAVING {0} "+pick(g, []string{"IN", "NOT IN", "> ALL", "= ANY", ">="})+" (SELECT {1} FROM "+from+" ORDER BY 1 LIMIT 1)", v, i)
+			having.postgres = strings.Replace(having.flink, "ORDER BY 1", "ORDER BY 1 NULLS FIRST", 1)
+		}
+	}
 	// A grouped query without aggregates is possible: it is DISTINCT in other words.
 	return query(classes, "SELECT {0} FROM {1}{2}{3}{4}", items(es), from, where, group, having)
 }

@@ -2,12 +2,9 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,20 +16,8 @@ import (
 	testenv "github.com/weirstream/weir/test/env"
 )
 
-// reader is a connection to where the queries are read.
-func (q *queries) reader(ctx context.Context) (*pgx.Conn, error) {
-	b, err := os.ReadFile(filepath.Join(q.state, "endpoints.json"))
-	if err != nil {
-		return nil, err
-	}
-	var at struct {
-		PG string `json:"pg"`
-	}
-	if err := json.Unmarshal(b, &at); err != nil {
-		return nil, err
-	}
-	return pgx.Connect(ctx, "postgres://weir@"+at.PG+"/weir?default_query_exec_mode=simple_protocol")
-}
+// simple has statements sent as they are, as psql does.
+const simple = "default_query_exec_mode=simple_protocol"
 
 // TestQueryAttach: while transfers go through a bank in Postgres, views are made and dropped over psql on the pipeline
 // that reads it. In every transaction, before, during and after, all views agree; a kill -9 on the way leaves the view or
@@ -63,7 +48,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 	do := func(sql string) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		conn, err := q.reader(ctx)
+		conn, err := q.psql(ctx, simple)
 		if err != nil {
 			return err
 		}
@@ -79,7 +64,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		there = names
 	}
 	read := func(ctx context.Context) error {
-		conn, err := q.reader(ctx)
+		conn, err := q.psql(ctx, simple)
 		if err != nil {
 			return err
 		}
@@ -177,7 +162,7 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 			return err == nil, fmt.Sprint(err)
 		})
 		down.Add(-1)
-		conn, cerr := q.reader(t.Context())
+		conn, cerr := q.psql(t.Context(), simple)
 		if cerr != nil {
 			t.Fatal(cerr)
 		}

@@ -19,7 +19,7 @@ func TestQueryDDL(t *testing.T) {
 	begin := func() {
 		q.run("server", "--state", q.state, "--http-addr", "127.0.0.1:0", "--pg-addr", "127.0.0.1:0")
 		eventually(t, 20*time.Second, "the server answers", func() (bool, string) {
-			conn, err := q.reader(t.Context())
+			conn, err := q.psql(t.Context(), simple)
 			if err == nil {
 				_ = conn.Close(t.Context())
 			}
@@ -30,7 +30,7 @@ func TestQueryDDL(t *testing.T) {
 	// says is what a statement comes to: its rows, its tag, or its error with detail and hint; behind notices.
 	says := func(sql string) string {
 		t.Helper()
-		at, err := q.reader(t.Context())
+		at, err := q.psql(t.Context(), simple)
 		if err != nil {
 			t.Fatal(err)
 		}

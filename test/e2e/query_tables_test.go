@@ -18,8 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// psql is a connection to the running weir, which may be down.
-func (q *queries) psql(ctx context.Context) (*pgx.Conn, error) {
+// psql is a connection to the running weir, which may be down; settings are those of the URL.
+func (q *queries) psql(ctx context.Context, settings ...string) (*pgx.Conn, error) {
 	b, err := os.ReadFile(filepath.Join(q.state, "endpoints.json"))
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func (q *queries) psql(ctx context.Context) (*pgx.Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return pgx.Connect(ctx, "postgres://weir@"+at.PG+"/weir")
+	return pgx.Connect(ctx, "postgres://weir@"+at.PG+"/weir?"+strings.Join(settings, "&"))
 }
 
 // teller is a client that moves money. Each transfer notes itself in the journal under the teller's next number.
@@ -79,6 +79,8 @@ func (c *teller) do(ctx context.Context, f func() error, known func() (bool, err
 		case err == nil:
 			return true, nil
 		case errors.As(err, &e) && e.Code == "40001":
+		case errors.As(err, &e) && e.Code == "42P01": // the pipeline has not been started yet
+			<-time.After(10 * time.Millisecond)
 		case errors.As(err, &e) && !strings.HasPrefix(e.Code, "08") && !strings.HasPrefix(e.Code, "57") && !strings.HasPrefix(e.Code, "55"):
 			return false, err
 		default: // weir is gone, or goes
@@ -165,16 +167,20 @@ CREATE MATERIALIZED VIEW total AS SELECT SUM(balance) AS balance, COUNT(*) AS ac
 		})
 	}
 	reads := 0
+	seen := int64(0) // of the journal; it never becomes less, not over a crash either
 	work.Go(func() {
 		c := &teller{q: q}
 		again := time.NewTicker(5 * time.Millisecond)
 		defer again.Stop()
 		for working.Err() == nil {
 			<-again.C
-			var viewed, counted, accounts int64
+			var viewed, counted, accounts, notes int64
 			if _, err := c.do(ctx, func() error {
 				return pgx.BeginFunc(ctx, c.conn, func(tx pgx.Tx) error {
 					if err := tx.QueryRow(ctx, "SELECT balance, accounts FROM total").Scan(&viewed, &accounts); err != nil {
+						return err
+					}
+					if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM journal").Scan(&notes); err != nil {
 						return err
 					}
 					return tx.QueryRow(ctx, "SELECT SUM(balance) FROM accounts").Scan(&counted)
@@ -187,6 +193,11 @@ CREATE MATERIALIZED VIEW total AS SELECT SUM(balance) AS balance, COUNT(*) AS ac
 				t.Errorf("the view says %d, the table %d in %d accounts", viewed, counted, accounts)
 				return
 			}
+			if notes < seen {
+				t.Errorf("the journal had %d rows, and now has %d", seen, notes)
+				return
+			}
+			seen = notes
 			reads++
 		}
 	})

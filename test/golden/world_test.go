@@ -47,7 +47,7 @@ type shelf struct {
 // crashPoints are the places of one process where a crash can hurt, beside those of the world's own parts.
 var crashPoints = []failpoint.Point{
 	query.FailPrepared, query.FailCommitted, query.FailPublished,
-	disk.FailAppended, disk.FailSync, disk.FailSynced, disk.FailAbsorb, disk.FailIngest, disk.FailAbsorbed,
+	disk.FailTable, disk.FailAppended, disk.FailSync, disk.FailSynced, disk.FailAbsorb, disk.FailIngest, disk.FailAbsorbed,
 }
 
 func newWorld(c *golden) *world {

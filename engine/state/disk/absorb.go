@@ -1,8 +1,9 @@
 package disk
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -111,6 +112,52 @@ func (d *Disk) notePublished() error {
 	return b.Commit(pebble.NoSync)
 }
 
+// opened is a frame that is read: what is beside its records, and its records.
+type opened struct {
+	file  vfs.File
+	stamp stamp
+	names []nameID
+	runs  []*run
+}
+
+func (p *Pipeline) openFrame(f *frame) (*opened, error) {
+	d := p.d
+	file, err := d.env.FS.Open(f.seg.path, vfs.SequentialReadsOption)
+	if err != nil {
+		return nil, d.fail(fmt.Errorf("read the state log: %w", err))
+	}
+	o := &opened{file: file, stamp: stamp{frame: f.describe(), outbox: f.outbox}}
+	if f.outboxBytes > 0 {
+		o.stamp.outbox = f.checkpoint
+	}
+	err = p.front(file, f, func(kind byte, data []byte) (bool, error) {
+		switch kind {
+		case pieceMeta:
+			o.stamp.meta = append(o.stamp.meta, data...)
+		case pieceNames:
+			return true, parseNames(data, func(n nameID) { o.names = append(o.names, n) })
+		default:
+			return false, nil // the outbox, which comes last and stays in the log
+		}
+		return true, nil
+	})
+	if err == nil && uint64(len(o.stamp.meta)) != f.metaBytes {
+		err = p.damaged(f, fmt.Errorf("%w: %d bytes beside the state, want %d", errBody, len(o.stamp.meta), f.metaBytes))
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	o.runs = make([]*run, len(f.runs))
+	for i, at := range f.runs {
+		end := f.bodyBytes
+		if i+1 < len(f.runs) {
+			end = f.runs[i+1]
+		}
+		o.runs[i] = &run{pieces: readPieces(file, f.bodyAt+at, f.bodyAt+end)}
+	}
+	return o, nil
+}
+
 // absorb brings a frame into Pebble: records, the numbers of new states, and the stamp, all or nothing. verify: another
 // process wrote it.
 func (p *Pipeline) absorb(f *frame, verify bool) error {
@@ -118,70 +165,51 @@ func (p *Pipeline) absorb(f *frame, verify bool) error {
 	if err := d.hit(FailAbsorb); err != nil {
 		return err
 	}
-	file, err := d.env.FS.Open(f.seg.path, vfs.SequentialReadsOption)
+	o, err := p.openFrame(f)
 	if err != nil {
-		return d.fail(fmt.Errorf("read the state log: %w", err))
-	}
-	defer file.Close()
-	st := stamp{frame: f.describe(), outbox: f.outbox}
-	if f.outboxBytes > 0 {
-		st.outbox = f.checkpoint
-	}
-	var names []nameID
-	if err := p.front(file, f, func(kind byte, data []byte) (bool, error) {
-		switch kind {
-		case pieceMeta:
-			st.meta = append(st.meta, data...)
-		case pieceNames:
-			return true, parseNames(data, func(n nameID) { names = append(names, n) })
-		default:
-			return false, nil // the outbox, which comes last and stays in the log
-		}
-		return true, nil
-	}); err != nil {
 		return err
 	}
-	if uint64(len(st.meta)) != f.metaBytes {
-		return p.damaged(f, fmt.Errorf("%w: %d bytes beside the state, want %d", errBody, len(st.meta), f.metaBytes))
-	}
-	slices.SortFunc(names, func(x, y nameID) int { return bytes.Compare([]byte(x.name), []byte(y.name)) })
-	runs := make([]*run, len(f.runs))
-	for i, at := range f.runs {
-		end := f.bodyBytes
-		if i+1 < len(f.runs) {
-			end = f.runs[i+1]
-		}
-		runs[i] = &run{pieces: readPieces(file, f.bodyAt+at, f.bodyAt+end)}
-	}
-	d.mu.Lock()
-	published := p.published
-	d.mu.Unlock()
+	defer o.file.Close()
 	if f.table != 0 {
-		err = p.ingest(f, verify, names, published, &st)
+		err = p.ingest(f, verify, o.names, &o.stamp)
 	} else {
-		err = p.batch(f, runs, names, published, &st)
+		err = p.batch(f, o.runs, o.names, &o.stamp)
 	}
-	switch {
-	case err == nil:
-	case damaged(err):
+	if err != nil {
+		return p.notAbsorbed(f, err)
+	}
+	return p.took(o.stamp, f.records)
+}
+
+// notAbsorbed tells what is wrong with a frame from a failure of Pebble's.
+func (p *Pipeline) notAbsorbed(f *frame, err error) error {
+	if damaged(err) {
 		return p.damaged(f, err)
-	default:
-		return d.fail(fmt.Errorf("bring checkpoint %d of pipeline %q into the state: %w", f.checkpoint, p.name, err))
 	}
+	return p.d.fail(fmt.Errorf("bring checkpoint %d of pipeline %q into the state: %w", f.checkpoint, p.name, err))
+}
+
+// took tells everyone that Pebble has what the stamp says.
+func (p *Pipeline) took(st stamp, records uint64) error {
+	d := p.d
 	if err := d.hit(FailAbsorbed); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	p.stamp = st
-	d.mu.stats.Absorbed += f.records
+	d.mu.stats.Absorbed += records
 	d.mu.Unlock()
-	p.absorbed.Store(f.checkpoint)
+	p.absorbed.Store(st.frame.Checkpoint)
 	d.iters.refresh()
 	return nil
 }
 
 // meta calls set with what is written beside the records, in order of key.
-func (p *Pipeline) meta(names []nameID, published uint64, st *stamp, set func(key, value []byte) error) error {
+func (p *Pipeline) meta(names []nameID, st *stamp, set func(key, value []byte) error) error {
+	p.d.mu.Lock()
+	published := p.published
+	p.d.mu.Unlock()
+	slices.SortFunc(names, func(x, y nameID) int { return cmp.Compare(x.name, y.name) })
 	for _, n := range names {
 		if err := set(stateIDKey(p.space, n.name), binary.LittleEndian.AppendUint32(nil, n.id)); err != nil {
 			return err
@@ -196,10 +224,10 @@ func (p *Pipeline) meta(names []nameID, published uint64, st *stamp, set func(ke
 }
 
 // batch absorbs a frame without a table. Runs need not be merged: their keys are different ones.
-func (p *Pipeline) batch(f *frame, runs []*run, names []nameID, published uint64, st *stamp) error {
+func (p *Pipeline) batch(f *frame, runs []*run, names []nameID, st *stamp) error {
 	b := p.d.db.NewBatchWithSize(int(f.recordBytes) + int(f.records)*12 + len(st.meta) + 1<<10)
 	defer b.Close()
-	if err := p.meta(names, published, st, func(k, v []byte) error { return b.Set(k, v, nil) }); err != nil {
+	if err := p.meta(names, st, func(k, v []byte) error { return b.Set(k, v, nil) }); err != nil {
 		return err
 	}
 	prefix := p.space.data()

@@ -138,34 +138,38 @@ func mergeDeltas(deltas []*state.Delta, f func(state.Record) error) error {
 	return nil
 }
 
-// ingest absorbs a frame with a table: Pebble takes a link to it and another table with what is written beside the
-// records, which is one step for it. verify: the table was written by another process.
-func (p *Pipeline) ingest(f *frame, verify bool, names []nameID, published uint64, st *stamp) error {
+// ingest absorbs a frame with a table. verify: the table was written by another process.
+func (p *Pipeline) ingest(f *frame, verify bool, names []nameID, st *stamp) error {
 	d, table := p.d, p.d.tablePath(f.table)
 	if verify {
 		if err := p.verifyTable(f, table); err != nil {
 			return err
 		}
 	}
-	n := d.links.Add(1)
-	link := d.env.FS.PathJoin(d.ingestDir, fmt.Sprintf("%012d.sst", n))
-	meta := d.env.FS.PathJoin(d.ingestDir, fmt.Sprintf("%012d.meta.sst", n))
+	link := d.env.FS.PathJoin(d.ingestDir, fmt.Sprintf("%012d.sst", d.links.Add(1)))
 	if err := vfs.LinkOrCopy(d.env.FS, table, link); err != nil {
 		return err
 	}
+	return p.ingestTable(link, f.records, names, st)
+}
+
+// ingestTable gives Pebble a table of so many records, and another one with what is written beside them, in one step.
+func (p *Pipeline) ingestTable(path string, records uint64, names []nameID, st *stamp) error {
+	d := p.d
+	meta := path + ".meta"
 	file, err := d.env.FS.Create(meta, writeCategory)
 	if err != nil {
 		return err
 	}
 	w := sstable.NewWriter(objstorageprovider.NewFileWritable(file), d.pebbleOpts.MakeWriterOptions(0, d.db.TableFormat()))
-	if err := errors.Join(p.meta(names, published, st, w.Set), w.Close()); err != nil {
+	if err := errors.Join(p.meta(names, st, w.Set), w.Close()); err != nil {
 		return err
 	}
 	if err := d.hit(FailIngest); err != nil {
 		return err
 	}
-	paths := []string{meta, link}
-	if f.records == 0 {
+	paths := []string{meta, path}
+	if records == 0 {
 		paths = paths[:1] // a table of nothing, which Pebble would not take
 	}
 	return d.db.Ingest(context.Background(), paths)

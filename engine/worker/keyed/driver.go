@@ -33,19 +33,21 @@ type driver struct {
 	ends        int
 	firsts      int  // sources that are read before the others and have not ended
 	firstsEnded bool // the last of them has just ended
-	finishing   bool // all have ended, and the pipeline stays
-	shrunk      bool // there is state of nodes that are not in the graph any more
+	seen        seen
+	// Checkpoints whose rows for sinks are held, without a Durable their outboxes. The goroutine of the checkpoint that is
+	// being made durable has them.
+	held         []dataflow.Checkpoint
+	restored     dataflow.Checkpoint // where it began
+	heldOutboxes [][]byte
+	// Of each source: how many urgent messages the last checkpoint has.
+	urgent    []int64
+	finishing bool // all have ended, and the pipeline stays
+	shrunk    bool // there is state of nodes that are not in the graph any more
 	// What the checkpoint says of the graph that it is of: its nodes, nil if it says nothing, and those that write sinks, by
 	// sink and table.
 	nodes     map[string]bool
 	sinkNodes map[[2]uint16]string
-	seen      seen
-	// Checkpoints whose rows for sinks are held, without a Durable their outboxes. The goroutine of the checkpoint that is
-	// being made durable has them.
-	held         []dataflow.Checkpoint
-	heldOutboxes [][]byte
-	// Of each source: how many urgent messages the last checkpoint has.
-	urgent []int64
+	follows   bool // a source is a Follower
 }
 
 // meta is what a checkpoint keeps besides state and outbox: the clock, each source's state by the source's name, and the
@@ -89,11 +91,15 @@ func (d *driver) restore() error {
 	}
 	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
 	d.urgent = make([]int64, len(d.opts.Sources))
+	for _, s := range d.opts.Sources {
+		_, ok := s.Source.(dataflow.Follower)
+		d.follows = d.follows || ok
+	}
 	if d.opts.Durable == nil {
 		return nil
 	}
 	c, meta := d.opts.Durable.Restored()
-	d.checkpoint = c
+	d.checkpoint, d.restored = c, c
 	if c == 0 {
 		return nil
 	}
@@ -348,7 +354,7 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 				return false, err
 			}
 		case answer := <-ask:
-			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
+			answer <- d.pin()
 		case <-d.stop:
 			return true, nil
 		case <-ctx.Done():
@@ -376,11 +382,19 @@ func (d *driver) pinned() {
 	for {
 		select {
 		case answer := <-d.pins.ask:
-			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
+			answer <- d.pin()
 		default:
 			return
 		}
 	}
+}
+
+// pin pins the epoch that readers get.
+func (d *driver) pin() *held {
+	if h := d.pins.readable(d.epoch); h != nil {
+		return h
+	}
+	return d.pins.hold(d.epoch, d.env.Clock.Now())
 }
 
 // end ends an epoch: every source is cut, every task passes the barrier. With check it is a checkpoint, which is made
@@ -388,6 +402,10 @@ func (d *driver) pinned() {
 func (d *driver) end(ctx context.Context, check bool) error {
 	began := d.env.Clock.Now()
 	d.pins.expire(began, d.opts)
+	var before *held // until it is known what the epoch has
+	if d.follows {
+		before = d.pins.hold(d.epoch, began)
+	}
 	d.lastCut = began
 	d.epoch++
 	d.now = max(d.now, began.UnixMicro())
@@ -454,10 +472,15 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	}
 	took := d.env.Clock.Now().Sub(began)
 	d.seen.now = d.seen.now || agree
+	followed := false
 	for i, f := range d.feeders {
 		if follower, ok := f.source.(dataflow.Follower); ok && len(changed[i]) > 0 {
 			follower.Visible(d.epoch, changed[i])
+			followed = true
 		}
+	}
+	if d.follows {
+		d.pins.after(before, d.epoch, followed, check, began)
 	}
 	d.update(func(s *Status) {
 		if d.seen.now {
@@ -514,6 +537,7 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 					return err
 				}
 			}
+			d.pins.durable(uint64(c)) // before anybody is told: who is may want to read it
 			for i, f := range d.feeders {
 				if follower, ok := f.source.(dataflow.Follower); ok && len(confirm[i]) > 0 {
 					follower.Durable(confirm[i])

@@ -42,14 +42,14 @@ func (s *keysSource) Read(ctx context.Context) (dataflow.Message, error) {
 func (s *keysSource) Confirm([]dataflow.StateChange) {}
 func (s *keysSource) Close(context.Context) error    { return nil }
 
-// slow is a Durable that takes its time, while the source does not.
-type slow struct {
+// slowDurable is a Durable that takes its time, while the source does not.
+type slowDurable struct {
 	*memory
 	p    *Pipeline
 	most int64
 }
 
-func (s *slow) Commit(ctx context.Context, c dataflow.Checkpoint, deltas []*state.Delta, outbox, meta []byte) error {
+func (s *slowDurable) Commit(ctx context.Context, c dataflow.Checkpoint, deltas []*state.Delta, outbox, meta []byte) error {
 	for range 5 {
 		s.most = max(s.most, s.p.pressure.live.Load())
 		<-time.After(2 * time.Millisecond)
@@ -64,7 +64,7 @@ func TestMemoryIsHeld(t *testing.T) {
 	g := bankGraph()
 	g.Nodes = g.Nodes[:2] // the balances, which nobody reads
 	g.Nodes[1].States = []string{"groups"}
-	m := &slow{memory: &memory{t: t, backing: statetest.New(), outboxes: map[dataflow.Checkpoint][]byte{}}}
+	m := &slowDurable{memory: &memory{t: t, backing: statetest.New(), outboxes: map[dataflow.Checkpoint][]byte{}}}
 	e := env.Real(slog.New(slog.DiscardHandler))
 	p := New(e, Options{Graph: g, Groups: 16, CheckpointInterval: time.Hour, MemoryBytes: limit, Durable: m,
 		Sources: []Source{{Name: "keys", Source: &keysSource{count: keys}, Tables: [][]row.Type{transferTypes}}}})

@@ -50,6 +50,7 @@ type pins struct {
 	mu  struct {
 		sync.Mutex
 		held map[uint64]*held
+		settled
 	}
 }
 
@@ -107,6 +108,9 @@ func (p *pins) expire(now time.Time, o Options) {
 	defer p.mu.Unlock()
 	all := p.Bytes() > o.PinBytes
 	for e, h := range p.mu.held {
+		if e == p.mu.base || e == p.mu.next {
+			continue // it will not be long
+		}
 		if all || now.Sub(h.since) > o.PinTime {
 			h.dead.Store(true)
 			delete(p.mu.held, e)
@@ -124,8 +128,8 @@ func (p *Pipeline) notRunning() error {
 	return errs.New(errs.PipelineState, "the pipeline is not running, so its views cannot be read").WithHint("weir pipelines list shows its state")
 }
 
-// Pin pins the newest visible epoch of all tasks. It waits until there is one, for a first copy no longer than PinWait, and
-// while an epoch ends.
+// Pin pins the newest visible epoch of all tasks, or the last one that is settled (see settled). It waits until there is
+// one, for a first copy no longer than PinWait, and while an epoch ends.
 func (p *Pipeline) Pin(ctx context.Context) (*Pin, error) {
 	if err := p.awaitShown(ctx); err != nil {
 		return nil, err
@@ -133,7 +137,7 @@ func (p *Pipeline) Pin(ctx context.Context) (*Pin, error) {
 	p.mu.Lock()
 	visible := p.mu.status.Epoch
 	p.mu.Unlock()
-	if h := p.pins.use(visible); h != nil {
+	if h := p.pins.readable(visible); h != nil {
 		return &Pin{p: p, held: h}, nil
 	}
 	answer := make(chan *held, 1)

@@ -69,7 +69,7 @@ func (d *driver) changesOf(sink int, outbox []byte) *sequence {
 			if b, err = d.opts.Durable.Outbox(c); err != nil {
 				return nil, err
 			}
-			if c <= d.checkpoint {
+			if c <= d.restored {
 				b = d.moved(b)
 			}
 		}
