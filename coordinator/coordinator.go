@@ -526,6 +526,33 @@ func (c *Coordinator) updateQuery(ctx context.Context, p api.Pipeline, change Ch
 	return c.lookup(p.ID)
 }
 
+// SetAdded gives a pipeline of queries other added statements, if it still is at that version, and starts it with them.
+// It returns when that is recorded.
+func (c *Coordinator) SetAdded(ctx context.Context, id string, version uint64, added []string) (api.Pipeline, error) {
+	p, err := c.lookup(id)
+	if err != nil {
+		return p, err
+	}
+	if p.Query == nil {
+		return p, errs.New(errs.PipelineState, "pipeline %q is a mirror: no statement can be added to it", p.Name)
+	}
+	q := *p.Query
+	q.Added = added
+	if c.opts.SealQuery != nil {
+		if q, err = c.opts.SealQuery(ctx, q); err != nil {
+			return p, err
+		}
+	}
+	if _, err := c.propose(ctx, UpdatePipeline{ID: p.ID, Version: version, Query: &q}); err != nil {
+		return p, err
+	}
+	if d := c.driver(p.ID); d != nil {
+		d.post(changed{})
+		d.post(resumed{}) // if it failed or has ended
+	}
+	return c.lookup(p.ID)
+}
+
 func noMirror(p api.Pipeline) *errs.Error {
 	return errs.New(errs.PipelineState, "pipeline %q is no mirror", p.Name).WithHint("its tables are those of its SQL: weir pipelines get %s", p.Name)
 }

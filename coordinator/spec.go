@@ -28,7 +28,7 @@ func checkQuery(q api.QuerySpec) *errs.Error {
 	if err := CheckName(q.Name); err != nil {
 		return err
 	}
-	if strings.TrimSpace(q.SQL) == "" {
+	if strings.TrimSpace(q.SQL) == "" && len(q.Added) == 0 {
 		return errs.New(errs.BadFlag, "pipeline %q has no SQL", q.Name)
 	}
 	return nil

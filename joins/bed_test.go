@@ -25,6 +25,7 @@ type bed struct {
 	store   *state.Store
 	nodes   []*node
 	epoch   uint64
+	clock   int64
 
 	checkpoint, absorbed uint64
 	pending              []*state.Delta
@@ -105,7 +106,7 @@ func (b *bed) State() *state.Store { return b.store }
 func (b *bed) Peer(n int) dataflow.Operator {
 	return b.nodes[n].op
 }
-func (b *bed) Clock() int64 { return 0 }
+func (b *bed) Clock() int64 { return b.clock }
 
 func (b *bed) Fault(dataflow.Fault) {}
 
@@ -120,6 +121,10 @@ func (b *bed) add(n *node) *node {
 		n.input.feeds = append(n.input.feeds, n)
 	}
 	for _, c := range n.output {
+		if c == MarkColumn {
+			n.types = append(n.types, row.Type{Kind: row.Boolean})
+			continue
+		}
 		n.types = append(n.types, n.inputs[c.Input].input.types[c.Column].Nullable())
 	}
 	b.nodes = append(b.nodes, n)
@@ -259,8 +264,8 @@ func (n *node) change(rows []counted, gaps bool) {
 func (b *bed) barrier() {
 	b.epoch++
 	for _, n := range b.nodes {
-		if n.op != nil && (n.inputs != nil || n.busy || b.epoch%3 == 0) {
-			must(b.t, n.op.Barrier(dataflow.Epoch{N: b.epoch}))
+		if n.op != nil && (n.inputs != nil || n.busy || n.index.TTL > 0 || b.epoch%3 == 0) {
+			must(b.t, n.op.Barrier(dataflow.Epoch{N: b.epoch, Clock: b.clock}))
 		}
 		n.busy = false
 	}
@@ -331,12 +336,16 @@ func (n *node) answer() multiset {
 		}
 		return true
 	}
+	mark := int64(0)
 	put := func(w int64, rows ...values) {
 		var r values
 		for _, c := range n.output {
-			if rows[c.Input] == nil {
+			switch {
+			case c == MarkColumn:
+				r = append(r, mark)
+			case rows[c.Input] == nil:
 				r = append(r, nil)
-			} else {
+			default:
 				r = append(r, rows[c.Input][c.Column])
 			}
 		}
@@ -376,7 +385,11 @@ func (n *node) answer() multiset {
 	}
 	for side := range 2 {
 		for _, c := range of(side) {
-			if n.kind.counts(side) && matched[side][c.row.String()] == (n.kind == Semi) {
+			match := matched[side][c.row.String()]
+			if mark = 0; match {
+				mark = 1
+			}
+			if n.kind.counts(side) && (match == (n.kind == Semi) || n.kind == Mark) {
 				put(c.weight, [2][]values{{c.row, nil}, {nil, c.row}}[side]...)
 			}
 		}

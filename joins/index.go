@@ -28,6 +28,10 @@ type IndexOptions struct {
 	// Retract: rows may be taken back. Without it every weight is above 0 and memory is saved. A side whose rows a join
 	// with a Condition gives where they match something, or nothing (Left, Right, Full, Semi, Anti), needs it in any case.
 	Retract bool
+	// TTL, in µs, lets the rows of a key go that was not touched for that long; 0: they stay. It needs Retract, and joins
+	// of kind Inner, or a Star without LEFT JOIN: only there what is given does not depend on what is missing. Its state has
+	// the name of the index and "/touched".
+	TTL int64
 }
 
 // Index keeps the rows of its one input by key and emits nothing: joins read it. They attach to it when they are made.
@@ -55,6 +59,7 @@ type Index struct {
 	changes *changes // of the epoch; nil if no join asks
 	keyless []int32
 	keyed   []int32
+	expiry  *expiry // nil without TTL
 }
 
 // port is a join's end at an index.
@@ -104,7 +109,13 @@ func NewIndex(task dataflow.Task, o IndexOptions) (*Index, error) {
 	x.null = x.padded.AppendColumns(nil, nulls.Cols, 0)
 	x.delta.kept = make([]*row.Vector, len(o.Columns))
 	var err error
-	x.bag, err = task.State().Bag(o.Name, o.Codec, o.Retract)
+	if x.bag, err = task.State().Bag(o.Name, o.Codec, o.Retract); err != nil || o.TTL == 0 {
+		return x, err
+	}
+	if !o.Retract {
+		return nil, fmt.Errorf("index %s: a TTL without retractions", o.Name)
+	}
+	x.expiry, err = newExpiry(task, x)
 	return x, err
 }
 
@@ -140,6 +151,9 @@ func (x *Index) Process(_ int, b *row.Batch) error {
 		return err
 	}
 	d := &x.delta
+	if x.expiry != nil {
+		x.expiry.hold(d)
+	}
 	if d.Rows() == 0 {
 		return nil
 	}
@@ -149,6 +163,12 @@ func (x *Index) Process(_ int, b *row.Batch) error {
 		return fmt.Errorf("index %s: find the keys: %w", x.o.Name, err)
 	}
 	x.encode()
+	return x.pass()
+}
+
+// pass shows the delta to the joins and brings it into the state.
+func (x *Index) pass() error {
+	d := &x.delta
 	for _, p := range x.before {
 		if err := p.matched(d); err != nil {
 			return err
@@ -231,6 +251,11 @@ func (x *Index) apply() error {
 			x.changes.note(d, i, d.bytes(int32(i)), d.Weight(i))
 		}
 	}
+	if x.expiry != nil {
+		if err := x.expiry.touch(d); err != nil {
+			return fmt.Errorf("index %s: %w", x.o.Name, err)
+		}
+	}
 	if err := x.bag.AddAll(&d.Batch, &d.keys, d.refs, d.spans, d.heap); err != nil {
 		return fmt.Errorf("index %s: %w", x.o.Name, err)
 	}
@@ -239,6 +264,11 @@ func (x *Index) apply() error {
 
 // Barrier ends the epoch.
 func (x *Index) Barrier(e dataflow.Epoch) error {
+	if x.expiry != nil {
+		if err := x.expiry.barrier(e.Clock); err != nil {
+			return err
+		}
+	}
 	if x.changes != nil {
 		x.changes.end(e.N)
 	}

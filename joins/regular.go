@@ -14,7 +14,8 @@ import (
 type Kind uint8
 
 // The kinds. Left, Right and Full preserve the rows of a side, or both, with NULLs in place of the other's columns where
-// nothing matches. Semi gives the left rows that match something, Anti those that match nothing.
+// nothing matches. Semi gives the left rows that match something, Anti those that match nothing, Mark all of them with
+// MarkColumn.
 const (
 	Inner Kind = iota + 1
 	Left
@@ -22,7 +23,11 @@ const (
 	Full
 	Semi
 	Anti
+	Mark
 )
+
+// MarkColumn stands among the Output of a Mark join: a BOOLEAN that tells whether the left row matches something.
+var MarkColumn = Column{Input: -1}
 
 // Options describes a Regular.
 type Options struct {
@@ -33,7 +38,7 @@ type Options struct {
 	// may be the same. A join is made after every join whose rows come to one of its indexes, which is so where operators
 	// are made in the graph's order.
 	Left, Right *Index
-	// Output are the columns that it emits. Those of Semi and Anti are the left side's.
+	// Output are the columns that it emits. Those of Semi, Anti and Mark are the left side's.
 	Output []Column
 	// Condition may be nil. It gets batches of the columns Tested.
 	Condition Condition
@@ -54,7 +59,7 @@ func States(name string, kind Kind, condition bool) []string {
 // counts tells whether what the join does with a row of a side depends on how many match it.
 func (k Kind) counts(side int) bool {
 	switch k {
-	case Left, Semi, Anti:
+	case Left, Semi, Anti, Mark:
 		return side == 0
 	case Right:
 		return side == 1
@@ -78,6 +83,7 @@ type Regular struct {
 	o       Options
 	inputs  [2]*Index
 	tuples  *tuples
+	given   []bool        // what rows are given by themselves: those with a match, those without
 	emits   bool          // pairs go out
 	counted [2]*state.Bag // by side: the weights of each row's pairs
 	touched [2]*touched   // of the counted sides
@@ -97,21 +103,31 @@ type keys struct {
 // NewRegular attaches a join to its indexes.
 func NewRegular(task dataflow.Task, out dataflow.Emitter, o Options) (*Regular, error) {
 	j := &Regular{o: o, inputs: [2]*Index{o.Left, o.Right}}
-	if o.Kind < Inner || o.Kind > Anti {
+	if o.Kind < Inner || o.Kind > Mark {
 		return nil, fmt.Errorf("join %s: kind %d", o.Name, o.Kind)
 	}
 	if err := sameKeys(j.inputs[:]); err != nil {
 		return nil, fmt.Errorf("join %s: %w", o.Name, err)
 	}
+	if o.Kind != Inner && (o.Left.expiry != nil || o.Right.expiry != nil) {
+		return nil, fmt.Errorf("join %s: only an inner join may forget rows", o.Name)
+	}
 	var err error
 	if j.tuples, err = newTuples(out, j.inputs[:], o.Output, o.Condition, o.Tested); err != nil {
 		return nil, err
 	}
-	j.emits = o.Kind != Semi && o.Kind != Anti
+	switch j.emits = o.Kind < Semi; o.Kind {
+	case Semi:
+		j.given = []bool{true}
+	case Mark:
+		j.given = []bool{true, false}
+	default:
+		j.given = []bool{false}
+	}
 	if !j.emits {
 		for _, c := range o.Output {
-			if c.Input != 0 {
-				return nil, fmt.Errorf("join %s: a semi or anti join has no columns of the right side", o.Name)
+			if c.Input != 0 && (o.Kind != Mark || c != MarkColumn) {
+				return nil, fmt.Errorf("join %s: a semi, anti or mark join has no columns of the right side", o.Name)
 			}
 		}
 	}
@@ -239,9 +255,12 @@ func (j *Regular) unmatched(side int, b *row.Batch) error {
 func emitUnmatched(t *tuples, out *row.Batch, nulls *nulls, input int, b *row.Batch) error {
 	out.Len, out.Sel, out.Weights = b.Len, b.Sel, b.Weights
 	for k, c := range t.output.cols {
-		if c.Input == input {
+		switch {
+		case c == MarkColumn:
+			out.Cols[k] = nulls.no(b.Len)
+		case c.Input == input:
 			out.Cols[k] = b.Cols[c.Column]
-		} else {
+		default:
 			out.Cols[k] = nulls.of(t.inputs[c.Input].o.Input[c.Column].Layout(), b.Len)
 		}
 	}
@@ -272,11 +291,8 @@ func (j *Regular) Barrier(e dataflow.Epoch) error {
 	return nil
 }
 
-// gives tells whether a row is given by itself that has, or has not, a match.
-func (j *Regular) gives(match bool) bool { return match == (j.o.Kind == Semi) }
-
-// single adds a row of a side, beside which NULLs stand for the other.
-func (j *Regular) single(side int, r []byte, w int64) error {
+// single adds a row of a side, beside which NULLs stand for the other, and of a Mark join whether it has a match.
+func (j *Regular) single(side int, match bool, r []byte, w int64) error {
 	t := j.tuples
 	if t.full() {
 		if err := t.emit(); err != nil {
@@ -286,6 +302,13 @@ func (j *Regular) single(side int, r []byte, w int64) error {
 	t.rows[side] = append(t.rows[side], r)
 	t.rows[1-side] = append(t.rows[1-side], j.inputs[1-side].null)
 	t.weights = append(t.weights, w)
+	if j.o.Kind == Mark {
+		m := int64(0)
+		if match {
+			m = 1
+		}
+		t.marks = append(t.marks, m)
+	}
 	return nil
 }
 
@@ -338,9 +361,19 @@ func (j *Regular) eachKey(c *changes, x *Index, f func(n int, ref state.Ref) err
 // key gives the change of a key's rows of one side: the side's entry is ref and its number among the changed keys n, -1
 // if it did not change; the key matched something before, and does now.
 func (j *Regular) key(side int, ref state.Ref, n int, before, now bool) error {
+	for _, match := range j.given {
+		if err := j.keyGiven(side, ref, n, match, before == match, now == match); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keyGiven is key for rows that have, or have not, a match: they were given before the epoch, and are now.
+func (j *Regular) keyGiven(side int, ref state.Ref, n int, match, was, is bool) error {
 	x := j.inputs[side]
 	all, delta := int64(0), false
-	switch was, is := j.gives(before), j.gives(now); {
+	switch {
 	case was && is:
 		delta = true
 	case is:
@@ -350,7 +383,7 @@ func (j *Regular) key(side int, ref state.Ref, n int, before, now bool) error {
 	}
 	if all != 0 {
 		for r := x.bag.First(ref); r != 0; r = x.bag.Next(r) {
-			if err := j.single(side, x.bag.Row(r), all*x.bag.Weight(r)); err != nil {
+			if err := j.single(side, match, x.bag.Row(r), all*x.bag.Weight(r)); err != nil {
 				return err
 			}
 		}
@@ -359,7 +392,7 @@ func (j *Regular) key(side int, ref state.Ref, n int, before, now bool) error {
 		return nil
 	}
 	for r := x.changes.first[n]; r >= 0; r = x.changes.rows[r].next {
-		if err := j.single(side, x.changes.row(r), x.changes.rows[r].weight); err != nil {
+		if err := j.single(side, match, x.changes.row(r), x.changes.rows[r].weight); err != nil {
 			return err
 		}
 	}
@@ -392,18 +425,20 @@ func (j *Regular) barrierByRow(side int) error {
 			if c := x.bag.Find(t.key, t.keyHash, r); c != 0 {
 				weight = x.bag.Weight(c)
 			}
-			w := int64(0)
-			if j.gives(before+t.matches != 0) {
-				w = weight
-			}
-			if j.gives(before != 0) {
-				w -= weight - t.weight
-			}
-			if w == 0 {
-				continue
-			}
-			if err := j.single(side, r, w); err != nil {
-				return err
+			for _, match := range j.given {
+				w := int64(0)
+				if match == (before+t.matches != 0) {
+					w = weight
+				}
+				if match == (before != 0) {
+					w -= weight - t.weight
+				}
+				if w == 0 {
+					continue
+				}
+				if err := j.single(side, match, r, w); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -57,6 +57,9 @@ func NewStar(out dataflow.Emitter, o StarOptions) (*Star, error) {
 	}
 	for i, x := range o.Inputs {
 		j.left = j.left || o.Left != nil && o.Left[i]
+		if x.expiry != nil && o.Left != nil {
+			return nil, fmt.Errorf("star join: only inner joins may forget rows")
+		}
 		for _, other := range o.Inputs[:i] {
 			if x == other {
 				return nil, fmt.Errorf("star join: index %s stands in it twice", x.o.Name)

@@ -25,7 +25,8 @@ type tuples struct {
 	at      []int32
 	rows    [][][]byte // by input
 	weights []int64
-	passed  int // how many have fulfilled the condition; those behind have not been tested
+	marks   []int64 // of a Mark join: whether the row has a match
+	passed  int     // how many have fulfilled the condition; those behind have not been tested
 	sel     []int32
 }
 
@@ -46,6 +47,9 @@ func newColumns(cols []Column) columns {
 
 func newTuples(out dataflow.Emitter, inputs []*Index, output []Column, condition Condition, tested []Column) (*tuples, error) {
 	for _, c := range append(output[:len(output):len(output)], tested...) {
+		if c == MarkColumn {
+			continue
+		}
 		if c.Input < 0 || c.Input >= len(inputs) {
 			return nil, fmt.Errorf("join of %d inputs: a column of input %d", len(inputs), c.Input)
 		}
@@ -68,7 +72,7 @@ func (t *tuples) begin(from int, d *delta) {
 }
 
 func (t *tuples) clear() {
-	t.at, t.weights, t.passed = t.at[:0], t.weights[:0], 0
+	t.at, t.weights, t.marks, t.passed = t.at[:0], t.weights[:0], t.marks[:0], 0
 	for i := range t.rows {
 		t.rows[i] = t.rows[i][:0]
 	}
@@ -140,8 +144,13 @@ func (t *tuples) emit() error {
 func (t *tuples) fill(c *columns, first int) *row.Batch {
 	n := len(t.weights) - first
 	for k, col := range c.cols {
-		v, x := &c.vectors[k], t.inputs[col.Input]
+		v := &c.vectors[k]
 		v.Truncate()
+		if col == MarkColumn {
+			v.Int64 = append(v.Int64, t.marks[first:]...)
+			continue
+		}
+		x := t.inputs[col.Input]
 		if col.Input == t.from {
 			v.Gather(x.o.Input[col.Column].Layout(), 0, t.delta.Cols[col.Column], t.at[first:], n)
 			continue
@@ -156,12 +165,21 @@ func (t *tuples) fill(c *columns, first int) *row.Batch {
 	return &c.batch
 }
 
+// no is a vector of FALSE.
+func (v *nulls) no(n int) *row.Vector {
+	v.falses.Int64 = grow(v.falses.Int64, n)
+	return &v.falses
+}
+
 // nulls are vectors of NULLs, as long as the batch that they are to stand in.
 // Fresh memory is zero, as values under NULL bits are to be, and nobody writes to it.
-type nulls [row.LayoutBytes + 1]row.Vector
+type nulls struct {
+	byLayout [row.LayoutBytes + 1]row.Vector
+	falses   row.Vector
+}
 
 func (v *nulls) of(l row.Layout, n int) *row.Vector {
-	o := &v[l]
+	o := &v.byLayout[l]
 	switch l {
 	case row.LayoutInt64:
 		o.Int64 = grow(o.Int64, n)

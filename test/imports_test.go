@@ -24,7 +24,7 @@ func floors() map[string]int {
 		"internal": 1, "engine/row": 1, "engine/changelog": 1, "engine/watermark": 1, "cdc/postgres/pgoutput": 1, "sql/parser": 1, "docs": 1,
 		"engine/expr": 2, "engine/state": 2, "cdc/snapshot": 2, "raft": 2,
 		"engine/dataflow": 3, "engine/exchange": 3, "engine/checkpoint": 3,
-		"cdc": 4, "joins": 4, "engine/operator": 4, "engine/window": 4, "engine/cep": 4, "sinks": 4,
+		"cdc": 4, "joins": 4, "engine/operator": 4, "engine/table": 4, "engine/window": 4, "engine/cep": 4, "sinks": 4,
 		"engine/worker": 5, "sql/plan": 5, "stream": 5,
 		"coordinator": 6, "sql/pgwire": 6, "ui": 6,
 		"cmd": 7, "test": 7, "examples": 7, "internal/cli": 7, "internal/scratch": 7,

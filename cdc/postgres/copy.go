@@ -195,7 +195,11 @@ func isInteger(oid uint32) bool { return oid == 20 || oid == 21 || oid == 23 }
 
 func (s *Source) planRanges(ctx context.Context, t *pg.Table) ([]int64, error) {
 	key := integerKey(t)
-	if key == nil || t.Bytes <= s.opts.RangeBytes {
+	n := int((t.Bytes + s.opts.RangeBytes - 1) / s.opts.RangeBytes)
+	if s.opts.RangeRows > 0 {
+		n = max(n, int((t.RelTuples+s.opts.RangeRows-1)/s.opts.RangeRows))
+	}
+	if key == nil || n <= 1 {
 		return nil, nil
 	}
 	var lo, hi *int64
@@ -207,7 +211,6 @@ func (s *Source) planRanges(ctx context.Context, t *pg.Table) ([]int64, error) {
 	if lo == nil || hi == nil {
 		return nil, nil
 	}
-	n := int((t.Bytes + s.opts.RangeBytes - 1) / s.opts.RangeBytes)
 	return snapshot.Bounds(*lo, *hi, min(n, 4096)), nil
 }
 

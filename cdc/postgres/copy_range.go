@@ -44,8 +44,9 @@ func (s *Source) OpenRange(ctx context.Context, worker int, r dataflow.Range) (d
 		return s.emptyRange(cr.oid), nil
 	}
 	cols, binary := s.copyColumns(t)
+	ctx, cancel := context.WithCancel(ctx)
 	st := &rangeStream{source: s, oid: cr.oid, binary: binary, columns: cols, conn: conn, worker: worker,
-		pieces: make(chan piece, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
+		cancel: cancel, pieces: make(chan piece, 2), free: make(chan []byte, 4), stop: make(chan struct{})}
 	sql := s.copyOut(t, cols, cr.where(t), binary)
 	s.tableProgress(cr.oid, func(p *TableProgress) { p.Copying = true })
 	s.running.Add(1)
@@ -55,6 +56,19 @@ func (s *Source) OpenRange(ctx context.Context, worker int, r dataflow.Range) (d
 	})
 	return st, nil
 }
+
+// RangeKey is the column that bounds a range of the first copy and its bounds, (after, through]; "" and nil for a table that
+// is copied in one piece.
+func (s *Source) RangeKey(r dataflow.Range) (column string, after, through *int64) {
+	cr := s.copy.byID[r.ID]
+	if key := integerKey(s.specs[cr.oid]); key != nil && cr.parts > 1 {
+		return key.Name, cr.lo, cr.hi
+	}
+	return "", nil, nil
+}
+
+// Agrees tells, behind Open, whether what was stored is past the first copy and everything that it saw.
+func (s *Source) Agrees() bool { return s.consistent }
 
 // hold keeps the table from being changed until the worker ends. It tells whether the table is still as the copy's plan
 // has it: it has its name, no column came or went, and it was not written anew since before the worker's view was taken;
@@ -208,6 +222,7 @@ type rangeStream struct {
 	pieces  chan piece
 	free    chan []byte
 	stop    chan struct{}
+	cancel  context.CancelFunc // of its reading
 	once    sync.Once
 	ended   bool
 	last    []byte
@@ -306,7 +321,10 @@ func (r *rangeStream) Next(ctx context.Context) ([]byte, error) {
 func (r *rangeStream) Close() error {
 	r.once.Do(func() {
 		close(r.stop)
+		r.cancel()
 		if !r.ended {
+			for range r.pieces { // until it has let go of its connection
+			}
 			r.source.dropViewing(r.worker)
 		}
 	})

@@ -38,6 +38,7 @@ type reader struct {
 	position  pg.LSN // end of the last transaction that was read
 	emitted   pg.LSN // position of the last message that allowed a cut
 	commit    time.Time
+	began     time.Time // commit of the transaction at hand, which its beginning tells
 	delivered func(xid uint32)
 
 	// In-progress transactions, sent ahead of their commit. Between Stream Start and Stop rows belong to block, and in
@@ -159,7 +160,7 @@ func (r *reader) step(payload []byte) error {
 		if r.repeating {
 			return r.beginAgain(m)
 		}
-		r.inTx, r.xid, r.changes = true, m.Xid, 0
+		r.inTx, r.xid, r.changes, r.began = true, m.Xid, 0, m.CommitTime()
 		r.root, r.leaf = nil, nil
 		// The commit record of the last transaction ends where ours may begin, so the comparison is strict.
 		r.skip = pg.LSN(m.LSN) < r.position
@@ -634,6 +635,9 @@ func (r *reader) flush() error {
 		return r.emit(dataflow.Message{Kind: dataflow.KindMark, Boundary: true, State: positionState(r.position), Commit: r.commit})
 	}
 	m := dataflow.Message{Kind: dataflow.KindRows, Rows: rows, Boundary: boundary, Commit: r.commit}
+	if !boundary {
+		m.Commit = r.began // its last rows are of the transaction at hand
+	}
 	if boundary {
 		m.State = positionState(r.position)
 		r.emitted = r.position

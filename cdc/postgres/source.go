@@ -40,6 +40,7 @@ type Options struct {
 	Filter   func(schema, table string) string
 
 	RangeBytes      int64         // tables larger than this are copied in ranges of about this size; default 64 MiB
+	RangeRows       int64         // and those of more rows of about that many; 0: their number does not count
 	StatusPeriod    time.Duration // default 10 s; keep it under the server's wal_sender_timeout
 	DiscoveryPeriod time.Duration // how often new and dropped tables are looked for; default 2 s
 	HeartbeatPeriod time.Duration // how often an idle position moves; default 10 s

@@ -9,8 +9,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/zeebo/xxh3"
 
 	"github.com/weirstream/weir/internal/cli"
@@ -27,8 +31,12 @@ type deltaRow struct {
 	Records    uint64 `json:"records"`
 	Meta       uint64 `json:"meta_bytes"`
 	Outbox     uint64 `json:"outbox_bytes"`
-	Bytes      int64  `json:"bytes"` // of the whole frame
+	Bytes      int64  `json:"bytes"`           // of the whole frame
+	Table      string `json:"table,omitempty"` // the file beside the log that has the records
+	TableBytes int64  `json:"table_bytes,omitempty"`
 	Digest     string `json:"digest"`
+
+	tableDigest [16]byte
 }
 
 // deltaRecord is one record of a frame.
@@ -63,7 +71,11 @@ func (p *program) debugDelta(_ context.Context, c *cli.Call) error {
 	for at := int64(0); at < info.Size(); {
 		row, body, err := deltaFrame(io.NewSectionReader(f, at, info.Size()-at))
 		if err == nil && only > 0 && row.Checkpoint == only {
-			err = deltaRecords(body, c.Int("bytes"), &records)
+			if row.Table == "" {
+				err = deltaRecords(body, c.Int("bytes"), &records)
+			} else {
+				err = deltaTable(filepath.Join(filepath.Dir(c.Arg(0)), row.Table), row, c.Int("bytes"), &records)
+			}
 		}
 		if err != nil {
 			damaged = errs.New(errs.StateLogDamaged, "%s, the frame at offset %d: %v", c.Arg(0), at, err).Because(err).
@@ -100,6 +112,7 @@ func (p *program) debugDelta(_ context.Context, c *cli.Call) error {
 			number("META", func(r deltaRow) uint64 { return r.Meta }),
 			number("OUTBOX", func(r deltaRow) uint64 { return r.Outbox }),
 			number("BYTES", func(r deltaRow) uint64 { return uint64(r.Bytes) }),
+			number("TABLE", func(r deltaRow) uint64 { return uint64(r.TableBytes) }),
 			{Head: "DIGEST", Cell: func(r deltaRow) string { return r.Digest[:8] }},
 		},
 	})
@@ -107,7 +120,7 @@ func (p *program) debugDelta(_ context.Context, c *cli.Call) error {
 }
 
 // deltaHead is the length of a head's payload without runs and name.
-const deltaHead = 96
+const deltaHead = 128
 
 var errDelta = errors.New("it does not fit together")
 
@@ -124,7 +137,10 @@ func deltaFrame(in *io.SectionReader) (deltaRow, []byte, error) {
 	}
 	u64 := func(at int) uint64 { return binary.LittleEndian.Uint64(p[at:]) }
 	row := deltaRow{Checkpoint: u64(4), Previous: u64(12), Meta: u64(44), Outbox: u64(52), Records: u64(60), Digest: hex.EncodeToString(p[76:92])}
-	length, runs := u64(36), uint64(binary.LittleEndian.Uint32(p[92:]))
+	length, runs := u64(36), uint64(binary.LittleEndian.Uint32(p[124:]))
+	if n := u64(92); n != 0 {
+		row.Table, row.TableBytes, row.tableDigest = fmt.Sprintf("%012d.table", n), int64(u64(100)), [16]byte(p[108:])
+	}
 	if 8*runs > uint64(len(p)-deltaHead) {
 		return deltaRow{}, nil, record.ErrTorn
 	}
@@ -140,7 +156,11 @@ func deltaFrame(in *io.SectionReader) (deltaRow, []byte, error) {
 	if _, err := io.ReadFull(in, body); err != nil {
 		return deltaRow{}, nil, err
 	}
-	if sum := xxh3.Hash128(body).Bytes(); !bytes.Equal(sum[:], p[76:92]) {
+	whole := body
+	if row.Table != "" {
+		whole = append(bytes.Clone(body), row.tableDigest[:]...)
+	}
+	if sum := xxh3.Hash128(whole).Bytes(); !bytes.Equal(sum[:], p[76:92]) {
 		return deltaRow{}, nil, fmt.Errorf("checkpoint %d of %q: the digest of its body differs", row.Checkpoint, row.Pipeline)
 	}
 	row.Bytes = from + int64(length)
@@ -168,15 +188,77 @@ func deltaRecords(body []byte, show int, out *[]deltaRecord) error {
 				return errDelta
 			}
 			p = p[1+k+v:]
-			*out = append(*out, deltaRecord{
-				Op: []string{"set", "delete", "delete-below"}[op-1], State: binary.BigEndian.Uint32(p[2:]),
-				Key: hex.EncodeToString(p[:key]), Value: hex.EncodeToString(p[key : key+min(value, uint64(show))]),
-			})
-			if value > uint64(show) {
-				(*out)[len(*out)-1].Value += "…"
-			}
+			*out = append(*out, newDeltaRecord(op, p[:key], p[key:key+value], show))
 			p = p[key+value:]
 		}
 	}
 	return nil
+}
+
+func newDeltaRecord(op byte, key, value []byte, show int) deltaRecord {
+	r := deltaRecord{Op: []string{"set", "delete", "delete-below"}[op-1], State: binary.BigEndian.Uint32(key[2:]),
+		Key: hex.EncodeToString(key), Value: hex.EncodeToString(value[:min(len(value), show)])}
+	if len(value) > show {
+		r.Value += "…"
+	}
+	return r
+}
+
+// deltaTable adds the records of a frame's table, which is one of Pebble's, and compares its digest.
+func deltaTable(path string, row deltaRow, show int, out *[]deltaRecord) (err error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("its table %s is not there: it goes when the state has its records on disk", path)
+	}
+	if err != nil {
+		return err
+	}
+	if int64(len(b)) != row.TableBytes || xxh3.Hash128(b).Bytes() != row.tableDigest {
+		return fmt.Errorf("the digest of its table %s differs", path)
+	}
+	f, err := vfs.Default.Open(path)
+	if err != nil {
+		return err
+	}
+	readable, err := sstable.NewSimpleReadable(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	options := pebble.Options{}
+	options.EnsureDefaults()
+	table, err := sstable.NewReader(context.Background(), readable, options.MakeReaderOptions())
+	if err != nil {
+		return errors.Join(err, readable.Close())
+	}
+	defer func() { err = errors.Join(err, table.Close()) }()
+	const space = 4 // the pipeline's number, in front of each key
+	deletes, err := table.NewRawRangeDelIter(context.Background(), sstable.NoFragmentTransforms, sstable.NoReadEnv)
+	if err != nil {
+		return err
+	}
+	if deletes != nil {
+		defer deletes.Close()
+		for span, err := deletes.First(); span != nil || err != nil; span, err = deletes.Next() {
+			if err != nil {
+				return err
+			}
+			*out = append(*out, newDeltaRecord(3, span.End[space:], nil, show))
+		}
+	}
+	it, err := table.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
+	if err != nil {
+		return err
+	}
+	for kv := it.First(); kv != nil; kv = it.Next() {
+		value, _, err := kv.Value(nil)
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		op := byte(1)
+		if kv.Kind() == pebble.InternalKeyKindDelete {
+			op = 2
+		}
+		*out = append(*out, newDeltaRecord(op, kv.K.UserKey[space:], value, show))
+	}
+	return errors.Join(it.Error(), it.Close())
 }

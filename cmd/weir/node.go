@@ -110,17 +110,28 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 				return nil, ctx.Err()
 			}
 		},
+		Catalog: func(ctx context.Context) (query.Catalog, error) {
+			select {
+			case <-open:
+				return opened.Load(), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
 		Known: func(id string) bool {
 			_, err := opened.Load().Pipeline(id)
 			return !errs.Is(err, errs.PipelineNotFound)
 		},
 		Begin: func() {
-			// The state of queries lies outside Go's heap and has the other half.
-			debug.SetMemoryLimit(memory / 2)
+			// The state of queries lies outside Go's heap. It may be a fifth above what it is told while a checkpoint makes
+			// room, and leaves holes; the program itself takes some, too.
+			debug.SetMemoryLimit(memory / 16 * 5)
 		},
-		StateMemory:  memory / 2,
+		StateMemory:  memory / 4,
+		CacheMemory:  memory / 16,
 		OnEpoch:      work.Epoch,
 		OnCheckpoint: work.Checkpoint,
+		OnCommit:     work.Commit,
 	})
 	e.Go("watch the state of queries", func() {
 		select {
@@ -193,7 +204,8 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 	if n.addr, err = n.server.Listen(ctx); err != nil {
 		return err
 	}
-	n.reads = pgwire.New(e, pgwire.Options{Listen: o.PGAddr, AllowRemote: o.AllowRemote, Version: o.Version, Views: n.run.Views, OnQuery: reg.Pgwire().Query})
+	n.reads = pgwire.New(e, pgwire.Options{Listen: o.PGAddr, AllowRemote: o.AllowRemote, Version: o.Version, Views: n.run.Views,
+		Change: n.run.Change, Await: n.run.Await, OnQuery: reg.Pgwire().Query})
 	if n.pgAddr, err = n.reads.Start(ctx); err != nil {
 		return err
 	}

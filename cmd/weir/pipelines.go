@@ -165,9 +165,9 @@ func printQuery(w io.Writer, c *cli.Call, v coordinator.PipelineView) {
 		}
 		flows("SOURCE", q.Sources)
 		flows("SINK", q.Sinks)
-		t := cli.Table{Head: []string{"  VIEW", "COLUMNS", "KEY", "ROWS"}, Right: []bool{false, false, false, true}}
+		t := cli.Table{Head: []string{"  VIEW", "KIND", "COLUMNS", "KEY", "ROWS"}, Right: []bool{false, false, false, false, true}}
 		for _, view := range q.Views {
-			t.Rows = append(t.Rows, []string{"  " + view.Name, columnsText(view.Columns), join(view.Key), rowsText(view.Rows)})
+			t.Rows = append(t.Rows, []string{"  " + view.Name, view.Kind, columnsText(view.Columns), join(view.Key), rowsText(view.Rows)})
 		}
 		if len(q.Views) > 0 {
 			fmt.Fprint(w, "\n", t.String())

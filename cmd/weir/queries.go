@@ -37,6 +37,7 @@ func (p *program) viewsList(ctx context.Context, c *cli.Call) error {
 				Rows: rows, Name: func(r viewRow) string { return r.Name }, Empty: "no views; CREATE MATERIALIZED VIEW in a file for `weir run` makes one",
 				Columns: []cli.Column[viewRow]{
 					{Head: "NAME", Cell: func(r viewRow) string { return r.Name }},
+					{Head: "KIND", Cell: func(r viewRow) string { return r.Kind }},
 					{Head: "PIPELINE", Cell: func(r viewRow) string { return r.Pipeline }},
 					{Head: "COLUMNS", Cell: func(r viewRow) string { return columnsText(r.Columns) }},
 					{Head: "KEY", Cell: func(r viewRow) string { return join(r.Key) }},

@@ -15,6 +15,7 @@ import (
 	"github.com/weirstream/weir/internal/options"
 	"github.com/weirstream/weir/internal/secrets"
 	"github.com/weirstream/weir/sql/parser"
+	"github.com/weirstream/weir/sql/plan"
 )
 
 // readSQL reads the file that is the command's first argument, and the settings in force.
@@ -84,7 +85,9 @@ func (f *sqlFile) read() error {
 		switch s := s.(type) {
 		case *parser.Set:
 			if query.Foreign(s.Key.Text) {
-				f.call.Note("note: %s is Flink's and changes nothing here", s.Key.Text)
+				if s.Key.Text != plan.StateTTL { // which the planner takes
+					f.call.Note("note: %s is Flink's and changes nothing here", s.Key.Text)
+				}
 				continue
 			}
 			// Checked at once, so that a mistake is told at its place even if no mirror follows.

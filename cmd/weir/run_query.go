@@ -142,6 +142,22 @@ func (q queryDefinition) sealed(store *secrets.Store) (queryDefinition, error) {
 
 // sealQuery seals a definition that came as a text. One that is sealed already stays what it is.
 func sealQuery(q api.QuerySpec, store *secrets.Store) (api.QuerySpec, error) {
+	added := make([]string, len(q.Added))
+	for i, text := range q.Added {
+		script, err := parser.Parse("", text)
+		if err == nil {
+			added[i], err = query.Seal(q.Name, script, store)
+		}
+		if err != nil {
+			return q, err
+		}
+	}
+	if q.Added = added; len(added) == 0 {
+		q.Added = nil
+	}
+	if q.File == "" && q.SQL == "" {
+		return q, nil
+	}
 	script, err := parser.Parse(q.File, q.SQL)
 	if err != nil {
 		return q, err
@@ -229,7 +245,11 @@ func (q queryDefinition) introduce(c *cli.Call) {
 		lines = append(lines, fmt.Sprintf("  writes  %s (%s)", s.Name, s.Connector))
 	}
 	for _, v := range q.program.Views {
-		lines = append(lines, fmt.Sprintf("  view    %s (%s)", v.Name, join(query.Names(v.Schema))))
+		kind := "view "
+		if v.Table {
+			kind = "table"
+		}
+		lines = append(lines, fmt.Sprintf("  %s   %s (%s)", kind, v.Name, join(query.Names(v.Schema))))
 	}
 	end := "runs until interrupted"
 	if q.program.Bounded {

@@ -169,7 +169,7 @@ func TestLooksAtQueries(t *testing.T) {
 	st := api.PipelineStatus{Phase: api.PhaseLive, Durable: 12, RowsTotal: 1500, LagBytes: -1, LagMS: -1, UpdatedAt: testNow, Since: testNow.Add(-time.Minute), Query: &api.QueryStatus{
 		Epoch: 40, EpochMS: 1.5, StateBytes: 3 << 20, Faults: 2, Parallelism: 2,
 		Sources: []api.Flow{{Name: "bid", Connector: "datagen", Rows: 1500}}, Sinks: []api.Flow{{Name: "total", Connector: "print", Rows: 70}},
-		Views:       []api.View{{Name: "v", Columns: []api.Column{{Name: "id", Type: "BIGINT"}}, Key: []string{"id"}, Rows: -1}},
+		Views:       []api.View{{Name: "v", Kind: "view", Columns: []api.Column{{Name: "id", Type: "BIGINT"}}, Key: []string{"id"}, Rows: -1}},
 		States:      []api.StateSize{{Operator: "aggregate by id", State: "groups", Entries: 10, Bytes: 2048}},
 		Checkpoints: []api.CheckpointInfo{{Checkpoint: 12, At: testNow.Add(-3 * time.Second), TookMS: 4.5, Bytes: 4096}},
 	}}

@@ -240,7 +240,7 @@ func secretsOf(m api.MirrorSpec) []string {
 // secretsIn lists the stored secrets that a pipeline refers to.
 func secretsIn(p api.Pipeline) []string {
 	if p.Query != nil {
-		return query.Secrets(p.Query.SQL)
+		return query.Secrets(strings.Join(append(p.Query.Added, p.Query.SQL), "\n"))
 	}
 	return secretsOf(p.Mirror)
 }

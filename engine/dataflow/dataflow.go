@@ -47,6 +47,7 @@ const (
 	KindOpenCommit                 // the open transaction Tx committed here
 	KindEnd                        // the source has no more to give
 	KindBatch                      // Batch: typed changes of table number Table
+	KindEmptied                    // Emptied: rows of table number Table that are gone
 )
 
 // Message is what flows from a source to a target. Passing it on passes ownership of Rows.
@@ -62,9 +63,13 @@ type Message struct {
 	// counts in the order in which the source was given its tables.
 	Batch *row.Batch
 	Table int
+	// Emptied stands between the batches of its table at its place.
+	Emptied *Emptied
 
 	// Boundary: no source transaction is open behind this message, so a cut may follow it.
 	Boundary bool
+	// Urgent: somebody waits until what came up to this message is durable, so the next cut had better be a checkpoint.
+	Urgent bool
 	// State is stored with the first cut at or behind this message.
 	State []StateChange
 	// Consistent: the first copy is complete and the stream is past everything that its ranges saw, so that from here on
@@ -73,6 +78,16 @@ type Message struct {
 	// Commit is the source's time of the last transaction in the message, zero if it has none.
 	Commit time.Time
 }
+
+// Emptied takes rows of a table with a key away that are not named one by one: all of them, or those whose integer in the
+// Column-th column lies in (After, Through]; nil bounds are open.
+type Emptied struct {
+	Column         int
+	After, Through *int64
+}
+
+// All tells that no row of the table is left.
+func (e *Emptied) All() bool { return e.After == nil && e.Through == nil }
 
 // Chunk is a key range of a table that is copied while its log streams. Its rows are inserts.
 type Chunk struct {
@@ -105,10 +120,30 @@ type Lasting interface {
 	Lasting()
 }
 
+// Follower is a Source that is told how far its cuts have come. The worker calls from goroutines of its own, which must
+// not be blocked; changed is what the messages before the cut carried.
+type Follower interface {
+	// Visible: every task has passed the epoch, which nobody can have read before. Until its changes are durable, readers
+	// get an older one.
+	Visible(epoch uint64, changed []StateChange)
+	// Durable: the checkpoint that has the changes is committed. The sinks may not have published it yet.
+	Durable(changed []StateChange)
+}
+
 // Whole is a Source that is as it is from the beginning, such as VALUES: it gives its rows at once, and no epoch has less
 // of it than all.
 type Whole interface {
 	Whole()
+}
+
+// Agreeing is a Source whose tables need not agree with each other from the beginning, because their first copy takes more
+// than one epoch. What is computed of them until then is seen by nobody.
+type Agreeing interface {
+	// Agrees tells, behind Open, whether they agree from there on; otherwise a Message will say Consistent.
+	Agrees() bool
+	// Copied is how many rows of the first copy have been read by now, of about how many; of 0 if it is not known. It may be
+	// called at any time.
+	Copied() (rows, of int64)
 }
 
 // Preparer is what a Source may have besides: the part of Open that needs no state, which the caller may let run while

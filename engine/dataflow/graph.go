@@ -36,6 +36,25 @@ type Node struct {
 	Sink *SinkTable
 	// States are the names of the states that the operator opens, for `weir state size`.
 	States []string
+	// Keeps says whose present rows can be read back from the node's state: see Keeper.
+	Keeps Keeping
+}
+
+// Keeping says which rows a node has kept.
+type Keeping uint8
+
+// What a node may have kept.
+const (
+	KeepsNothing Keeping = iota
+	KeepsInput           // those of its one input
+	KeepsOutput          // those that it has emitted
+)
+
+// Keeper is an Operator of a node that keeps rows.
+type Keeper interface {
+	// Kept gives the rows that the last checkpoint held, with weights above 0, batch by batch, each lent for the call. It is
+	// called before the first row and the first barrier.
+	Kept(f func(*row.Batch) error) error
 }
 
 // Edge is an input of a node.
@@ -63,6 +82,8 @@ const (
 // SourceTable is a table of a source: which source of the pipeline, which of its tables.
 type SourceTable struct {
 	Source, Table int
+	// Ordered: what a row means depends on those before it, so that all of them go through one task.
+	Ordered bool
 }
 
 // SinkTable is a table of a sink: which sink of the pipeline, which of its tables.
@@ -110,6 +131,12 @@ type Operator interface {
 	Process(port int, b *row.Batch) error
 	// Barrier ends the epoch, after the Barrier of every node before this one.
 	Barrier(e Epoch) error
+}
+
+// Emptier is an Operator that keeps the rows of a table with a key, and gives them up when the table is emptied. It is
+// called between two batches.
+type Emptier interface {
+	Empty(e *Emptied) error
 }
 
 // Epoch is the stretch between two barriers, told at its end.

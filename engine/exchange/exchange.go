@@ -21,7 +21,8 @@ type Kind uint8
 const (
 	Rows Kind = iota + 1
 	Barrier
-	End // nothing follows in this queue
+	End     // nothing follows in this queue
+	Emptied // of the table whose rows the queue brings to Node
 )
 
 // Item is what a queue carries.
@@ -31,6 +32,7 @@ type Item struct {
 	Port  int
 	Batch *row.Batch
 	Epoch dataflow.Epoch
+	Gone  *dataflow.Emptied
 	// Release gives the batch back to whoever made it; nil if it may be kept.
 	Release func()
 }
@@ -271,6 +273,19 @@ func (s *Sender) Flush() error {
 			if err := s.flush(t); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// Empty tells every target, behind what is on its way, that rows are gone.
+func (s *Sender) Empty(e *dataflow.Emptied) error {
+	if err := s.Flush(); err != nil {
+		return err
+	}
+	for _, t := range s.targets {
+		if err := t.Inbox.Put(s.ctx, t.Queue, Item{Kind: Emptied, Node: t.Node, Port: t.Port, Gone: e}); err != nil {
+			return err
 		}
 	}
 	return nil

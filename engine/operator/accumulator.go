@@ -140,8 +140,10 @@ type accumulator struct {
 	layout row.Layout
 	off    int
 	size   int
-	// values keeps what has no fixed place: those of Min, Max, Single and of the ordered functions.
+	// values keeps what has no fixed place: those of Single and of the ordered functions, and of Min and Max over input that
+	// retracts. Over input that grows, text is the one of Min and Max that has no fixed length.
 	values *values
+	text   *text
 	set    *distinct // of a DISTINCT: its values, and which of their counters is this call's
 	slot   int
 }
@@ -150,7 +152,7 @@ type accumulator struct {
 const (
 	accCount = 0
 	accSum   = 8 // Int128, or a float sum
-	accValue = 8 // of Min and Max: the value's 16 bytes; of those with values, u32 Ref of the result's row
+	accValue = 8 // of Min and Max: the value's 16 bytes, or a text's; of those with values, u32 Ref of the result's row
 )
 
 func (a *accumulator) setSize() {
@@ -225,7 +227,7 @@ type fault struct {
 var maxDecimal38 = func() *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(38), nil) }()
 
 // result appends the aggregate's value of a group to v.
-func (a *accumulator) result(v *row.Vector, value []byte, group state.Ref) *fault {
+func (a *accumulator) result(groups *state.Map, v *row.Vector, value []byte, group state.Ref) *fault {
 	acc := value[a.off : a.off+a.size]
 	n := getInt64(acc)
 	if a.call.Func == Count {
@@ -270,9 +272,12 @@ func (a *accumulator) result(v *row.Vector, value []byte, group state.Ref) *faul
 		}
 		fallthrough
 	default:
-		if a.values != nil {
+		switch {
+		case a.values != nil:
 			a.values.result(v, a, acc, group)
-		} else {
+		case a.text != nil:
+			a.text.result(v, groups.Blob(acc[accValue:]))
+		default:
 			appendFixed(v, layout, acc[accValue:])
 		}
 	}

@@ -62,7 +62,7 @@ func (a *Aggregation) needsValues(c AggCall) bool {
 	if c.Func == Single || c.Func.Ordered() {
 		return true
 	}
-	return (c.Func == Min || c.Func == Max) && (a.Retract || c.Type.Layout() == row.LayoutBytes)
+	return (c.Func == Min || c.Func == Max) && a.Retract
 }
 
 // aggregate keeps, for each group, the sum of its rows' weights and an accumulator for each call. When a group is touched
@@ -123,11 +123,13 @@ func NewAggregate(spec Aggregation, task dataflow.Task, out dataflow.Emitter) (d
 			if acc.values, err = newValues(s, spec.Node+"/values"+strconv.Itoa(i), a.codec, &acc, &spec); err != nil {
 				return nil, err
 			}
+		} else if (c.Func == Min || c.Func == Max) && acc.layout == row.LayoutBytes {
+			acc.text = newText(&acc)
 		}
 		if c.counted() {
 			d := sets[c.Arg]
 			if d == nil {
-				d = &distinct{arg: c.Arg, cols: append(append([]int{}, spec.Group...), c.Arg), codec: row.GroupKey(append(append([]row.Type{}, groupTypes...), acc.in))}
+				d = newDistinct(c.Arg, acc.in, a.codec)
 				sets[c.Arg] = d
 				a.sets = append(a.sets, d)
 			}
@@ -136,49 +138,24 @@ func NewAggregate(spec Aggregation, task dataflow.Task, out dataflow.Emitter) (d
 		a.accs = append(a.accs, acc)
 	}
 	for _, d := range a.sets {
-		var err error
-		if d.counts, err = s.Map(spec.Node+"/distinct"+strconv.Itoa(d.arg), d.codec, 8*len(d.filters), nil); err != nil {
+		if err := d.open(s, spec.Node+"/distinct"+strconv.Itoa(d.arg), spec.Retract); err != nil {
 			return nil, err
 		}
 	}
-	var forget state.Values
+	var kept state.Values
 	for i := range a.accs {
-		if a.accs[i].values != nil {
-			forget = forgetRefs{a}
+		if a.accs[i].values != nil || a.accs[i].text != nil {
+			kept = groupValues{a}
 		}
 	}
 	var err error
-	if a.groups, err = s.Map(spec.Node+"/groups", a.codec, size, forget); err != nil {
+	if a.groups, err = s.Map(spec.Node+"/groups", a.codec, size, kept); err != nil {
 		return nil, err
 	}
 	a.old, a.fresh, a.emit = row.NewBuilder(all), row.NewBuilder(all), row.NewBuilder(all)
 	a.reset()
 	return a, nil
 }
-
-// forgetRefs keeps the Refs of values out of what is kept: they mean nothing in another process.
-type forgetRefs struct{ a *aggregate }
-
-func (f forgetRefs) Append(dst, value []byte) []byte {
-	at := len(dst)
-	dst = append(dst, value...)
-	for i := range f.a.accs {
-		if acc := &f.a.accs[i]; acc.values != nil {
-			clear(dst[at+acc.off+accValue : at+acc.off+accValue+8])
-		}
-	}
-	return dst
-}
-
-func (f forgetRefs) Load(value, kept []byte) error {
-	if len(kept) != len(value) {
-		return fmt.Errorf("an aggregate's group of %d bytes, want %d", len(kept), len(value))
-	}
-	copy(value, kept)
-	return nil
-}
-
-func (forgetRefs) Release([]byte) {}
 
 func (a *aggregate) reset() {
 	a.touched, a.faulty = a.touched[:0], a.faulty[:0]
@@ -208,7 +185,7 @@ func (a *aggregate) Process(_ int, b *row.Batch) error {
 		}
 	}
 	for _, d := range a.sets {
-		if err := d.count(b); err != nil {
+		if err := d.count(b, &a.keys); err != nil {
 			return err
 		}
 	}
@@ -260,13 +237,13 @@ func (a *aggregate) results(to *row.Builder, r state.Ref, old bool) error {
 	for i := range a.accs {
 		acc := &a.accs[i]
 		place := state.Ref(0)
-		if acc.values != nil {
+		if acc.values != nil && acc.values.looksThrough(value[acc.off:]) {
 			var err error
 			if place, err = acc.values.bag.Keys().FindEntry(a.groups, r); err != nil {
 				return err
 			}
 		}
-		if f := acc.result(to.Cols[len(a.spec.Group)+i], value, place); f != nil {
+		if f := acc.result(a.groups, to.Cols[len(a.spec.Group)+i], value, place); f != nil {
 			a.faulty = append(a.faulty, faulty{old, int32(to.Len), *f})
 		}
 	}
@@ -306,7 +283,7 @@ func (a *aggregate) update(acc *accumulator, b *row.Batch) error {
 		}
 		w := b.Weight(i)
 		if acc.set != nil {
-			if w = acc.set.deltas[acc.slot][i]; w == 0 {
+			if w = acc.set.delta(acc.slot, i); w == 0 {
 				continue
 			}
 		}
@@ -322,6 +299,10 @@ func (a *aggregate) update(acc *accumulator, b *row.Batch) error {
 			if err := acc.values.add(at, a.places[i], a.keys.Hash[i], b, i, w); err != nil {
 				return err
 			}
+			continue
+		}
+		if acc.text != nil {
+			acc.text.add(a.groups, at, b, i)
 			continue
 		}
 		acc.add(at, arg, i, w)

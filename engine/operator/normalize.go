@@ -42,6 +42,7 @@ const MaxUnsent = 64
 type normalize struct {
 	spec    Normalize
 	out     dataflow.Emitter
+	store   *state.Store
 	key     *row.KeyCodec
 	codec   *row.Codec
 	bag     *state.Bag // of each key one row, or none
@@ -53,9 +54,11 @@ type normalize struct {
 	old     []byte
 	moved   []byte // what the row before took away, if it goes on under another key
 	isMoved bool
-	whole   *row.Builder // a row that is being completed
-	sel     [1]int32
-	one     [1][]byte
+	// Of the top 16 bits of hashes, which ones are the task's.
+	first, behind int
+	whole         *row.Builder // a row that is being completed
+	sel           [1]int32
+	one           [1][]byte
 
 	// What is to be emitted, until it is decoded column by column.
 	heap    []byte
@@ -71,9 +74,10 @@ func NewNormalize(spec Normalize, task dataflow.Task, out dataflow.Emitter) (dat
 	for _, c := range spec.Key {
 		key = append(key, spec.Input[c])
 	}
-	n := &normalize{spec: spec, out: out, key: row.GroupKey(key), codec: row.NewCodec(spec.Input), whole: row.NewBuilder(spec.Input), emit: row.NewBuilder(spec.Input)}
+	n := &normalize{spec: spec, out: out, store: task.State(), key: row.GroupKey(key), codec: row.NewCodec(spec.Input), whole: row.NewBuilder(spec.Input), emit: row.NewBuilder(spec.Input)}
 	var err error
-	n.bag, err = task.State().Bag(spec.Node+"/rows", n.key, true)
+	n.bag, err = n.store.Bag(spec.Node+"/rows", n.key, true)
+	n.first, n.behind = owned(task.Index(), task.Count())
 	return n, err
 }
 

@@ -141,6 +141,14 @@ func TestNormalizeAgainstTable(t *testing.T) {
 			if err := feedKeyed(r, h.op, changes); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
+			if gone := someGone(r); gone != nil {
+				if err := h.op.(dataflow.Emptier).Empty(gone); err != nil {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
+				maps.DeleteFunc(table, func(k keyed, _ tableRow) bool {
+					return (gone.After == nil || k.id > *gone.After) && (gone.Through == nil || k.id <= *gone.Through)
+				})
+			}
 			h.barrier()
 			want := map[string]int64{}
 			for _, v := range table {
@@ -160,6 +168,24 @@ func TestNormalizeAgainstTable(t *testing.T) {
 		}
 		h.store.Close()
 	}
+}
+
+// someGone is what empties the tests' table or a range of it now and then.
+func someGone(r *rand.Rand) *dataflow.Emptied {
+	gone := &dataflow.Emptied{}
+	after, through := r.Int64N(6)-1, r.Int64N(6)
+	switch r.IntN(250) {
+	case 0:
+	case 1:
+		gone.After = &after
+	case 2:
+		gone.Through = &through
+	case 3:
+		gone.After, gone.Through = &after, &through
+	default:
+		return nil
+	}
+	return gone
 }
 
 // counting counts what passes.

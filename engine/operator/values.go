@@ -107,6 +107,9 @@ func (v *values) remembered(acc []byte) state.Ref {
 	return state.Ref(binary.LittleEndian.Uint32(acc[accValue:]))
 }
 
+// looksThrough tells that the result is not remembered: the group's values are needed.
+func (v *values) looksThrough(acc []byte) bool { return v.lists.kind != 0 || v.remembered(acc) == 0 }
+
 func (v *values) remember(acc []byte, best state.Ref) {
 	binary.LittleEndian.PutUint32(acc[accValue:], uint32(best))
 	binary.LittleEndian.PutUint32(acc[accValue+4:], v.store.Evictions())
@@ -156,112 +159,6 @@ func vectorLen(v *row.Vector, l row.Layout) int {
 		return len(v.Decimal)
 	}
 	return len(v.Spans)
-}
-
-// distinct counts, for each group and value, the rows of each of the calls that share an argument: a call is told when
-// its value appears or goes.
-type distinct struct {
-	arg     int
-	filters []int // a counter for each
-	counts  *state.Map
-	codec   *row.KeyCodec
-	cols    []int
-	keys    row.Keys
-	refs    []state.Ref
-	batch   row.Batch // the rows whose argument is not NULL
-	sel     []int32
-	deltas  [][]int64 // for each filter and row: how the number of its values changes, -1, 0 or 1
-}
-
-// slotOf is the counter of a filter, made at the first call for it.
-func (d *distinct) slotOf(filter int) int {
-	for i, f := range d.filters {
-		if f == filter {
-			return i
-		}
-	}
-	d.filters, d.deltas = append(d.filters, filter), append(d.deltas, nil)
-	return len(d.filters) - 1
-}
-
-// count takes a batch's values in.
-func (d *distinct) count(b *row.Batch) error {
-	d.batch = *b
-	if v := b.Cols[d.arg]; len(v.Nulls) != 0 {
-		d.sel = grow(d.sel, b.Len)[:0] // not nil, which would select all rows
-		for k := range b.Rows() {
-			if i := b.At(k); !v.Nulls.Is(i) {
-				d.sel = append(d.sel, int32(i))
-			}
-		}
-		d.batch.Sel = d.sel
-	}
-	d.codec.Hash(&d.keys, &d.batch, d.cols)
-	d.refs = grow(d.refs, b.Len)
-	if err := d.counts.FindOrAdd(&d.keys, &d.batch, d.refs); err != nil {
-		return err
-	}
-	for slot, f := range d.filters {
-		d.deltas[slot] = grow(d.deltas[slot], b.Len)
-		deltas := d.deltas[slot]
-		clear(deltas)
-		var filter *row.Vector
-		if f >= 0 {
-			filter = b.Cols[f]
-		}
-		for k := range d.batch.Rows() {
-			i := d.batch.At(k)
-			if filter == nil || filter.Int64[i] != 0 && !filter.Nulls.Is(i) {
-				deltas[i] = d.change(i, slot, b.Weight(i))
-			}
-		}
-	}
-	if b.Weights != nil {
-		d.sweep()
-	}
-	return nil
-}
-
-// change adds w to a value's counter and says by how much the number of values that are there changes: -1, 0 or 1.
-func (d *distinct) change(i, slot int, w int64) int64 {
-	d.counts.Touch(d.refs[i])
-	c := d.counts.Value(d.refs[i])[slot*8:]
-	old := getInt64(c)
-	putInt64(c, old+w)
-	switch {
-	case old <= 0 && old+w > 0:
-		return 1
-	case old > 0 && old+w <= 0:
-		return -1
-	}
-	return 0
-}
-
-// sweep removes the values of the batch whose counters are all zero.
-func (d *distinct) sweep() {
-	for k := range d.batch.Rows() {
-		i := d.batch.At(k)
-		r := d.refs[i]
-		if r == 0 {
-			continue
-		}
-		zero := true
-		for _, c := range d.counts.Value(r) {
-			if c != 0 {
-				zero = false
-				break
-			}
-		}
-		if !zero {
-			continue
-		}
-		d.counts.Remove(r)
-		for j := k; j < d.batch.Rows(); j++ {
-			if d.refs[d.batch.At(j)] == r {
-				d.refs[d.batch.At(j)] = 0
-			}
-		}
-	}
 }
 
 // grow makes s of length n. What it holds is undefined.

@@ -1,6 +1,7 @@
 package row
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -185,6 +186,12 @@ func AppendIntKey(dst []byte, v int64, width int) []byte {
 	return append(dst, byte(v)^1<<7)
 }
 
+// IntKeyFront is the bytes that AppendIntKey appends as the front of a number, zeros behind them.
+func IntKeyFront(v int64, width int) uint64 {
+	bits := 8 * width
+	return (uint64(v) ^ 1<<(bits-1)) << (64 - bits)
+}
+
 // IntKeyWidth is the width of an IntKey's bytes.
 func (k *KeyCodec) IntKeyWidth() int { return fixedWidth(k.cols[0].Type) }
 
@@ -214,6 +221,9 @@ func floatFromKey(u uint64) float64 {
 
 // A zero byte inside is 00 FF, the end is 00 01: a prefix comes before what it is a prefix of.
 func appendBytesKey(dst, b []byte) []byte {
+	if bytes.IndexByte(b, 0) < 0 {
+		return append(append(dst, b...), 0, 1)
+	}
 	for _, c := range b {
 		if c == 0 {
 			dst = append(dst, 0, 0xFF)

@@ -1,14 +1,13 @@
 package state
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"slices"
 )
 
-// addLog is the changes of bags since the last checkpoint, in the order in which they came. It grows by chunks, which are
-// used again, so that nothing is moved. An add is
+// addLog is the changes of bags that take retractions since the last checkpoint, in the order in which they came. It grows
+// by chunks, which are used again, so that nothing is moved; a delta's records lie in one, too. An add is
 //
 //	u32 length of the record's key | u32 length of the row | i32 weight | record key, without the checkpoint | row
 //
@@ -35,6 +34,10 @@ type addPlace struct{ chunk, off uint32 }
 func (l *addLog) reset() {
 	for i := range l.used {
 		l.chunks[i] = l.chunks[i][:0]
+	}
+	if spare := 2*l.used + 8; len(l.chunks) > spare { // they were needed once
+		clear(l.chunks[spare:])
+		l.chunks = l.chunks[:spare]
 	}
 	l.used, l.bytes = 0, 0
 }
@@ -109,8 +112,8 @@ func keyPrefix(k []byte) (hi, lo uint64) {
 	return binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])
 }
 
-// sorted appends the adds that say something, by key and then in their order.
-func (l *addLog) sorted(order []sortKey) []sortKey {
+// list appends the adds that say something, in their order.
+func (l *addLog) list(order []sortKey) []sortKey {
 	for i := range l.used {
 		c := l.chunks[i]
 		for p := 0; p < len(c); {
@@ -123,21 +126,13 @@ func (l *addLog) sorted(order []sortKey) []sortKey {
 			p += addHeader + int(k+n)
 		}
 	}
-	sortByKey(order, func(x, y sortKey) int {
-		if c := bytes.Compare(l.key(x.addPlace), l.key(y.addPlace)); c != 0 {
-			return c
-		}
-		if c := cmp.Compare(x.chunk, y.chunk); c != 0 {
-			return c
-		}
-		return cmp.Compare(x.off, y.off)
-	})
 	return order
 }
 
-// sortByKey sorts by the prefixes and, where they are equal, as rest says. The top 16 bits are those of a hash: with many
-// keys they are counted first, and what is left is short runs.
-func sortByKey(order []sortKey, rest func(x, y sortKey) int) {
+// sortByKey sorts by the prefixes and, where they are equal, as rest says; what is equal stays in its order. The top 16
+// bits are those of a hash: many keys are counted by them first, into spare, and what is left is short runs. It returns
+// what is sorted, and the other of the two.
+func sortByKey(order, spare []sortKey, rest func(x, y sortKey) int) (sorted, other []sortKey) {
 	compare := func(x, y sortKey) int {
 		switch {
 		case x.hi != y.hi:
@@ -148,8 +143,8 @@ func sortByKey(order []sortKey, rest func(x, y sortKey) int) {
 		return rest(x, y)
 	}
 	if len(order) < 1<<14 {
-		slices.SortFunc(order, compare)
-		return
+		slices.SortStableFunc(order, compare)
+		return order, spare
 	}
 	var ends [1 << 16]uint32
 	for i := range order {
@@ -160,17 +155,21 @@ func sortByKey(order []sortKey, rest func(x, y sortKey) int) {
 		ends[i] = sum
 		sum += n
 	}
-	scratch := slices.Clone(order)
-	for _, s := range scratch {
+	if cap(spare) < len(order) {
+		spare = make([]sortKey, len(order)+len(order)/8)
+	}
+	spare = spare[:len(order)]
+	for _, s := range order {
 		at := &ends[s.hi>>48]
-		order[*at] = s
+		spare[*at] = s
 		*at++
 	}
 	begin := uint32(0)
 	for _, end := range ends {
 		if end-begin > 1 {
-			slices.SortFunc(order[begin:end], compare)
+			slices.SortStableFunc(spare[begin:end], compare)
 		}
 		begin = end
 	}
+	return spare, order[:0]
 }

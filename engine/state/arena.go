@@ -28,7 +28,14 @@ type arena struct {
 	next      uint64 // bytes handed out from the front
 	free      [numClasses]Ref
 	freeBytes uint64
+	// A large block that was freed and that no other of its size was wanted for is cut up from the front: tables leave such
+	// blocks behind when they grow.
+	cut, cutEnd uint64
+	large       uint64 // bytes in free blocks of at least cutUnits
 }
+
+// cutUnits is from which size on free blocks may be cut up.
+const cutUnits = 64 << 10 >> unitBits
 
 // commitStep is how much memory is made accessible at a time.
 const commitStep = 1 << 20
@@ -69,7 +76,21 @@ func (a *arena) alloc(n int) Ref {
 	if r := a.free[c]; r != 0 {
 		a.free[c] = Ref(binary.LittleEndian.Uint32(a.at(r)))
 		a.freeBytes -= uint64(size)
+		if size >= cutUnits<<unitBits {
+			a.large -= uint64(size)
+		}
 		return r
+	}
+	if size < cutUnits<<unitBits {
+		if a.cutEnd-a.cut < uint64(size) && a.large > 0 {
+			a.cutUp()
+		}
+		if a.cutEnd-a.cut >= uint64(size) {
+			r := Ref(a.cut >> unitBits)
+			a.cut += uint64(size)
+			a.freeBytes -= uint64(size)
+			return r
+		}
 	}
 	at := a.next
 	a.next += uint64(size)
@@ -77,6 +98,40 @@ func (a *arena) alloc(n int) Ref {
 		a.commit()
 	}
 	return Ref(at >> unitBits)
+}
+
+// cutUp takes the largest free block to be cut up. What is left of the last one becomes blocks of its own.
+func (a *arena) cutUp() {
+	for a.cut < a.cutEnd {
+		units := min(int((a.cutEnd-a.cut)>>unitBits), smallUnits)
+		a.push(Ref(a.cut>>unitBits), units-1)
+		a.cut += uint64(units) << unitBits
+	}
+	first, _ := class(cutUnits << unitBits)
+	for c := numClasses - 1; c >= first; c-- {
+		if r := a.free[c]; r != 0 {
+			size := classSize(c)
+			a.free[c] = Ref(binary.LittleEndian.Uint32(a.at(r)))
+			a.large -= uint64(size)
+			a.cut = uint64(r) << unitBits
+			a.cutEnd = a.cut + uint64(size)
+			return
+		}
+	}
+}
+
+func (a *arena) push(r Ref, c int) {
+	binary.LittleEndian.PutUint32(a.at(r), uint32(a.free[c]))
+	a.free[c] = r
+}
+
+// classSize is the size of the blocks of a class.
+func classSize(c int) int {
+	if c < smallUnits {
+		return (c + 1) << unitBits
+	}
+	shift, step := (c-smallUnits)/8+3, (c-smallUnits)%8+9
+	return step << shift << unitBits
 }
 
 func (a *arena) commit() {
@@ -91,9 +146,11 @@ func (a *arena) commit() {
 // release gives a block of n bytes back.
 func (a *arena) release(r Ref, n int) {
 	c, size := class(n)
-	binary.LittleEndian.PutUint32(a.at(r), uint32(a.free[c]))
-	a.free[c] = r
+	a.push(r, c)
 	a.freeBytes += uint64(size)
+	if size >= cutUnits<<unitBits {
+		a.large += uint64(size)
+	}
 	invariants.Poison(a.bytes(r, 4, size-4))
 }
 

@@ -204,10 +204,11 @@ func (b *Bag) Put(key Ref, hash uint64, r []byte, w int64) (Ref, error) {
 		if w < 1 {
 			return 0, fmt.Errorf("state %s only grows and got a row of weight %d", b.m.name, w)
 		}
+		n := b.append(key, e, r, int32(w))
 		if !b.loading && b.store.keepAdds {
-			b.log(key, hash, r, int32(w))
+			b.grew(key, hash, n, len(r))
 		}
-		return b.append(key, e, r, int32(w)), nil
+		return n, nil
 	}
 	if n := b.find(key, hash, r); n != 0 {
 		old := int64(int32(a.u32(n, nodeWeight)))
@@ -247,6 +248,24 @@ func addU32(b []byte, off int, v uint32) {
 
 // rowHash spreads the rows of a key; its tag must not depend on the key alone.
 func rowHash(key uint64, r []byte) uint64 { return row.HashBytes(r) ^ key*0x9E3779B97F4A7C15 }
+
+// grew notes a row for the next delta, which finds it where it lies.
+func (b *Bag) grew(key Ref, hash uint64, n Ref, size int) {
+	s := b.store
+	k := sortKey{hi: hash>>48<<48 | uint64(b.m.id)<<16, addPlace: addPlace{uint32(key), uint32(n)}}
+	var front uint64 // the first 8 of the key's bytes, and 2 more
+	if b.m.intKey {
+		front = row.IntKeyFront(b.m.IntKey(key), b.m.codec.IntKeyWidth())
+	} else {
+		var more uint64
+		front, more = keyPrefix(b.m.Key(nil, key))
+		k.lo = more >> 48
+	}
+	k.hi |= front >> 48
+	k.lo |= front << 16
+	s.grown = append(s.grown, k)
+	s.grownBytes += addHeader + recordPrefix + size
+}
 
 // log notes an add for the next delta.
 func (b *Bag) log(key Ref, hash uint64, r []byte, w int32) addPlace {
@@ -389,28 +408,27 @@ func (b *Bag) takeDelta(d *Delta, checkpoint uint64) {
 	b.touched = b.touched[:0]
 }
 
-func (d *Delta) bagKey(b *Bag, key Ref, checkpoint uint64) span {
-	at := len(d.heap)
-	d.heap = recordKey(d.heap, b.m.hash(key), b.m.id)
-	d.heap = b.appendKey(d.heap, key)
-	d.heap = binary.BigEndian.AppendUint64(d.heap, checkpoint)
-	return spanOf(at, len(d.heap))
+func (d *Delta) bagRecord(op Op, b *Bag, key Ref, checkpoint uint64, value []byte) {
+	var c [8]byte
+	binary.BigEndian.PutUint64(c[:], checkpoint)
+	b.store.scratch = b.appendKey(b.store.scratch[:0], key)
+	d.put(op, b.m.hash(key), b.m.id, b.store.scratch, c[:], value)
 }
 
 func (d *Delta) below(b *Bag, key Ref, checkpoint uint64) {
-	d.records = append(d.records, record{op: DeleteBelow, key: d.bagKey(b, key, checkpoint)})
+	d.bagRecord(DeleteBelow, b, key, checkpoint, nil)
 }
 
 func (d *Delta) rewrite(b *Bag, key Ref, checkpoint uint64) {
-	k := d.bagKey(b, key, checkpoint)
-	at := len(d.heap)
+	value := b.m.kept[:0]
 	for n := b.First(key); n != 0; n = b.Next(n) {
 		r := b.Row(n)
-		d.heap = binary.LittleEndian.AppendUint32(d.heap, uint32(int32(b.Weight(n))))
-		d.heap = binary.LittleEndian.AppendUint32(d.heap, uint32(len(r)))
-		d.heap = append(d.heap, r...)
+		value = binary.LittleEndian.AppendUint32(value, uint32(int32(b.Weight(n))))
+		value = binary.LittleEndian.AppendUint32(value, uint32(len(r)))
+		value = append(value, r...)
 	}
-	d.records = append(d.records, record{op: rewrite, key: k, value: spanOf(at, len(d.heap))})
+	b.m.kept = value
+	d.bagRecord(rewrite, b, key, checkpoint, value)
 }
 
 // unbury is Map.unbury for keys that are there without a row.

@@ -2,25 +2,27 @@ package state
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
-	"math"
 )
 
-// Delta is what the states of a task changed since the last checkpoint. It is independent of the store: another
-// goroutine sorts and writes it while the task goes on.
+// Delta is what the states of a task changed since the last checkpoint. Another goroutine sorts and writes it while the
+// task goes on. It is good until the next TakeDelta of the store and no longer than the store: the rows of a bag that only
+// grows lie where they lie, since nothing that is not absorbed is evicted; everything else is the delta's own.
 //
 // Its records are absolute, so that applying them again changes nothing: Set gives a key its value, Delete takes a key
 // away, and the changes of a bag's key are the value of a key that ends with the checkpoint's number. DeleteBelow takes
 // away what a bag's key has of earlier checkpoints.
 type Delta struct {
-	heap       []byte
-	records    []record
-	order      []sortKey // of records: chunk is the number
-	log        addLog    // the changes of bags, of which Records makes values
-	adds       []sortKey
+	records    addLog    // of maps, and what of bags is not an add; laid out as below
+	order      []sortKey // of those
+	log        addLog    // the changes of bags whose rows can be taken out, of which records are made
+	adds       []sortKey // of those, and the rows that came into bags that only grow: chunk is the key's entry, off the row
+	spare      []sortKey // for sorting
+	grownBytes int
+	sorted     bool
+	mem        []byte // the store's
+	bags       []*Bag // the store's
 	checkpoint uint64
-	key, value []byte
 }
 
 // Op is what a record does.
@@ -41,21 +43,13 @@ type Record struct {
 	Key, Value []byte
 }
 
-type record struct {
-	op         Op
-	key, value span
-}
-
-type span struct{ off, len uint32 }
-
-// spanOf panics where 32 bits do not reach: the checkpoint fails, loudly, and what was durable before stays. Wrapped, a
-// place would put other bytes into the state.
-func spanOf(at, end int) span {
-	if uint64(end) > math.MaxUint32 {
-		panic("a task changed more than 4 GiB of state in one checkpoint")
-	}
-	return span{uint32(at), uint32(end - at)}
-}
+// A record among the records is u32 length of the key | u32 length of the value | u32 op | key | value.
+const (
+	recordKeyLen = 0
+	recordValue  = 4
+	recordOp     = 8
+	recordHeader = 12
+)
 
 // recordKey begins the key of a record: the top 16 bits of the hash and the state's number. The key's bytes follow, and
 // in a bag the checkpoint.
@@ -68,17 +62,61 @@ func recordKey(dst []byte, hash uint64, id uint32) []byte {
 const recordPrefix = 6
 
 // Empty tells that nothing changed.
-func (d *Delta) Empty() bool { return len(d.records) == 0 && d.log.used == 0 }
+func (d *Delta) Empty() bool { return len(d.order) == 0 && d.log.used == 0 && len(d.adds) == 0 }
 
 // Bytes is about how much the delta holds.
-func (d *Delta) Bytes() int { return len(d.heap) + d.log.bytes }
+func (d *Delta) Bytes() int { return d.records.bytes + d.log.bytes + d.grownBytes }
+
+// Len is about how many records it has, or more. The delta is sorted.
+func (d *Delta) Len() int { return len(d.order) + len(d.adds) }
 
 func (d *Delta) reset() {
-	d.heap, d.records = d.heap[:0], d.records[:0]
+	d.records.reset()
 	d.log.reset()
+	d.order, d.adds = d.order[:0], d.adds[:0]
 }
 
-func (d *Delta) bytes(s span) []byte { return d.heap[s.off : s.off+s.len : s.off+s.len] }
+// put adds a record: its key is that of an entry, and in a bag the checkpoint behind it.
+func (d *Delta) put(op Op, hash uint64, id uint32, key, checkpoint, value []byte) {
+	k := recordPrefix + len(key) + len(checkpoint)
+	n := recordHeader + k + len(value)
+	i := d.records.room(n)
+	c := d.records.chunks[i]
+	at := len(c)
+	d.records.chunks[i] = c[:at+n]
+	d.records.bytes += n
+	r := c[at : at+n]
+	binary.LittleEndian.PutUint32(r[recordKeyLen:], uint32(k))
+	binary.LittleEndian.PutUint32(r[recordValue:], uint32(len(value)))
+	binary.LittleEndian.PutUint32(r[recordOp:], uint32(op))
+	to := r[recordHeader:]
+	binary.BigEndian.PutUint16(to, uint16(hash>>48))
+	binary.BigEndian.PutUint32(to[2:], id)
+	m := recordPrefix + copy(to[recordPrefix:], key)
+	m += copy(to[m:], checkpoint)
+	copy(to[m:], value)
+	s := sortKey{addPlace: addPlace{uint32(i), uint32(at)}}
+	s.hi, s.lo = keyPrefix(to[:k])
+	d.order = append(d.order, s)
+}
+
+// op and key of a record.
+func (d *Delta) op(p addPlace) Op {
+	return Op(binary.LittleEndian.Uint32(d.records.chunks[p.chunk][p.off+recordOp:]))
+}
+
+func (d *Delta) key(p addPlace) []byte {
+	r := d.records.chunks[p.chunk][p.off:]
+	n := recordHeader + binary.LittleEndian.Uint32(r)
+	return r[recordHeader:n:n]
+}
+
+func (d *Delta) recordOf(p addPlace) Record {
+	r := d.records.chunks[p.chunk][p.off:]
+	k, v := binary.LittleEndian.Uint32(r), binary.LittleEndian.Uint32(r[recordValue:])
+	end := recordHeader + k + v
+	return Record{Op: Op(r[recordOp]) &^ 0x80, Key: r[recordHeader : recordHeader+k : recordHeader+k], Value: r[recordHeader+k : end : end]}
+}
 
 // TakeDelta moves what changed since the last call into d, whose memory is used again, as the changes of checkpoint.
 func (s *Store) TakeDelta(d *Delta, checkpoint uint64) {
@@ -89,6 +127,9 @@ func (s *Store) TakeDelta(d *Delta, checkpoint uint64) {
 		}
 	}
 	d.log, s.log, d.checkpoint = s.log, d.log, checkpoint
+	d.adds, s.grown = s.grown, d.adds
+	d.grownBytes, s.grownBytes = s.grownBytes, 0
+	d.mem, d.bags, d.sorted = s.arena.whole, s.bags, false
 	for _, b := range s.bags {
 		b.takeDelta(d, checkpoint)
 	}
@@ -121,9 +162,13 @@ func (s *Store) Absorbed(checkpoint uint64) {
 func (m *Map) takeDelta(d *Delta, checkpoint uint64) {
 	a := m.store.arena
 	for _, r := range m.dirty {
-		key := m.appendRecordKey(d, r)
+		hash := m.hash(r)
+		key := m.Key(m.store.scratch[:0], r)
+		if m.intKey {
+			m.store.scratch = key
+		}
 		if a.u32(r, entryDirty) == removed {
-			d.records = append(d.records, record{op: Delete, key: key})
+			d.put(Delete, hash, m.id, key, nil, nil)
 			if m.store.backing != nil {
 				a.setU32(r, entryDirty, buried)
 				a.setU32(r, entryTouched, uint32(checkpoint))
@@ -133,87 +178,41 @@ func (m *Map) takeDelta(d *Delta, checkpoint uint64) {
 			}
 			continue
 		}
-		at := len(d.heap)
+		value := m.Value(r)
 		if m.values != nil {
-			d.heap = m.values.Append(d.heap, m.Value(r))
-		} else {
-			d.heap = append(d.heap, m.Value(r)...)
+			m.kept = m.values.Append(m.kept[:0], value)
+			value = m.kept
 		}
-		d.records = append(d.records, record{op: Set, key: key, value: spanOf(at, len(d.heap))})
+		d.put(Set, hash, m.id, key, nil, value)
 	}
 	m.dirty = m.dirty[:0]
 }
 
-func (m *Map) appendRecordKey(d *Delta, r Ref) span {
-	at := len(d.heap)
-	d.heap = recordKey(d.heap, m.hash(r), m.id)
-	if m.intKey {
-		d.heap = m.Key(d.heap, r)
-	} else {
-		d.heap = append(d.heap, m.Key(nil, r)...)
-	}
-	return spanOf(at, len(d.heap))
-}
-
-// Sort brings the records into the order of their keys. It is called once, from any goroutine, before Records.
+// Sort brings the records into the order of their keys. It is called before Records, from any goroutine.
 func (d *Delta) Sort() {
-	d.order = d.order[:0]
-	for i := range d.records {
-		k := sortKey{addPlace: addPlace{chunk: uint32(i)}}
-		k.hi, k.lo = keyPrefix(d.bytes(d.records[i].key))
-		d.order = append(d.order, k)
+	if d.sorted {
+		return
 	}
-	sortByKey(d.order, func(x, y sortKey) int {
-		if c := bytes.Compare(d.bytes(d.records[x.chunk].key), d.bytes(d.records[y.chunk].key)); c != 0 {
-			return c
-		}
-		return cmp.Compare(x.chunk, y.chunk)
+	d.sorted = true
+	d.order, d.spare = sortByKey(d.order, d.spare, func(x, y sortKey) int {
+		return bytes.Compare(d.key(x.addPlace), d.key(y.addPlace))
 	})
-	d.adds = d.log.sorted(d.adds[:0])
+	d.adds = d.log.list(d.adds)
+	d.adds, d.spare = sortByKey(d.adds, d.spare, d.compareAdds)
 }
 
 // Records calls f with every record in order.
 func (d *Delta) Records(f func(Record) error) error {
-	adds := d.adds
-	// next gives the adds of a key as one record: their weights and rows, as bagValue reads them.
-	have := false
-	next := func() {
-		if have = len(adds) > 0; !have {
-			return
+	c := d.Cursor()
+	for {
+		r, ok := c.Next()
+		if !ok {
+			return nil
 		}
-		first := adds[0]
-		k := d.log.key(first.addPlace)
-		d.key = binary.BigEndian.AppendUint64(append(d.key[:0], k...), d.checkpoint)
-		d.value = d.value[:0]
-		for len(adds) > 0 && adds[0].hi == first.hi && adds[0].lo == first.lo && bytes.Equal(d.log.key(adds[0].addPlace), k) {
-			d.value = d.log.appendValue(d.value, adds[0].addPlace)
-			adds = adds[1:]
-		}
-	}
-	next()
-	for _, o := range d.order {
-		r := &d.records[o.chunk]
-		key := d.bytes(r.key)
-		for have && bytes.Compare(d.key, key) < 0 {
-			if err := f(Record{Op: Set, Key: d.key, Value: d.value}); err != nil {
-				return err
-			}
-			next()
-		}
-		if r.op == rewrite && have && bytes.Equal(d.key, key) {
-			next()
-		}
-		if err := f(Record{Op: r.op &^ 0x80, Key: key, Value: d.bytes(r.value)}); err != nil {
+		if err := f(r); err != nil {
 			return err
 		}
 	}
-	for have {
-		if err := f(Record{Op: Set, Key: d.key, Value: d.value}); err != nil {
-			return err
-		}
-		next()
-	}
-	return nil
 }
 
 // bagValue calls f with each weight and row of a bag record's value.

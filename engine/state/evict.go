@@ -15,8 +15,9 @@ func (s *Store) Evict() {
 		return
 	}
 	s.evictions++
-	// A tenth less than the limit, lest the next epoch begins with it again.
-	target := s.limit - s.limit/10
+	s.layGhosts()
+	// A quarter less than the limit: what changes until the next checkpoint is down needs the room.
+	target := s.limit - s.limit/4
 	const recent = 8 // checkpoints
 	for _, newest := range [2]uint32{s.clean - min(s.clean, recent), s.clean} {
 		for range s.groups * len(s.maps) {
@@ -28,6 +29,27 @@ func (s *Store) Evict() {
 			s.hand++
 			if !m.resident {
 				m.evict(&m.groups[g], newest)
+			}
+		}
+	}
+}
+
+// layGhosts takes the slots of evicted keys away where all of them have become much beside the limit. From then on the
+// backing is asked for every key that is not in memory.
+func (s *Store) layGhosts() {
+	slots := uint64(0)
+	for _, m := range s.maps {
+		for g := range m.groups {
+			slots += uint64(m.groups[g].ghosts)
+		}
+	}
+	if slots*slotBytes <= s.limit/8 { // tables have up to three times as many slots
+		return
+	}
+	for _, m := range s.maps {
+		for g := range m.groups {
+			if t := &m.groups[g]; t.ghosts > t.used/2 {
+				m.bytes -= layGhosts(s.arena, t)
 			}
 		}
 	}

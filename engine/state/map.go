@@ -26,6 +26,7 @@ type Map struct {
 	bag       *Bag // whose keys these are
 	groups    []table
 	dirty     []Ref
+	kept      []byte // scratch
 	entries   int64
 	bytes     int64
 	missing   []int32
@@ -154,6 +155,7 @@ const probeWidth = 32
 func (m *Map) findAhead(keys *row.Keys, b *row.Batch, refs []Ref, add bool) {
 	var first [probeWidth]uint64
 	n := b.Rows()
+	far := !m.intKey && entryValue+m.valueSize > cacheLine/2
 	var sum byte
 	for from := 0; from < n; from += probeWidth {
 		to := min(from+probeWidth, n)
@@ -168,6 +170,9 @@ func (m *Map) findAhead(keys *row.Keys, b *row.Batch, refs []Ref, add bool) {
 		for k := from; k < to; k++ {
 			if s := first[k-from]; uint32(s>>32) == uint32(keys.Hash[b.At(k)]) && uint32(s) != 0 {
 				sum += m.store.arena.bytes(Ref(s), entryKey, 1)[0]
+				if far { // the key's bytes lie in another line
+					sum += m.store.arena.bytes(Ref(s), entryValue+m.valueSize, 1)[0]
+				}
 			}
 		}
 		for k := from; k < to; k++ {

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/weirstream/weir/engine/row"
@@ -15,68 +14,32 @@ type Rows struct {
 
 // Rows opens the state of that name.
 func (s *Store) Rows(name string, codec *row.KeyCodec) (*Rows, error) {
-	m, err := s.Map(name, codec, 8, rowValues{s.arena})
+	v := &rowValues{arena: s.arena}
+	m, err := s.Map(name, codec, BlobField, v)
+	v.of = m
 	return &Rows{m}, err
 }
 
 // Row is the row of an entry, empty if none was set; it is valid until another is.
-func (r *Rows) Row(e Ref) []byte {
-	v := r.Value(e)
-	at, n := Ref(binary.LittleEndian.Uint32(v)), int(binary.LittleEndian.Uint32(v[4:]))
-	if at == 0 {
-		return nil
-	}
-	return r.store.arena.bytes(at, 0, n)
-}
+func (r *Rows) Row(e Ref) []byte { return r.Blob(r.Value(e)) }
 
 // Set replaces the row of an entry, which was touched before.
-func (r *Rows) Set(e Ref, b []byte) {
-	v := r.Value(e)
-	at, n := Ref(binary.LittleEndian.Uint32(v)), int(binary.LittleEndian.Uint32(v[4:]))
-	a := r.store.arena
-	was, _ := class(n)
-	is, _ := class(len(b))
-	if at != 0 && was != is {
-		a.release(at, n)
-		r.bytes -= int64(n)
-		at = 0
-	}
-	if at == 0 {
-		at = a.alloc(len(b))
-		r.bytes += int64(len(b))
-	}
-	copy(a.bytes(at, 0, len(b)), b)
-	binary.LittleEndian.PutUint32(v, uint32(at))
-	binary.LittleEndian.PutUint32(v[4:], uint32(len(b)))
-}
+func (r *Rows) Set(e Ref, b []byte) { r.SetBlob(r.Value(e), b) }
 
 // rowValues keeps the row in place of its Ref.
-type rowValues struct{ arena *arena }
-
-func (v rowValues) Append(dst, value []byte) []byte {
-	at, n := Ref(binary.LittleEndian.Uint32(value)), int(binary.LittleEndian.Uint32(value[4:]))
-	if at == 0 {
-		return dst
-	}
-	return append(dst, v.arena.bytes(at, 0, n)...)
+type rowValues struct {
+	arena *arena
+	of    *Map
 }
 
-func (v rowValues) Load(value, kept []byte) error {
-	if len(value) != 8 {
+func (v *rowValues) Append(dst, value []byte) []byte { return append(dst, v.arena.blob(value)...) }
+
+func (v *rowValues) Load(value, kept []byte) error {
+	if len(value) != BlobField {
 		return fmt.Errorf("a value of %d bytes for a row", len(value))
 	}
-	if len(kept) == 0 {
-		return nil
-	}
-	at := v.arena.alloc(len(kept))
-	copy(v.arena.bytes(at, 0, len(kept)), kept)
-	binary.LittleEndian.PutUint32(value, uint32(at))
-	binary.LittleEndian.PutUint32(value[4:], uint32(len(kept)))
+	v.of.SetBlob(value, kept)
 	return nil
 }
 
-func (v rowValues) Release(value []byte) {
-	if at := Ref(binary.LittleEndian.Uint32(value)); at != 0 {
-		v.arena.release(at, int(binary.LittleEndian.Uint32(value[4:])))
-	}
-}
+func (v *rowValues) Release(value []byte) { v.of.SetBlob(value, nil) }

@@ -55,7 +55,9 @@ type Store struct {
 	hand       int     // where the next eviction goes on
 	evictions  uint32  // how many there were: Refs that were kept from before may be gone
 	scratch    []byte
-	log        addLog // changes of bags since the last checkpoint
+	log        addLog    // changes of bags that take retractions since the last checkpoint
+	grown      []sortKey // rows that came into the others since then
+	grownBytes int       // about how much their records take
 	keepAdds   bool
 }
 
@@ -83,6 +85,17 @@ func (s *Store) Close() { s.arena.close() }
 
 // MemoryBytes is what the state takes in memory.
 func (s *Store) MemoryBytes() uint64 { return s.arena.live() }
+
+// DirtyBytes is about how much changed since the last delta, and will be in the next.
+func (s *Store) DirtyBytes() uint64 {
+	n := uint64(s.log.bytes + s.grownBytes)
+	for _, m := range s.maps {
+		if m.bag == nil && m.entries > 0 {
+			n += uint64(len(m.dirty)) * uint64(m.bytes) / uint64(m.entries)
+		}
+	}
+	return n
+}
 
 // NextEpoch begins a new epoch: every entry is untouched.
 func (s *Store) NextEpoch() {

@@ -14,6 +14,30 @@ type table struct {
 // next to none is asked for there.
 const ghost Ref = 1
 
+// slotBytes is the size of a slot.
+const slotBytes = 8
+
+// layGhosts makes the table anew without its ghosts, and returns by how many bytes it shrank.
+func layGhosts(a *arena, t *table) (shrunk int64) {
+	old, n := t.slots, int(t.mask)+1
+	living := int(t.used - t.ghosts)
+	size := 8
+	for size/4*3 < living+1 {
+		size *= 2
+	}
+	fresh := a.alloc(size * slotBytes)
+	to := a.words(fresh, size)
+	clear(to)
+	for _, s := range a.words(old, n) {
+		if Ref(s) > ghost {
+			place(to, uint32(size-1), s)
+		}
+	}
+	a.release(old, n*slotBytes)
+	t.slots, t.mask, t.used, t.ghosts, t.partial = fresh, uint32(size-1), uint32(living), 0, true
+	return int64(n-size) * slotBytes
+}
+
 // linkBack puts r into the place of its ghost, or of one with the same tag, which serves either key; without one it is
 // linked anew.
 func linkBack(a *arena, t *table, tag uint32, r Ref) (grown int64) {

@@ -40,6 +40,7 @@ type QuerySpec struct {
 	Name    string            `json:"name"`
 	File    string            `json:"file"`              // what errors call the text
 	SQL     string            `json:"sql"`               // secrets are references; comments and statements for mirrors are blanks
+	Added   []string          `json:"added,omitempty"`   // statements that SQL sessions have added, in order
 	Dir     string            `json:"dir,omitempty"`     // relative paths of files begin there
 	Options map[string]string `json:"options,omitempty"` // keys as in docs/options.md
 }

@@ -29,9 +29,10 @@ type Flow struct {
 	RowsPerSec float64 `json:"rows_per_sec"`
 }
 
-// View is a materialized view.
+// View is a materialized view or an internal table.
 type View struct {
 	Name    string   `json:"name"`
+	Kind    string   `json:"kind"` // view or table
 	Columns []Column `json:"columns"`
 	Key     []string `json:"key"`
 	Rows    int64    `json:"rows"` // -1: unknown

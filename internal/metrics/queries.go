@@ -8,7 +8,8 @@ import (
 
 // Queries are the distributions of what pipelines of queries do; what they hold is read when somebody scrapes.
 type Queries struct {
-	epochs, checkpoints, bytes *prometheus.HistogramVec
+	epochs, checkpoints, bytes, commits *prometheus.HistogramVec
+	transactions                        *prometheus.CounterVec
 }
 
 // Queries makes them.
@@ -20,6 +21,9 @@ func (r *Registry) Queries() *Queries {
 			prometheus.ExponentialBuckets(0.001, 2, 14), "pipeline"),
 		bytes: r.Histogram("weir_checkpoint_bytes", "What a checkpoint writes: changed state and rows for sinks.",
 			prometheus.ExponentialBuckets(256, 4, 12), "pipeline"),
+		commits: r.Histogram("weir_table_commit_seconds", "How long a transaction of internal tables takes from its commit until it is durable.",
+			prometheus.ExponentialBuckets(0.0005, 2, 14), "pipeline"),
+		transactions: r.Counter("weir_table_transactions_total", "Transactions of internal tables that ended, by result: ok or error.", "pipeline", "result"),
 	}
 }
 
@@ -32,4 +36,14 @@ func (q *Queries) Epoch(pipeline string, took time.Duration) {
 func (q *Queries) Checkpoint(pipeline string, took time.Duration, bytes int) {
 	q.checkpoints.WithLabelValues(pipeline).Observe(took.Seconds())
 	q.bytes.WithLabelValues(pipeline).Observe(float64(bytes))
+}
+
+// Commit notes a transaction of internal tables.
+func (q *Queries) Commit(pipeline string, took time.Duration, failed bool) {
+	result := "ok"
+	if failed {
+		result = "error"
+	}
+	q.transactions.WithLabelValues(pipeline, result).Inc()
+	q.commits.WithLabelValues(pipeline).Observe(took.Seconds())
 }

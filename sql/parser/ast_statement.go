@@ -19,7 +19,7 @@ type Reset struct {
 	Key *Literal
 }
 
-// Insert is INSERT INTO|OVERWRITE table query.
+// Insert is INSERT INTO|OVERWRITE table query [ON CONFLICT ..] [RETURNING ..].
 type Insert struct {
 	Pos
 	Overwrite  bool
@@ -29,6 +29,11 @@ type Insert struct {
 	Columns    []Ident      // nil if not given
 	Query      Query
 	OnConflict OnConflict
+	// Of ON CONFLICT: the columns of the key, which may be left out, and of DO UPDATE what is set, and for which rows.
+	ConflictKey   []Ident
+	ConflictSet   []Assignment
+	ConflictWhere Expr
+	Returning     []SelectItem // nil if not given
 }
 
 // OnConflict is what happens to rows whose key the target has from another row.
@@ -40,6 +45,7 @@ const (
 	ConflictNothing                // ON CONFLICT DO NOTHING
 	ConflictError                  // ON CONFLICT DO ERROR
 	ConflictDeduplicate            // ON CONFLICT DO DEDUPLICATE
+	ConflictUpdate                 // ON CONFLICT (key) DO UPDATE SET ..
 )
 
 // Assignment is column = value.
@@ -55,6 +61,8 @@ type Update struct {
 	Alias Ident
 	Set   []Assignment
 	Where Expr // nil if not given
+
+	Returning []SelectItem // nil if not given
 }
 
 // Delete is DELETE FROM table [WHERE ..].
@@ -63,6 +71,8 @@ type Delete struct {
 	Table Name
 	Alias Ident
 	Where Expr // nil if not given
+
+	Returning []SelectItem // nil if not given
 }
 
 // Truncate is TRUNCATE TABLE table.

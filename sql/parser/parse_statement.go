@@ -33,9 +33,7 @@ func (p *parser) statement() (Statement, error) {
 		return p.delete()
 	case "TRUNCATE":
 		p.i++
-		if err := p.words("TABLE"); err != nil {
-			return nil, err
-		}
+		p.acceptWord("TABLE")
 		n, err := p.name("the table's name")
 		return &Truncate{t.pos, n}, err
 	case "EXECUTE":
@@ -124,15 +122,12 @@ func (p *parser) insert() (Statement, error) {
 		return nil, err
 	}
 	if p.acceptWords("ON", "CONFLICT") {
-		if err = p.words("DO"); err != nil {
+		if err = p.onConflict(s); err != nil {
 			return nil, err
 		}
-		if w, err = p.choice("NOTHING", "ERROR", "DEDUPLICATE"); err != nil {
-			return nil, err
-		}
-		s.OnConflict = map[string]OnConflict{"NOTHING": ConflictNothing, "ERROR": ConflictError, "DEDUPLICATE": ConflictDeduplicate}[w]
 	}
-	return s, nil
+	s.Returning, err = p.returning()
+	return s, err
 }
 
 // partition reads (column = value, ...). A column alone takes its values from the query.
@@ -165,21 +160,11 @@ func (p *parser) update() (Statement, error) {
 	if err = p.words("SET"); err != nil {
 		return nil, err
 	}
-	err = p.list(func() error {
-		var a Assignment
-		var err error
-		if a.Column, err = p.ident("a column's name"); err != nil {
-			return err
-		}
-		if err = p.symbol("=", ""); err != nil {
-			return err
-		}
-		a.Value, err = p.expr()
-		s.Set = append(s.Set, a)
-		return err
-	})
-	if err == nil && p.acceptWord("WHERE") {
+	if s.Set, err = p.assigned(); err == nil && p.acceptWord("WHERE") {
 		s.Where, err = p.expr()
+	}
+	if err == nil {
+		s.Returning, err = p.returning()
 	}
 	return s, err
 }
@@ -198,6 +183,9 @@ func (p *parser) delete() (Statement, error) {
 	}
 	if p.acceptWord("WHERE") {
 		s.Where, err = p.expr()
+	}
+	if err == nil {
+		s.Returning, err = p.returning()
 	}
 	return s, err
 }

@@ -89,6 +89,13 @@ func (p *printer) operand(q Query, least int) {
 	p.query(q)
 }
 
+func (p *printer) items(items []SelectItem) {
+	join(p, items, func(item SelectItem) {
+		p.expr(item.X, levelOr)
+		p.opt(item.Alias.Text != "", " AS "+quoteIdent(item.Alias.Text))
+	})
+}
+
 func (p *printer) orderItems(items []OrderItem) {
 	join(p, items, func(o OrderItem) {
 		p.expr(o.X, levelOr)
@@ -111,10 +118,7 @@ func (p *printer) selectQuery(q *Select) {
 	p.hints(q.Hints)
 	p.opt(q.Distinct, " DISTINCT")
 	p.s(" ")
-	join(p, q.Items, func(item SelectItem) {
-		p.expr(item.X, levelOr)
-		p.opt(item.Alias.Text != "", " AS "+quoteIdent(item.Alias.Text))
-	})
+	p.items(q.Items)
 	if q.From != nil {
 		p.line()
 		p.s("FROM ")

@@ -26,10 +26,12 @@ func (p *printer) statement(s Statement) {
 		p.s("SET ")
 		p.assignments(s.Set)
 		p.clause("WHERE", s.Where)
+		p.returned(s.Returning)
 	case *Delete:
 		p.s("DELETE FROM ", s.Table.String())
 		p.alias(Alias{Name: s.Alias})
 		p.clause("WHERE", s.Where)
+		p.returned(s.Returning)
 	case *Truncate:
 		p.s("TRUNCATE TABLE ", s.Table.String())
 	case *StatementSet:
@@ -92,8 +94,25 @@ func (p *printer) insert(s *Insert) {
 	p.query(s.Query)
 	if s.OnConflict != ConflictUnstated {
 		p.line()
-		p.s("ON CONFLICT DO ", [...]string{"", "NOTHING", "ERROR", "DEDUPLICATE"}[s.OnConflict])
+		p.s("ON CONFLICT ")
+		if s.ConflictKey != nil {
+			p.idents(s.ConflictKey)
+			p.s(" ")
+		}
+		p.s("DO ", [...]string{"", "NOTHING", "ERROR", "DEDUPLICATE", "UPDATE SET "}[s.OnConflict])
+		p.assignments(s.ConflictSet)
+		p.clause("WHERE", s.ConflictWhere)
 	}
+	p.returned(s.Returning)
+}
+
+func (p *printer) returned(items []SelectItem) {
+	if items == nil {
+		return
+	}
+	p.line()
+	p.s("RETURNING ")
+	p.items(items)
 }
 
 func (p *printer) assignments(as []Assignment) {

@@ -20,7 +20,7 @@ func reserved(w string) bool {
 // follows are words that may stand behind an expression or a table, and so are no aliases without AS.
 func follows(w string) bool {
 	switch strings.ToUpper(w) {
-	case "FETCH", "FULL", "ILIKE", "LATERAL", "MATCH_RECOGNIZE", "OFFSET", "OUTER", "OVERLAPS", "PARTITION", "QUALIFY", "SET",
+	case "FETCH", "FULL", "ILIKE", "LATERAL", "MATCH_RECOGNIZE", "OFFSET", "OUTER", "OVERLAPS", "PARTITION", "QUALIFY", "RETURNING", "SET",
 		"SIMILAR", "TABLESAMPLE", "WINDOW":
 		return true
 	}

@@ -65,10 +65,21 @@ func systemTables() []systemTable {
 			return out
 		}
 	}
+	// of lists tables, or views.
+	of := func(tables bool) func(x *session) [][]any {
+		return func(x *session) (out [][]any) {
+			for _, v := range x.views() {
+				if v.Table == tables {
+					out = append(out, []any{schema, v.Name, "weir"})
+				}
+			}
+			return out
+		}
+	}
 	return []systemTable{
 		table("pg_class", row.Schema{{Name: "oid", Type: num}, {Name: "relname", Type: str}, {Name: "relnamespace", Type: num}, {Name: "relkind", Type: str}, {Name: "relowner", Type: num}, {Name: "relnatts", Type: num}},
 			eachView(func(v View) []any {
-				return []any{oidOf(v.Name), v.Name, publicOID, "m", ownerOID, len(v.Schema)}
+				return []any{oidOf(v.Name), v.Name, publicOID, relkind(v), ownerOID, len(v.Schema)}
 			})),
 		table("pg_namespace", row.Schema{{Name: "oid", Type: num}, {Name: "nspname", Type: str}, {Name: "nspowner", Type: num}},
 			func(*session) [][]any {
@@ -92,8 +103,8 @@ func systemTables() []systemTable {
 				return out
 			}),
 		table("pg_matviews", row.Schema{{Name: "schemaname", Type: str}, {Name: "matviewname", Type: str}, {Name: "matviewowner", Type: str}},
-			eachView(func(v View) []any { return []any{schema, v.Name, "weir"} })),
-		table("pg_tables", row.Schema{{Name: "schemaname", Type: str}, {Name: "tablename", Type: str}, {Name: "tableowner", Type: str}}, none),
+			of(false)),
+		table("pg_tables", row.Schema{{Name: "schemaname", Type: str}, {Name: "tablename", Type: str}, {Name: "tableowner", Type: str}}, of(true)),
 		table("pg_views", row.Schema{{Name: "schemaname", Type: str}, {Name: "viewname", Type: str}, {Name: "viewowner", Type: str}}, none),
 		table("pg_database", row.Schema{{Name: "oid", Type: num}, {Name: "datname", Type: str}, {Name: "datallowconn", Type: yes}, {Name: "datistemplate", Type: yes}},
 			func(*session) [][]any { return [][]any{{1, database, true, false}} }),
@@ -101,7 +112,12 @@ func systemTables() []systemTable {
 		table("information_schema.schemata", row.Schema{{Name: "catalog_name", Type: str}, {Name: "schema_name", Type: str}},
 			func(*session) [][]any { return [][]any{{database, schema}} }),
 		table("information_schema.tables", row.Schema{{Name: "table_catalog", Type: str}, {Name: "table_schema", Type: str}, {Name: "table_name", Type: str}, {Name: "table_type", Type: str}},
-			eachView(func(v View) []any { return []any{database, schema, v.Name, "VIEW"} })),
+			eachView(func(v View) []any {
+				if v.Table {
+					return []any{database, schema, v.Name, "BASE TABLE"}
+				}
+				return []any{database, schema, v.Name, "VIEW"}
+			})),
 		table("information_schema.columns", row.Schema{{Name: "table_catalog", Type: str}, {Name: "table_schema", Type: str}, {Name: "table_name", Type: str}, {Name: "column_name", Type: str},
 			{Name: "ordinal_position", Type: num}, {Name: "is_nullable", Type: str}, {Name: "data_type", Type: str}},
 			eachColumn(func(v View, i int, c column) []any {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/weirstream/weir/engine/table"
 	"github.com/weirstream/weir/internal/errs"
 )
 
@@ -55,6 +56,8 @@ func state(e *errs.Error) string {
 		return "53200"
 	case errs.SnapshotTooOld:
 		return "72000"
+	case errs.SQLUpdates:
+		return "42809"
 	case errs.PipelineState:
 		return "55000"
 	}
@@ -66,9 +69,12 @@ func state(e *errs.Error) string {
 func response(err error, text string, begin int) *pgproto3.ErrorResponse {
 	r := &pgproto3.ErrorResponse{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: "XX000", Message: err.Error()}
 	var s *stateError
+	var f *table.Fault
 	switch e, coded := errs.As(err); {
 	case errors.As(err, &s):
 		r.Code, r.Message, r.Hint = s.state, s.message, s.hint
+	case errors.As(err, &f):
+		r.Code, r.Message, r.Detail, r.Hint = f.State, f.Message, f.Detail, f.Hint
 	case coded:
 		r.Code, r.Message, r.Hint = state(e), e.Message, e.Hint
 		r.Detail = strings.TrimSpace(e.Detail + " [" + string(e.Code) + "]")

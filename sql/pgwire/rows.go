@@ -53,8 +53,10 @@ type portal struct {
 	of        *prepared
 	params    []plan.Param
 	formats   []int16
-	described bool // the client has asked for the columns, or will not
-	limit     int  // rows of this Execute; 0: all
+	described bool     // the client has asked for the columns, or will not
+	limit     int      // rows of this Execute; 0: all
+	planned   *changed // of a statement that writes; nil: it is planned when it is executed
+	alone     bool     // nothing else came with it
 	kept      *kept
 	sent      int // rows of kept
 	total     int
@@ -105,8 +107,28 @@ func (x *session) encode(o *portal, b *row.Batch, i int) {
 
 // answer executes a statement.
 func (x *session) answer(ctx context.Context, p *prepared, o *portal) error {
+	if p.change != nil {
+		return x.write(ctx, p, o)
+	}
+	if p.copies != nil {
+		return x.copyIn(ctx, p)
+	}
+	x.flushTag()
+	x.again = nil
+	if p.commits {
+		if err := x.commit(ctx); err != nil {
+			x.tx = idle
+			x.release()
+			return err
+		}
+	}
 	if p.act != nil {
 		if err := p.act(x); err != nil {
+			return err
+		}
+	}
+	if p.do != nil {
+		if err := p.do(ctx, x); err != nil {
 			return err
 		}
 	}
@@ -137,13 +159,13 @@ func (x *session) answer(ctx context.Context, p *prepared, o *portal) error {
 			return err
 		}
 		if len(q.Order) == 0 && o.limit == 0 {
-			if err := x.run(ctx, q, func(b *row.Batch) error { return x.send(o, b) }); err != nil {
+			if err := x.run(ctx, q, p.locks, func(b *row.Batch) error { return x.send(o, b) }); err != nil {
 				return err
 			}
 			return x.complete(p, o)
 		}
 		o.kept = newKept(q.Sinks[0].Tables[0].Schema.Types(), q.Order, x.server.opts.ResultBytes)
-		if err := x.run(ctx, q, o.kept.add); err != nil {
+		if err := x.run(ctx, q, p.locks, o.kept.add); err != nil {
 			o.kept = nil
 			return err
 		}
@@ -179,8 +201,8 @@ func (x *session) complete(p *prepared, o *portal) error {
 	return nil
 }
 
-// run answers a query from the views as the session sees them.
-func (x *session) run(ctx context.Context, q *served, out func(*row.Batch) error) error {
+// run answers a query from the views as the session sees them. With depends the answer is written: see table.Tx.
+func (x *session) run(ctx context.Context, q *served, depends bool, out func(*row.Batch) error) error {
 	once := keyed.Once{Graph: q.Graph, Types: q.Sinks[0].Tables[0].Schema.Types(), MemoryBytes: x.server.opts.QueryBytes}
 	for n := range q.Graph.Nodes {
 		if q.Graph.Nodes[n].Sink != nil {
@@ -212,13 +234,11 @@ func (x *session) run(ctx context.Context, q *served, out func(*row.Batch) error
 				tables = append(tables, func(f func(*row.Batch) error) error { return narrow(f)(r.system(x)) })
 				continue
 			}
-			pin, err := x.pin(ctx, r.view)
+			read, err := x.reader(ctx, r.view, q.Keys[i], depends)
 			if err != nil {
 				return err
 			}
-			tables = append(tables, func(f func(*row.Batch) error) error {
-				return pin.Read(ctx, r.view.Node, q.Keys[i], narrow(f))
-			})
+			tables = append(tables, func(f func(*row.Batch) error) error { return read(narrow(f)) })
 		}
 		once.Sources = append(once.Sources, tables)
 	}

@@ -1,5 +1,5 @@
 // Package pgwire serves the views of running pipelines over the Postgres protocol, so that psql and every driver can read
-// them.
+// them, and takes what they write into internal tables.
 //
 // What a statement reads is of one epoch: a query pins the newest visible one, and a transaction block keeps the one that
 // its first query pinned. A query is planned like any other and run over the pinned rows, in the session's goroutine.
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/engine/row"
+	"github.com/weirstream/weir/engine/table"
 	"github.com/weirstream/weir/engine/worker/keyed"
 	"github.com/weirstream/weir/internal/env"
 	"github.com/weirstream/weir/internal/errs"
@@ -29,6 +30,9 @@ type View struct {
 	// Keyed is the pipeline as it runs, nil if it does not, and Node the view's node there.
 	Keyed *keyed.Pipeline
 	Node  int
+	// Table: it is an internal table, one of Tables, which are those of the pipeline as it runs; nil if it has none.
+	Table  bool
+	Tables *table.Sequencer
 }
 
 // Options configures a Server. The zero value of a field means its default.
@@ -38,6 +42,11 @@ type Options struct {
 	Version     string // of weir
 	// Views are those of every pipeline at the moment; called for every query, from many goroutines.
 	Views func() []View
+	// Change carries out a statement that makes or drops a table or a view, and returns when what was made can be read; the
+	// notices are for the client. nil: nothing can be made here. Many goroutines call it.
+	Change func(ctx context.Context, text string) (notices []string, err error)
+	// Await waits while the pipeline of a view, which could not be read, is being changed, and tells whether to try again.
+	Await func(ctx context.Context, v View) bool
 	// ResultBytes is how much of a result may be in memory where it has to be sorted or is fetched in parts; default 256 MiB.
 	ResultBytes int64
 	QueryBytes  int64 // how much a query may keep besides; default 1 GiB

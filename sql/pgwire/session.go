@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"runtime/debug"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/weirstream/weir/engine/table"
 	"github.com/weirstream/weir/engine/worker/keyed"
 	"github.com/weirstream/weir/internal/errs"
 )
@@ -29,19 +31,29 @@ const maxMessage = 64 << 20
 
 // session is a client. Its goroutine alone uses it, but for interrupt.
 type session struct {
-	server     *Server
-	conn       net.Conn
-	back       *pgproto3.Backend
-	id         uint32
-	secret     []byte
-	settings   map[string]string
-	zone       *time.Location
-	tx         byte
-	pins       map[*keyed.Pipeline]*keyed.Pin
+	server   *Server
+	conn     net.Conn
+	back     *pgproto3.Backend
+	id       uint32
+	secret   []byte
+	settings map[string]string
+	zone     *time.Location
+	tx       byte
+	readOnly bool       // the block is
+	rand     *rand.Rand // of RAND and UUID; nil: not yet asked for
+	pins     map[*keyed.Pipeline]*keyed.Pin
+	reads    map[string]*keyed.Pipeline // by pipeline: the start that the pins are of
+	writes   *table.Tx                  // what the block, or what came since the last Sync, writes and reads of internal tables
+	// Outside of a block the answer to a statement that writes is held until its transaction has ended. again makes the
+	// change once more, if it was the only one; it belongs to the pipeline of againOf.
+	held       *pgproto3.CommandComplete
+	again      func(context.Context) error
+	againOf    View
 	statements map[string]*prepared
 	portals    map[string]*portal
 	skipping   bool // until Sync, after an error
 	admitted   bool
+	reading    View // the one that was asked for last
 	scratch    []byte
 	values     [][]byte
 
@@ -52,7 +64,7 @@ type session struct {
 }
 
 func newSession(s *Server, c net.Conn, id uint32) *session {
-	x := &session{server: s, conn: c, id: id, tx: idle, zone: time.UTC, settings: defaults(s.opts.Version), pins: map[*keyed.Pipeline]*keyed.Pin{},
+	x := &session{server: s, conn: c, id: id, tx: idle, zone: time.UTC, settings: defaults(s.opts.Version), pins: map[*keyed.Pipeline]*keyed.Pin{}, reads: map[string]*keyed.Pipeline{},
 		statements: map[string]*prepared{}, portals: map[string]*portal{}}
 	x.back = pgproto3.NewBackend(c, c)
 	x.back.SetMaxBodyLen(maxMessage)
@@ -180,6 +192,7 @@ func (x *session) welcome(m *pgproto3.StartupMessage) bool {
 
 // ready ends what the client asked for. Outside of a block nothing stays pinned.
 func (x *session) ready() {
+	x.settle()
 	if x.tx == idle {
 		x.release()
 	}
@@ -187,30 +200,50 @@ func (x *session) ready() {
 }
 
 func (x *session) release() {
+	if x.writes != nil {
+		x.writes.Rollback()
+		x.writes = nil
+	}
 	for p, pin := range x.pins {
 		pin.Release()
 		delete(x.pins, p)
 	}
+	clear(x.reads)
 }
 
 // pin is the epoch of a pipeline that the session reads.
 func (x *session) pin(ctx context.Context, v View) (*keyed.Pin, error) {
+	x.reading = v
 	if v.Keyed == nil {
-		return nil, errs.New(errs.PipelineState, "view %s cannot be read: pipeline %s is not running", v.Name, v.Pipeline).WithHint("weir pipelines get %s shows why", v.Pipeline)
+		return nil, notRunning(v)
 	}
 	if pin := x.pins[v.Keyed]; pin != nil {
 		return pin, nil
 	}
+	if err := x.sameStart(v); err != nil {
+		return nil, err
+	}
 	pin, err := v.Keyed.Pin(ctx)
 	if err == nil {
-		x.pins[v.Keyed] = pin
+		x.pins[v.Keyed], x.reads[v.Pipeline] = pin, v.Keyed
 	}
 	return pin, err
+}
+
+// sameStart refuses to read in one block what two starts of a pipeline show: the epoch of the first cannot be read any more.
+func (x *session) sameStart(v View) error {
+	if was := x.reads[v.Pipeline]; was != nil && was != v.Keyed {
+		return errs.New(errs.SnapshotTooOld, "snapshot too old: pipeline %s was started anew since the transaction began", v.Pipeline).WithHint("begin the transaction again")
+	}
+	return nil
 }
 
 // message handles one message; false ends the session.
 func (x *session) message(m pgproto3.FrontendMessage) bool {
 	var err error
+	if _, sync := m.(*pgproto3.Sync); !sync {
+		x.flushTag()
+	}
 	switch m := m.(type) {
 	case *pgproto3.Terminate:
 		return false
@@ -227,6 +260,8 @@ func (x *session) message(m pgproto3.FrontendMessage) bool {
 		return true
 	case *pgproto3.Flush:
 		return true
+	case *pgproto3.CopyData, *pgproto3.CopyDone, *pgproto3.CopyFail:
+		return true // of a COPY that has failed: the client had not heard of it
 	case *pgproto3.Parse:
 		if x.skipping {
 			return true
@@ -287,6 +322,8 @@ func (x *session) report(err error, text string, begin int) {
 	if x.tx == inBlock {
 		x.tx = failed
 	}
+	x.held, x.again = nil, nil
+	x.release() // of a transaction that has failed nothing is left
 	x.back.Send(response(err, text, begin))
 }
 
@@ -305,7 +342,7 @@ func (x *session) simple(text string) {
 			err = fail("42P02", "there is no parameter $1")
 		}
 		if err == nil {
-			err = x.execute(p, &portal{of: p})
+			err = x.execute(p, &portal{of: p, planned: p.planned, alone: len(pieces) == 1})
 		}
 		if err != nil {
 			x.report(err, s.text, utf8.RuneCountInString(text[:s.begin]))
@@ -430,11 +467,15 @@ func (x *session) execute(p *prepared, o *portal) error {
 	ctx, done := x.working()
 	defer done()
 	began := x.server.env.Clock.Now()
+	pinned := len(x.pins)
 	err := x.answer(ctx, p, o)
+	if err != nil && p.query != nil {
+		err = x.afterChange(ctx, p, o, pinned, err)
+	}
 	if err != nil && errors.Is(err, context.Canceled) && x.server.ctx.Err() != nil {
 		err = fail("57P01", "terminating connection because weir ends")
 	}
-	if f := x.server.opts.OnQuery; f != nil && p.query != nil {
+	if f := x.server.opts.OnQuery; f != nil && (p.query != nil || p.change != nil) {
 		f(x.server.env.Clock.Now().Sub(began), err != nil)
 	}
 	return err

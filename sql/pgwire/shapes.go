@@ -70,7 +70,7 @@ func (x *session) catalogQuery(source string) (*prepared, error) {
 			return nil, err
 		}
 		kinds := match(s.from, `relkind IN \(([^)]*)\)`)
-		return each(classItem, func(v View) bool { return named(v) && (kinds == "" || strings.Contains(kinds, "'m'")) })
+		return each(classItem, func(v View) bool { return named(v) && (kinds == "" || strings.Contains(kinds, "'"+relkind(v)+"'")) })
 	case strings.HasPrefix(s.from, "pg_catalog.pg_attribute a ") && oid != "":
 		return answer(func(x *session) (out [][]any) {
 			for _, v := range x.views() {
@@ -126,6 +126,14 @@ func first(item string, pairs []pair) any {
 	return ""
 }
 
+// relkind is Postgres's letter for what a view is.
+func relkind(v View) string {
+	if v.Table {
+		return "r"
+	}
+	return "m"
+}
+
 // classItem is what an item of a query over pg_class is for a view.
 func classItem(v View, item string) any {
 	indexed := "f"
@@ -134,9 +142,11 @@ func classItem(v View, item string) any {
 	}
 	switch {
 	case item == "c.relkind":
-		return "m"
+		return relkind(v)
 	case item == "c.oid":
 		return strconv.Itoa(int(oidOf(v.Name)))
+	case strings.HasPrefix(item, "CASE c.relkind") && v.Table:
+		return "table"
 	case strings.HasPrefix(item, "CASE c.relkind"):
 		return "materialized view"
 	}
@@ -167,8 +177,11 @@ func indexItem(v View, item string) any {
 	for _, k := range v.Key {
 		cols = append(cols, v.Schema[k].Name)
 	}
-	name := v.Name + "_key"
-	return first(item, []pair{{"relname", name}, {"indisprimary", "f"}, {"indisunique", "t"}, {"indisclustered", "f"}, {"indisvalid", "t"},
+	name, primary := v.Name+"_key", "f"
+	if v.Table {
+		name, primary = v.Name+"_pkey", "t"
+	}
+	return first(item, []pair{{"relname", name}, {"indisprimary", primary}, {"indisunique", "t"}, {"indisclustered", "f"}, {"indisvalid", "t"},
 		{"pg_get_indexdef", "CREATE UNIQUE INDEX " + name + " ON " + schema + "." + v.Name + " USING hash (" + strings.Join(cols, ", ") + ")"},
 		{"condeferrable", "f"}, {"condeferred", "f"}, {"indisreplident", "f"}, {"reltablespace", "0"}})
 }

@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,10 +21,17 @@ type prepared struct {
 	oids    []uint32 // of its parameters, as the client knows them
 	types   []row.Type
 	ends    bool // it ends a block that has failed
-	// One of these: a query; rows that the session itself knows; a change of the session.
-	query parser.Query
-	rows  func(x *session) *row.Batch
-	act   func(x *session) error
+	// One of these: a query; a statement that writes; rows that the session itself knows; a change of the session.
+	query  parser.Query
+	change parser.Statement
+	copies *copying
+	rows   func(x *session) *row.Batch
+	act    func(x *session) error
+
+	locks   bool                                        // of a query: the transaction depends on what it reads
+	commits bool                                        // it ends a transaction well, if it can
+	planned *changed                                    // of change, as it was planned when it was understood
+	do      func(ctx context.Context, x *session) error // like act, of what takes time
 }
 
 // types0 are the types of the columns.
@@ -57,9 +65,23 @@ func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
 	switch w[0] {
 	case "SELECT", "WITH", "VALUES", "TABLE":
 		return x.prepareQuery(text, oids)
-	case "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY":
-		return nil, errs.New(errs.NotBuiltYet, "%s is not built yet: views can be read, and nothing can be written here", w[0]).
-			WithHint("rows come into the views from the sources of their pipelines")
+	case "INSERT":
+		if x.definesInsert(text) {
+			return x.prepareDefinition(text, w)
+		}
+		return x.prepareChange(text, oids)
+	case "UPDATE", "DELETE", "TRUNCATE":
+		return x.prepareChange(text, oids)
+	case "COPY":
+		return x.prepareCopy(text)
+	case "MERGE":
+		return nil, errs.New(errs.NotBuiltYet, "MERGE is not built yet").WithHint("INSERT .. ON CONFLICT (key) DO UPDATE SET column = excluded.column")
+	case "CREATE", "DROP":
+		if x.server.opts.Change != nil {
+			return x.prepareDefinition(text, w)
+		}
+	}
+	switch w[0] {
 	case "CREATE", "ALTER", "DROP", "EXECUTE", "SUBSCRIBE":
 		return nil, errs.New(errs.NotBuiltYet, "%s is not built yet here", w[0]).WithHint("write a file and start it: weir run FILE.sql")
 	}
@@ -74,14 +96,15 @@ func (x *session) prepareQuery(text string, oids []uint32) (*prepared, error) {
 	if p, err := x.catalogQuery(text); p != nil || err != nil {
 		return p, err
 	}
-	q, err := parser.ParseQuery("", text)
+	plain, locks := cutLocking(text)
+	q, err := parser.ParseQuery("", plain)
 	if err != nil {
 		return nil, err
 	}
 	if p := x.sessionQuery(text, q); p != nil {
 		return p, nil
 	}
-	p := &prepared{text: text, query: q}
+	p := &prepared{text: text, query: q, locks: locks}
 	var params []plan.Param
 	for _, oid := range oids {
 		t, ok := rowType(oid)
@@ -95,29 +118,25 @@ func (x *session) prepareQuery(text string, oids []uint32) (*prepared, error) {
 		return nil, err
 	}
 	p.columns, p.types = columnsOf(s.Columns), s.Params
-	for i, t := range s.Params {
+	p.tellParameters(oids)
+	return p, nil
+}
+
+// tellParameters sets the types of the parameters as the client is told them: where it has said one, its own.
+func (p *prepared) tellParameters(oids []uint32) {
+	for i, t := range p.types {
 		oid := typeOf(t).oid
 		if i < len(oids) && oids[i] != 0 && oids[i] != oidUnknown {
 			oid = oids[i]
 		}
 		p.oids = append(p.oids, oid)
 	}
-	return p, nil
 }
 
 // plan plans a query over what can be read now.
 func (x *session) plan(p *prepared, params []plan.Param) (*served, error) {
 	s := &served{relations: map[string]relation{}}
-	var list []plan.Relation
-	for _, v := range x.server.opts.Views() {
-		if r, ok := s.relations[v.Name]; ok {
-			r.twice = append(r.twice, v.Pipeline)
-			s.relations[v.Name] = r
-			continue
-		}
-		s.relations[v.Name] = relation{view: v, twice: []string{v.Pipeline}}
-		list = append(list, plan.Relation{Name: v.Name, Schema: v.Schema, Key: v.Key})
-	}
+	list := x.relations(s)
 	for _, t := range systemTables() {
 		if _, ok := s.relations[t.name]; !ok {
 			s.relations[t.name] = relation{system: t.rows}
@@ -125,24 +144,19 @@ func (x *session) plan(p *prepared, params []plan.Param) (*served, error) {
 		}
 	}
 	var err error
-	if s.Served, err = plan.Serve(p.text, p.query, plan.Environment{Zone: x.zone}, list, params); err != nil {
+	if s.Served, err = plan.Serve(p.text, p.query, x.environment(), list, params); err != nil {
 		return nil, x.explain(err)
 	}
-	from := ""
-	for i := range s.Sources {
-		for _, t := range s.Sources[i].Tables {
-			r, ok := s.relations[t.Name]
-			switch {
-			case !ok || r.system != nil:
-				continue
-			case len(r.twice) > 1:
-				return nil, errs.New(errs.SQLUnknownName, "view %s is in more than one pipeline: %s", t.Name, strings.Join(r.twice, ", ")).
-					WithHint("give one of the views another name")
-			case from != "" && from != r.view.Pipeline:
-				return nil, errs.New(errs.NotBuiltYet, "a query over views of two pipelines, %s and %s, is not built yet", from, r.view.Pipeline).
-					WithDetail("Pipelines have epochs of their own, so the views would be of two moments.").WithHint("define both views in one file")
+	if err := s.onePipeline(""); err != nil {
+		return nil, err
+	}
+	if p.locks {
+		for i := range s.Sources {
+			for _, t := range s.Sources[i].Tables {
+				if r, ok := s.relations[t.Name]; ok && !r.view.Table {
+					return nil, errs.New(errs.SQLUpdates, "%s is a view: FOR UPDATE cannot be used with it", t.Name).WithHint("it can be used with the tables that the view follows from")
+				}
 			}
-			from = r.view.Pipeline
 		}
 	}
 	return s, nil

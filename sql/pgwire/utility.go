@@ -23,7 +23,7 @@ func defaults(version string) map[string]string {
 		"timezone": "UTC", "extra_float_digits": "1", "search_path": `"$user", public`, "standard_conforming_strings": "on", "bytea_output": "hex",
 		"integer_datetimes": "on", "is_superuser": "off", "session_authorization": "weir", "server_version": compatible + " (weir " + version + ")",
 		"server_version_num": "150000", "transaction_isolation": "repeatable read", "default_transaction_isolation": "repeatable read",
-		"transaction_read_only": "on", "default_transaction_read_only": "on", "default_transaction_deferrable": "off", "transaction_deferrable": "off",
+		"transaction_read_only": "off", "default_transaction_read_only": "off", "default_transaction_deferrable": "off", "transaction_deferrable": "off",
 		"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0", "client_min_messages": "notice",
 		"row_security": "on", "max_identifier_length": "63", "jit": "off", "escape_string_warning": "on", "synchronize_seqscans": "on",
 	}
@@ -138,10 +138,14 @@ func (x *session) utility(text string, w []string) (*prepared, error) {
 			}
 			tag = "START TRANSACTION"
 		}
+		upper := strings.ToUpper(strings.Join(strings.Fields(text), " "))
+		readOnly := strings.Contains(upper, "READ ONLY")
 		return &prepared{tag: tag, act: func(x *session) error {
 			if x.tx == idle {
-				x.release() // the block reads what is newest when it reads first
-				x.tx = inBlock
+				if x.writes == nil {
+					x.release() // the block reads what is newest when it reads first
+				}
+				x.tx, x.readOnly = inBlock, readOnly
 			}
 			return nil
 		}}, nil
@@ -153,6 +157,7 @@ func (x *session) utility(text string, w []string) (*prepared, error) {
 		if w[0] == "ROLLBACK" || w[0] == "ABORT" || x.tx == failed {
 			p.tag = "ROLLBACK"
 		}
+		p.commits = p.tag == "COMMIT"
 		p.act = func(x *session) error {
 			if x.tx == idle {
 				x.back.Send(&pgproto3.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "25P01", Message: "there is no transaction in progress"})

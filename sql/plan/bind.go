@@ -20,8 +20,17 @@ type binder struct {
 	depth    int
 	warnings []*errs.Error
 	params   []Param
-	serves   bool // the query is answered at once and may have parameters
-	width    int  // of the output of the SELECT that was bound last, without what only ORDER BY needs
+	reads    []string                       // what the statement names
+	added    int                            // which of the added statements is bound; 0: one of the file
+	serves   bool                           // the query is answered at once and may have parameters
+	created  map[string]*parser.CreateTable // by the table's name
+	hinted   map[string]*object             // tables with other options
+	ttl      int64                          // table.exec.state.ttl in µs
+	ttlAt    parser.Pos
+	ttls     []*expiring          // of STATE_TTL
+	fromTTLs map[string]*expiring // of the SELECT whose FROM is bound
+	domains  int                  // how many subqueries were bound with a domain
+	width    int                  // of the output of the SELECT that was bound last, without what only ORDER BY needs
 }
 
 func (b *binder) fail(code errs.Code, at parser.Pos, format string, args ...any) *errs.Error {
@@ -45,6 +54,8 @@ type scope struct {
 	cols []scopeColumn
 	// outer is the scope around a subquery. Its columns are given as expr.Column of a negative index, see outerColumn.
 	outer *scope
+	// domain has columns of outer, which then are the first columns of the relation itself.
+	domain *domain
 	// common are the CTEs in reach.
 	common *ctes
 }
@@ -65,6 +76,23 @@ type ctes struct {
 
 // outerColumn is column i of the scope around.
 func outerColumn(i int) int { return -1 - i }
+
+// reach is the number, in s, of a column of the scope that is so many levels around it: one of s itself, or an outer one.
+func (s *scope) reach(level, column int) (int, bool) {
+	if level == 0 {
+		return column, true
+	}
+	if level > 1 {
+		var ok bool
+		if column, ok = s.outer.reach(level-1, column); !ok || column < 0 {
+			return 0, false
+		}
+	}
+	if s.domain != nil {
+		return s.domain.at(column)
+	}
+	return outerColumn(column), true
+}
 
 func scopeOf(table string, s row.Schema) *scope {
 	sc := &scope{}
@@ -117,13 +145,20 @@ func (s *scope) hasTable(name string) bool {
 func (b *binder) column(s *scope, ref *parser.ColumnRef) (expr.Expr, error) {
 	parts := ref.Name
 	// The name of a table counts before a column with fields, even if the table is that of the query around.
-	for pass := range 4 {
-		level, qualified := pass%2, pass < 2
-		sc := s
-		if level == 1 {
-			sc = s.outer
+	type look struct {
+		sc        *scope
+		level     int
+		qualified bool
+	}
+	var looks []look
+	for _, qualified := range []bool{true, false} {
+		for sc, level := s, 0; sc != nil; sc, level = sc.outer, level+1 {
+			looks = append(looks, look{sc, level, qualified})
 		}
-		if sc == nil || qualified && len(parts) == 1 {
+	}
+	for _, at := range looks {
+		sc, level, qualified := at.sc, at.level, at.qualified
+		if qualified && len(parts) == 1 {
 			continue
 		}
 		try := func(table, name string, fields []parser.Ident) (expr.Expr, bool, error) {
@@ -138,11 +173,11 @@ func (b *binder) column(s *scope, ref *parser.ColumnRef) (expr.Expr, error) {
 				}
 				return nil, true, b.fail(errs.SQLUnknownName, ref.Pos, "column %s is in more than one table", name).WithHint("write which one: %s.%s or %s.%s", tables[0], name, tables[1], name)
 			}
-			i := found[0]
-			var e expr.Expr = &expr.Column{Index: i, T: sc.cols[i].typ}
-			if level == 1 {
-				e = &expr.Column{Index: outerColumn(i), T: sc.cols[i].typ}
+			i, ok := s.reach(level, found[0])
+			if !ok {
+				return nil, true, b.fail(errs.NotBuiltYet, ref.Pos, "column %s of a query further out is not built yet in this place", name)
 			}
+			var e expr.Expr = &expr.Column{Index: i, T: sc.cols[found[0]].typ}
 			for _, f := range fields {
 				var err error
 				if e, err = expr.Resolve(".", []expr.Expr{e, expr.Str(f.Text)}); err != nil {

@@ -21,6 +21,9 @@ type boundColumn struct {
 type exprPlace struct {
 	scope *scope
 	in    *rel
+	// plain is in without what subqueries have added to it, nil where that is in: their domains are made of it, or each
+	// would hold all before it.
+	plain rel
 	// grouped is set behind a GROUP BY: names and aggregates become columns of the aggregate.
 	grouped *grouping
 	// ranks takes ROW_NUMBER() OVER; nil where it may not stand.
@@ -36,12 +39,15 @@ type rankCall struct {
 type grouping struct {
 	before *exprPlace // the rows that are grouped
 	keys   []expr.Expr
+	wrote  []parser.Expr // what each key was written as
 	calls  []operator.AggCall
 	args   []expr.Expr // what is aggregated and filtered by; behind the keys
 	// sets are the keys, in order, of each of the grouping sets; nil: one set of all.
 	sets [][]int
 	// groupings are the keys that each GROUPING asks for.
 	groupings [][]int
+	// extras add a column each behind all others: what subqueries give.
+	extras []func(groups rel) rel
 }
 
 // expr binds an expression.
@@ -65,7 +71,15 @@ func (b *binder) expr(p *exprPlace, x parser.Expr) (expr.Expr, error) {
 // groupKey is the column of the group key that x is; nil if it is none.
 func (b *binder) groupKey(p *exprPlace, x parser.Expr) expr.Expr {
 	switch x.(type) {
-	case *parser.NumberLit, *parser.StringLit, *parser.BoolLit, *parser.NullLit, *parser.Subquery, *parser.Exists:
+	case *parser.NumberLit, *parser.StringLit, *parser.BoolLit, *parser.NullLit:
+		return nil
+	}
+	for i, w := range p.grouped.wrote {
+		if parser.Equal(w, x) {
+			return &expr.Column{Index: i, T: p.grouped.keyType(i)}
+		}
+	}
+	if hasQuery(x) { // binding it again would ask again
 		return nil
 	}
 	before := *p.grouped.before
@@ -184,13 +198,13 @@ func (b *binder) bare(p *exprPlace, x parser.Expr) (expr.Expr, error) {
 		return b.call(p, not("BETWEEN", x.Not), x.X, x.Low, x.High)
 	case *parser.In:
 		if x.Query != nil {
-			return nil, b.fail(errs.NotBuiltYet, x.Pos, "IN with a query inside another expression is not built yet").WithHint("let it be a condition of WHERE by itself or joined by AND")
+			return b.inValue(p, x)
 		}
 		return b.call(p, not("IN", x.Not), append([]parser.Expr{x.X}, x.List...)...)
 	case *parser.Exists:
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "EXISTS inside another expression is not built yet").WithHint("let it be a condition of WHERE by itself or joined by AND")
+		return b.existsValue(p, x)
 	case *parser.Quantified:
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "ANY and ALL are not built yet")
+		return b.quantified(p, x)
 	case *parser.Like:
 		name := not([...]string{"LIKE", "ILIKE", "SIMILAR TO"}[x.Kind], x.Not)
 		if x.Escape != nil {
@@ -454,6 +468,10 @@ func hasAggregate(x parser.Node) bool {
 		case *parser.Subquery, *parser.Exists:
 			return false
 		case *parser.In:
+			if n.Query != nil {
+				return false
+			}
+		case *parser.Quantified:
 			if n.Query != nil {
 				return false
 			}

@@ -19,6 +19,9 @@ const groupingColumn = 2 * callColumn
 // settle gives the columns of calls their numbers.
 func (g *grouping) settle(e expr.Expr) expr.Expr {
 	return remap(e, func(c int) int {
+		if c < 3*callColumn {
+			return c - extraColumn + len(g.keys) + len(g.calls) + len(g.groupings)
+		}
 		if c < callColumn+callColumn/2 {
 			return c - groupingColumn + len(g.keys) + len(g.calls)
 		}
@@ -58,7 +61,7 @@ func (b *binder) groupKeys(g *grouping, q *parser.Select, items []parser.Expr, n
 				return i, nil
 			}
 		}
-		g.keys = append(g.keys, e)
+		g.keys, g.wrote = append(g.keys, e), append(g.wrote, x)
 		return len(g.keys) - 1, nil
 	}
 	for i := range q.GroupBy.Items {
@@ -82,7 +85,7 @@ func (b *binder) groupKeys(g *grouping, q *parser.Select, items []parser.Expr, n
 
 // groupByPulled adds what the conditions of a correlated subquery compare to its keys. Each has to be an equality of an
 // expression inside with one outside.
-func (b *binder) groupByPulled(g *grouping, pulled []expr.Expr, at parser.Pos) ([]expr.Expr, error) {
+func (b *binder) groupByPulled(g *grouping, pulled []expr.Expr, a around, at parser.Pos) ([]expr.Expr, error) {
 	if g.sets != nil {
 		return nil, b.fail(errs.NotBuiltYet, at, "grouping sets in a subquery that is compared with the query around it are not built yet")
 	}
@@ -90,6 +93,9 @@ func (b *binder) groupByPulled(g *grouping, pulled []expr.Expr, at parser.Pos) (
 	for _, e := range pulled {
 		for _, c := range expr.Conjuncts(e) {
 			l, r, ok := equality(c)
+			if a.domain != nil {
+				l, r, ok = tiedTo(c)
+			}
 			if ok && insideOnly(r) {
 				l, r = r, l
 			}
@@ -104,9 +110,9 @@ func (b *binder) groupByPulled(g *grouping, pulled []expr.Expr, at parser.Pos) (
 			}
 			if k < 0 {
 				k = len(g.keys)
-				g.keys = append(g.keys, l)
+				g.keys, g.wrote = append(g.keys, l), append(g.wrote, &parser.Star{}) // which no expression is
 			}
-			eq, err := expr.Resolve("=", []expr.Expr{&expr.Column{Index: k, T: l.Type()}, r})
+			eq, err := expr.Resolve(c.(*expr.Call).Fn.Name(), []expr.Expr{&expr.Column{Index: k, T: l.Type()}, r})
 			if err != nil {
 				return nil, b.place(err, at)
 			}
@@ -141,6 +147,33 @@ func equality(e expr.Expr) (l, r expr.Expr, ok bool) {
 		return nil, nil, false
 	}
 	return c.Args[0], c.Args[1], true
+}
+
+// tiedTo is the sides of a = b and of a IS NOT DISTINCT FROM b.
+func tiedTo(e expr.Expr) (l, r expr.Expr, ok bool) {
+	c, ok := e.(*expr.Call)
+	if !ok || c.Fn.Name() != "=" && c.Fn.Name() != "IS NOT DISTINCT FROM" || len(c.Args) != 2 {
+		return nil, nil, false
+	}
+	return c.Args[0], c.Args[1], true
+}
+
+// aggregated is the aggregate of a SELECT, with the subqueries among its aggregates.
+func (b *binder) aggregated(g *grouping, q *parser.Select, a around, pulled []expr.Expr) (rel, error) {
+	if len(g.extras) > 0 && len(pulled) > 0 && a.domain == nil {
+		return nil, b.fail(errs.NotBuiltYet, q.Pos, "a subquery among the aggregates of another one that uses a column of the query around it is not built yet")
+	}
+	r := b.makeAggregate(g)
+	if a.domain != nil && q.GroupBy == nil {
+		var err error
+		if r, err = b.withNone(r, g, a, q.Pos); err != nil {
+			return nil, err
+		}
+	}
+	for _, add := range g.extras {
+		r = add(r)
+	}
+	return r, nil
 }
 
 // makeAggregate is the aggregate that the bound expressions ask for, over a projection of keys and arguments.
@@ -222,7 +255,7 @@ func (b *binder) findRanks(q *parser.Select, items []parser.Expr) ([]*parser.Cal
 }
 
 // rank adds the column of each ROW_NUMBER to the relation. Equal ones are one.
-func (b *binder) rank(p *exprPlace, calls []*parser.Call) error {
+func (b *binder) rank(p *exprPlace, calls []*parser.Call, a around) error {
 	var ranks []rankCall
 	for _, c := range calls {
 		if len(c.Over.OrderBy) == 0 {
@@ -237,12 +270,20 @@ func (b *binder) rank(p *exprPlace, calls []*parser.Call) error {
 			if col, ok := e.(*expr.Column); ok && col.Index >= 0 {
 				return col.Index, nil
 			}
+			if usesOuter(e) {
+				return 0, b.fail(errs.NotBuiltYet, x.Position(), "a column of the query around it in OVER is not built yet in this place")
+			}
 			base.exprs = append(base.exprs, e)
 			base.schema = append(base.schema[:len(base.schema):len(base.schema)], row.Field{Name: "$over" + strconv.Itoa(len(base.exprs)), Type: e.Type()})
 			p.scope.cols = append(p.scope.cols, scopeColumn{table: "$over", name: "$over", typ: e.Type(), hidden: true})
 			return len(base.exprs) - 1, nil
 		}
-		t := &top{limit: -1, rank: true, rankName: "$rank" + strconv.Itoa(len(ranks))}
+		t := &top{limit: -1, rank: true, pos: c.Pos, rankName: "$rank" + strconv.Itoa(len(ranks))}
+		if a.domain != nil {
+			for i := range a.domain.rel.columns() {
+				t.partition = append(t.partition, i)
+			}
+		}
 		for _, x := range c.Over.PartitionBy {
 			i, err := column(x)
 			if err != nil {

@@ -20,6 +20,8 @@ type around struct {
 	// empty takes what an aggregate of a subquery is over no rows, if it has no GROUP BY and conditions were pulled: then
 	// no row of the relation stands for that. It is over no columns.
 	empty *expr.Expr
+	// domain has the columns of outer that the query names; nil: they are outer columns, and conditions on them are pulled.
+	domain *domain
 }
 
 // query binds a query. The columns of the relation are named as the query names them.
@@ -40,10 +42,17 @@ func (b *binder) query(q parser.Query, a around) (rel, error) {
 	case *parser.SetOp:
 		return b.setOp(q, a)
 	case *parser.Values:
-		return b.values(q)
+		r, err := b.values(q)
+		if err != nil {
+			return nil, err
+		}
+		return b.overDomain(r, a, q.Pos)
 	case *parser.TableQuery:
 		r, _, err := b.namedTable(q.Name, a.ctes)
-		return r, err
+		if err != nil {
+			return nil, err
+		}
+		return b.overDomain(r, a, q.Position())
 	case *parser.Select:
 		r, _, err := b.selectQuery(q, a, nil)
 		return r, err
@@ -128,95 +137,6 @@ func (b *binder) values(q *parser.Values) (rel, error) {
 	return v, nil
 }
 
-func (b *binder) setOp(q *parser.SetOp, a around) (rel, error) {
-	left, err := b.query(q.Left, around{ctes: a.ctes})
-	if err != nil {
-		return nil, err
-	}
-	right, err := b.query(q.Right, around{ctes: a.ctes})
-	if err != nil {
-		return nil, err
-	}
-	l, r := left.columns(), right.columns()
-	if len(l) != len(r) {
-		return nil, b.fail(errs.SQLTypeMismatch, q.OpPos, "the queries have %d and %d columns", len(l), len(r)).WithHint("both sides of a set operation need the same number of columns")
-	}
-	schema := make(row.Schema, len(l))
-	for i := range l {
-		t, err := expr.CommonType(l[i].Type, r[i].Type)
-		if err != nil {
-			return nil, b.place(err, q.OpPos)
-		}
-		schema[i] = row.Field{Name: l[i].Name, Type: t}
-	}
-	for _, side := range []*rel{&left, &right} {
-		if *side, err = b.coerceTo(*side, schema, q.OpPos); err != nil {
-			return nil, err
-		}
-	}
-	switch q.Kind {
-	case parser.Union:
-		u := &union{schema: schema}
-		for _, r := range []rel{left, right} {
-			if in, ok := r.(*union); ok {
-				u.in = append(u.in, in.in...)
-			} else {
-				u.in = append(u.in, r)
-			}
-		}
-		if q.All {
-			return u, nil
-		}
-		return distinct(u), nil
-	default:
-		if q.All {
-			return nil, b.fail(errs.NotBuiltYet, q.OpPos, "INTERSECT ALL and EXCEPT ALL are not built yet")
-		}
-		var conds []expr.Expr
-		n := len(schema)
-		for i, f := range schema {
-			e, err := expr.Resolve("IS NOT DISTINCT FROM", []expr.Expr{column(schema, i), &expr.Column{Index: n + i, T: f.Type}})
-			if err != nil {
-				return nil, b.place(err, q.OpPos)
-			}
-			conds = append(conds, e)
-		}
-		kind := semiJoin
-		if q.Kind == parser.Except {
-			kind = antiJoin
-		}
-		return distinct(&join{kind: kind, left: left, right: right, cond: expr.And(conds...), pos: q.OpPos}), nil
-	}
-}
-
-// coerceTo casts a relation's columns to the types of a schema.
-func (b *binder) coerceTo(r rel, schema row.Schema, at parser.Pos) (rel, error) {
-	s := r.columns()
-	p := &project{in: r, schema: schema}
-	same := true
-	for i := range schema {
-		e, err := expr.Coerce(column(s, i), schema[i].Type)
-		if err != nil {
-			return nil, b.place(err, at)
-		}
-		same = same && s[i].Type.Equal(schema[i].Type) && s[i].Name == schema[i].Name
-		p.exprs = append(p.exprs, e)
-	}
-	if same {
-		return r, nil
-	}
-	return p, nil
-}
-
-func distinct(r rel) rel {
-	s := r.columns()
-	a := &aggregate{in: r, schema: s}
-	for i := range s {
-		a.group = append(a.group, i)
-	}
-	return a
-}
-
 // ordered binds ORDER BY and LIMIT. An order without a limit says nothing about a relation and is left out.
 func (b *binder) ordered(q *parser.Ordered, a around) (rel, error) {
 	before := 0
@@ -280,10 +200,7 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 			if err != nil {
 				return nil, nil, 0, err
 			}
-			c, ok := e.(*expr.Column)
-			if !ok {
-				return nil, nil, 0, b.fail(errs.NotBuiltYet, o.X.Position(), "ORDER BY of an expression over a set operation is not built yet").WithHint("name a column")
-			}
+			c := e.(*expr.Column)
 			order = append(order, orderOf(o, c.Index))
 		}
 	}
@@ -312,7 +229,7 @@ func (b *binder) orderedWith(q *parser.Ordered, a around) (r rel, order []orderC
 	if t.limit >= 0 || t.offset > 0 {
 		// In a correlated subquery the limit is one for each value of what it is compared with.
 		for _, e := range pulled {
-			l, x, ok := equality(e)
+			l, x, ok := tiedTo(e)
 			if ok && insideOnly(x) {
 				l, x = x, l
 			}
@@ -354,22 +271,44 @@ func orderOf(o parser.OrderItem, c int) orderColumn {
 // selectQuery binds a SELECT and what ORDER BY asks of it. Columns that only the order needs stand behind the output,
 // whose width is b.width.
 func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderItem) (rel, []orderColumn, error) {
-	in, sc, err := b.from(q.From, a)
+	outside := b.fromTTLs
+	ttls, err := b.stateTTL(q.Hints)
 	if err != nil {
 		return nil, nil, err
 	}
-	place := &exprPlace{scope: sc, in: &in}
-	var pulled []expr.Expr
+	b.fromTTLs = ttls
+	in, sc, err := b.from(q.From, a)
+	b.fromTTLs = outside
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.hintedTables(ttls, sc); err != nil {
+		return nil, nil, err
+	}
+	place := &exprPlace{scope: sc, in: &in, plain: in}
+	pulled, err := a.compared(0)
+	if err != nil {
+		return nil, nil, b.place(err, q.Pos)
+	}
 	if q.Where != nil {
-		if err := b.where(place, q.Where, a, &pulled); err != nil {
-			return nil, nil, err
+		// What asks no query comes first: there are fewer rows to ask about.
+		conds := conjuncts(q.Where)
+		for _, asks := range []bool{false, true} {
+			for _, x := range conds {
+				if hasQuery(x) != asks {
+					continue
+				}
+				if err := b.where(place, x, a, &pulled); err != nil {
+					return nil, nil, err
+				}
+			}
 		}
 	}
 	items, names, err := b.expandItems(q, sc)
 	if err != nil {
 		return nil, nil, err
 	}
-	grouped := q.GroupBy != nil || q.Having != nil && hasAggregate(q.Having)
+	grouped := q.GroupBy != nil || q.Having != nil
 	for _, x := range items {
 		grouped = grouped || hasAggregate(x)
 	}
@@ -386,7 +325,7 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		}
 		// A correlated subquery is computed for each value of what it is compared with.
 		if len(pulled) > 0 {
-			if pulled, err = b.groupByPulled(g, pulled, q.Pos); err != nil {
+			if pulled, err = b.groupByPulled(g, pulled, a, q.Pos); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -395,9 +334,6 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	// Expressions are bound before the aggregate is made: they say what it has to compute.
 	var having expr.Expr
 	if q.Having != nil {
-		if !grouped {
-			return nil, nil, b.fail(errs.SQLGrouping, q.Having.Position(), "HAVING without groups").WithHint("use WHERE")
-		}
 		if having, err = b.condition(rows, q.Having, "HAVING"); err != nil {
 			return nil, nil, err
 		}
@@ -410,7 +346,10 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		if grouped {
 			return nil, nil, b.fail(errs.NotBuiltYet, ranks[0].Pos, "ROW_NUMBER over groups in the same SELECT is not built yet").WithHint("group in a subquery of FROM")
 		}
-		if err := b.rank(place, ranks); err != nil {
+		if len(pulled) > 0 && a.domain == nil {
+			return nil, nil, b.fail(errs.NotBuiltYet, ranks[0].Pos, "ROW_NUMBER in a subquery that uses a column of the query around it is not built yet in this place")
+		}
+		if err := b.rank(place, ranks, a); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -428,7 +367,6 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	for i, e := range exprs {
 		out.cols = append(out.cols, scopeColumn{name: names[i], typ: e.Type()})
 	}
-	b.width = len(exprs)
 	width := len(exprs)
 	var order []orderColumn
 	for _, o := range orderBy {
@@ -455,8 +393,13 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		}
 		order = append(order, orderOf(o, at))
 	}
+	if qualify != nil && usesOuter(qualify) || having != nil && usesOuter(having) || grouped && usesOuter(rows.grouped.args...) {
+		return nil, nil, b.fail(errs.NotBuiltYet, q.Pos, "a subquery that uses a column of the query around it anywhere but in its WHERE is not built yet")
+	}
 	if grouped {
-		in = b.makeAggregate(rows.grouped)
+		if in, err = b.aggregated(rows.grouped, q, a, pulled); err != nil {
+			return nil, nil, err
+		}
 		settle := func(e expr.Expr) expr.Expr { return rows.grouped.settle(e) }
 		if len(pulled) > 0 && q.GroupBy == nil && a.empty != nil {
 			if q.Having != nil {
@@ -480,6 +423,7 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 	if qualify != nil {
 		in = &filter{in: in, cond: qualify}
 	}
+	b.width = width // not before: subqueries have one, too
 	p := &project{in: in}
 	for i, e := range exprs {
 		for _, c := range expr.Columns(e) {
@@ -518,7 +462,7 @@ func (b *binder) selectQuery(q *parser.Select, a around, orderBy []parser.OrderI
 		*a.pulled = append(*a.pulled, pulled...)
 	}
 	if q.Distinct {
-		return distinct(p), order, nil
+		return distinctAt(p, q.Pos), order, nil
 	}
 	return p, order, nil
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/weirstream/weir/engine/expr"
@@ -38,16 +39,28 @@ func overNoRows(e expr.Expr, calls []operator.AggCall) expr.Expr {
 	})
 }
 
-// where binds a condition. IN and EXISTS with a query, joined by AND, become joins.
+// conjuncts takes AND apart.
+func conjuncts(x parser.Expr) []parser.Expr {
+	if and, ok := x.(*parser.Binary); ok && and.Op == parser.OpAnd {
+		return append(conjuncts(and.Left), conjuncts(and.Right)...)
+	}
+	return []parser.Expr{x}
+}
+
+// hasQuery tells whether an expression asks a query.
+func hasQuery(x parser.Expr) bool {
+	found := false
+	parser.Walk(x, func(n parser.Node) bool {
+		_, q := n.(parser.Query)
+		found = found || q
+		return !found
+	})
+	return found
+}
+
+// where binds one of the conditions that AND joins. IN and EXISTS with a query become joins.
 func (b *binder) where(p *exprPlace, x parser.Expr, a around, pulled *[]expr.Expr) error {
 	switch x := x.(type) {
-	case *parser.Binary:
-		if x.Op == parser.OpAnd {
-			if err := b.where(p, x.Left, a, pulled); err != nil {
-				return err
-			}
-			return b.where(p, x.Right, a, pulled)
-		}
 	case *parser.Unary:
 		if x.Op == parser.OpNot {
 			switch y := x.X.(type) {
@@ -78,51 +91,16 @@ func (b *binder) where(p *exprPlace, x parser.Expr, a around, pulled *[]expr.Exp
 			return nil
 		}
 	}
+	if p.plain != nil && deterministic(e) && !slices.ContainsFunc(expr.Columns(e), func(c int) bool { return c >= len(p.plain.columns()) }) {
+		p.plain = &filter{in: p.plain, cond: e}
+	}
 	*p.in = &filter{in: *p.in, cond: e}
 	return nil
 }
 
-// subquery binds a query inside an expression of p. Its conditions on p's columns are over p's columns and, behind them,
-// the query's.
-//
-// width is how many columns it has to give, or 0; empty is what an aggregate is that it gives where no condition holds, else nil.
-func (b *binder) subquery(p *exprPlace, q parser.Query, width int) (r rel, conds []expr.Expr, empty expr.Expr, err error) {
-	var pulled []expr.Expr
-	r, err = b.query(q, around{outer: p.scope, ctes: p.scope.common, pulled: &pulled, empty: &empty})
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if w := ownColumns(r.columns()); width > 0 && w != width {
-		return nil, nil, nil, b.fail(errs.SQLTypeMismatch, q.Position(), "a subquery of %d columns, %d wanted", w, width)
-	}
-	n := len((*p.in).columns())
-	for i, e := range pulled {
-		pulled[i] = remap(e, func(c int) int {
-			if c < 0 {
-				return -1 - c
-			}
-			return n + c
-		})
-	}
-	return r, pulled, empty, nil
-}
-
-// rowForNone refuses an aggregate that has a row even where nothing is equal to the row around it: as a table it cannot
-// be written down.
-func (b *binder) rowForNone(empty expr.Expr, at parser.Pos) error {
-	if empty == nil {
-		return nil
-	}
-	return b.fail(errs.NotBuiltYet, at, "IN and EXISTS of an aggregate without GROUP BY that uses a column of the query around it are not built yet").
-		WithHint("compare with it as a value: x = (SELECT ..)")
-}
-
 func (b *binder) exists(p *exprPlace, x *parser.Exists, no bool, _ around) error {
-	r, conds, empty, err := b.subquery(p, x.Query, 0)
+	r, conds, _, err := b.subquery(p, x.Query, 0, true)
 	if err != nil {
-		return err
-	}
-	if err := b.rowForNone(empty, x.Pos); err != nil {
 		return err
 	}
 	kind := semiJoin
@@ -140,70 +118,92 @@ func conjunction(conds []expr.Expr) expr.Expr {
 	return expr.And(conds...)
 }
 
-// in makes x IN (query) a semi-join and x NOT IN (query) an anti-join: the latter keeps a row only if no row of the query
-// is equal or could be, because one of the two is NULL.
+// in makes x IN (query) a semi-join and x NOT IN (query) an anti-join, behind which those rows go, too, of which it is not
+// known whether they are in the query, because of a NULL.
 func (b *binder) in(p *exprPlace, x *parser.In, _ around) error {
-	items := []parser.Expr{x.X}
-	if rw, ok := x.X.(*parser.Row); ok {
-		items = rw.Items
-	}
-	lefts, err := b.exprs(p, items...)
+	c, err := b.compared(p, x.X, "=", x.Query, x.Pos)
 	if err != nil {
 		return err
 	}
-	for i, l := range lefts {
-		if !insideOnly(l) {
-			return b.fail(errs.NotBuiltYet, items[i].Position(), "IN with a query of a column of the query around it is not built yet")
-		}
-	}
-	r, conds, empty, err := b.subquery(p, x.Query, len(items))
+	match, err := c.pair(nil)
 	if err != nil {
-		return err
+		return b.place(err, x.Pos)
 	}
-	if err := b.rowForNone(empty, x.Pos); err != nil {
-		return err
-	}
-	n := len((*p.in).columns())
-	s := r.columns()
 	kind := semiJoin
 	if x.Not {
 		kind = antiJoin
 	}
-	for i, left := range lefts {
-		right := &expr.Column{Index: n + i, T: s[i].Type}
-		eq, err := expr.Resolve("=", []expr.Expr{left, right})
-		if err != nil {
-			return b.place(err, x.Pos)
-		}
-		for _, side := range []expr.Expr{left, right} {
-			if !x.Not || side.Type().NotNull {
-				continue
-			}
-			null, err := expr.Resolve("IS NULL", []expr.Expr{side})
-			if err != nil {
-				return b.place(err, x.Pos)
-			}
-			if eq, err = expr.Resolve("OR", []expr.Expr{eq, null}); err != nil {
-				return b.place(err, x.Pos)
-			}
-		}
-		conds = append(conds, eq)
+	*p.in = &join{kind: kind, left: *p.in, right: c.r, cond: conjunction(append(append([]expr.Expr{}, c.conds...), match...)), pos: x.Pos}
+	if left, right := c.nullable(); !x.Not || !left && !right {
+		return nil
 	}
-	*p.in = &join{kind: kind, left: *p.in, right: r, cond: expr.And(conds...), pos: x.Pos}
+	unknown, err := b.unknown(p, c)
+	if err != nil {
+		return b.place(err, x.Pos)
+	}
+	known, err := expr.Resolve("NOT", []expr.Expr{unknown})
+	if err != nil {
+		return b.place(err, x.Pos)
+	}
+	*p.in = &filter{in: *p.in, cond: known}
 	return nil
+}
+
+// oneForEach tells whether the conditions of a subquery on the n columns around it tie each of them to one value of what
+// is compared.
+func oneForEach(conds []expr.Expr, n int) bool {
+	for _, e := range conds {
+		for _, c := range expr.Conjuncts(e) {
+			call, ok := c.(*expr.Call)
+			if !ok || call.Fn.Name() != "=" && call.Fn.Name() != "IS NOT DISTINCT FROM" || len(call.Args) != 2 {
+				return false
+			}
+			l, r := call.Args[0], call.Args[1]
+			if side(l, n) == 0 {
+				l, r = r, l
+			}
+			if _, column := uncast(l).(*expr.Column); !column || side(l, n) != 1 || side(r, n) != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// oneRow tells whether a subquery of n columns always has one row, or, if columns behind its value are compared with those
+// around, never more than one for what is compared.
+func oneRow(r rel, n int) bool {
+	if n == 1 {
+		return single(r)
+	}
+	var compared []int
+	for c := 1; c < n; c++ {
+		compared = append(compared, c)
+	}
+	return covers(uniqueKeys(r), compared)
 }
 
 // scalar makes a query that is used as a value a column of the relation: a single row joined to every row, or, if it
 // speaks of the query around it, a row for each value of what it is compared with.
 func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 	if p.grouped != nil {
-		return nil, b.fail(errs.NotBuiltYet, x.Pos, "a subquery among aggregates is not built yet").WithHint("group in a subquery of FROM")
+		return b.scalarOfGroups(p, x)
 	}
-	r, conds, empty, err := b.subquery(p, x.Query, 1)
+	if err := b.asks(p, x.Pos, "a subquery"); err != nil {
+		return nil, err
+	}
+	r, conds, empty, err := b.subquery(p, x.Query, 1, false)
 	if err != nil {
 		return nil, err
 	}
 	n := len((*p.in).columns())
+	if !oneForEach(conds, n) {
+		// More than one value of what is compared may fit.
+		if r, conds, err = b.domainSubquery(p, x.Query); err != nil {
+			return nil, err
+		}
+		empty = nil
+	}
 	s := r.columns()
 	single := operator.AggCall{Func: operator.Single, Filter: -1}
 	single.Type, _ = operator.Single.ResultType(s[0].Type)
@@ -228,6 +228,15 @@ func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 		}
 	}
 	agg.schema = append(agg.schema, row.Field{Name: "$value", Type: single.Type})
+	var value rel = agg
+	if oneRow(r, len(s)) { // nobody has to look whether there is a second one
+		p := &project{in: r, schema: agg.schema}
+		for c := 1; c < len(s); c++ {
+			p.exprs = append(p.exprs, column(s, c))
+		}
+		p.exprs = append(p.exprs, column(s, 0))
+		value = p
+	}
 	at := n + len(agg.group)
 	var e expr.Expr = &expr.Column{Index: at, T: single.Type}
 	if k, null := empty.(*expr.Const); empty != nil && !(null && k.IsNull()) {
@@ -241,7 +250,7 @@ func (b *binder) scalar(p *exprPlace, x *parser.Subquery) (expr.Expr, error) {
 			return nil, b.place(err, x.Pos)
 		}
 	}
-	*p.in = &join{kind: kind, left: *p.in, right: agg, cond: conjunction(conds), pos: x.Pos}
+	*p.in = &join{kind: kind, left: *p.in, right: value, cond: conjunction(conds), pos: x.Pos}
 	for _, f := range agg.schema {
 		p.scope.cols = append(p.scope.cols, scopeColumn{table: "$subquery", name: f.Name, typ: f.Type, hidden: true})
 	}

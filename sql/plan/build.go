@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
@@ -12,7 +13,15 @@ import (
 
 func (b *binder) at(pos parser.Pos) errs.Position { return parser.Locate(b.file, b.text, pos) }
 
-func (b *binder) warn(e *errs.Error) { b.warnings = append(b.warnings, e) }
+// warn adds a warning, once: a query may be bound more than once.
+func (b *binder) warn(e *errs.Error) {
+	for _, w := range b.warnings {
+		if w.Render() == e.Render() {
+			return
+		}
+	}
+	b.warnings = append(b.warnings, e)
+}
 
 func (b *binder) notRepeatable(e expr.Expr) error {
 	return errs.New(errs.NotBuiltYet, "%s over rows that may change or be taken back is not built yet", e).
@@ -43,46 +52,20 @@ func Build(file, text string, env Environment) (*Program, error) {
 	var inserts []insert
 	var views []*view
 	for _, s := range script.Statements {
-		switch s := s.(type) {
-		case *parser.Set:
-			p.Settings = append(p.Settings, s)
-			if s.Key.Text == "table.local-time-zone" {
-				if b.env.Zone, err = time.LoadLocation(s.Value.Text); err != nil {
-					return nil, b.fail(errs.SQLConnector, s.Value.Pos, "there is no time zone %q", s.Value.Text)
-				}
-			}
-		case *parser.CreateTable:
-			err = b.createTable(s)
-		case *parser.CreateView:
-			_, err = b.createView(s.Name, s.Columns, s.Query, false, s.OrReplace, s.IfNotExists)
-		case *parser.CreateMaterializedView:
-			var v *view
-			if v, err = b.createView(s.Name, s.Columns, s.Query, true, s.OrReplace, s.IfNotExists); err == nil {
-				views = append(views, v)
-			}
-		case *parser.Insert:
-			var i insert
-			if i, err = b.insert(s); err == nil {
-				inserts = append(inserts, i)
-			}
-		case *parser.StatementSet:
-			for _, x := range s.Inserts {
-				i, err := b.insert(x)
-				if err != nil {
-					return nil, err
-				}
-				inserts = append(inserts, i)
-			}
-		default:
-			err = b.fail(errs.SQLNotBuilt, s.Position(), "%s is not built yet", parser.Keywords(s))
-		}
-		if err != nil {
+		if err := b.statement(p, s, &inserts, &views); err != nil {
 			return nil, err
 		}
 	}
-	if err := b.physical(p, inserts, views); err != nil {
+	ph := newPhysical(b, p)
+	if err := ph.all(inserts, views); err != nil {
 		return nil, err
 	}
+	for n, text := range env.Added {
+		if err := ph.added(n+1, text); err != nil {
+			return nil, err
+		}
+	}
+	b.unusedTTLs()
 	p.Warnings = b.warnings
 	p.Bounded = true
 	for _, s := range p.Sources {
@@ -92,13 +75,92 @@ func Build(file, text string, env Environment) (*Program, error) {
 	return p, nil
 }
 
+// statement binds one of the file, or one that was added to it.
+func (b *binder) statement(p *Program, s parser.Statement, inserts *[]insert, views *[]*view) (err error) {
+	b.reads, b.domains = nil, 0
+	switch s := s.(type) {
+	case *parser.Set:
+		p.Settings = append(p.Settings, s)
+		if s.Key.Text == StateTTL {
+			err = b.setTTL(s)
+		}
+		if s.Key.Text == "table.local-time-zone" {
+			if b.env.Zone, err = time.LoadLocation(s.Value.Text); err != nil {
+				return b.fail(errs.SQLConnector, s.Value.Pos, "there is no time zone %q", s.Value.Text)
+			}
+		}
+	case *parser.CreateTable:
+		if err = b.createTable(s); err == nil {
+			*views = b.keep(*views, s)
+			b.object(p, s.Name, parser.ObjectTable)
+		}
+	case *parser.CreateView:
+		if _, err = b.createView(s.Name, s.Columns, s.Query, false, s.OrReplace, s.IfNotExists); err == nil {
+			b.object(p, s.Name, parser.ObjectView)
+		}
+	case *parser.CreateMaterializedView:
+		var v *view
+		if v, err = b.createView(s.Name, s.Columns, s.Query, true, s.OrReplace, s.IfNotExists); err == nil {
+			*views = append(*views, v)
+			b.object(p, s.Name, parser.ObjectMaterializedView)
+		}
+	case *parser.Insert:
+		err = b.insertInto(p, s, inserts)
+	case *parser.StatementSet:
+		for _, x := range s.Inserts {
+			b.reads = nil
+			if err := b.insertInto(p, x, inserts); err != nil {
+				return err
+			}
+		}
+	default:
+		err = b.fail(errs.SQLNotBuilt, s.Position(), "%s is not built yet", parser.Keywords(s))
+	}
+	return err
+}
+
+func (b *binder) insertInto(p *Program, s *parser.Insert, inserts *[]insert) error {
+	i, err := b.insert(s)
+	if err != nil {
+		return err
+	}
+	*inserts = append(*inserts, i)
+	b.read(i.table.name)
+	p.Objects = append(p.Objects, Object{Name: i.table.name, Kind: ObjectInsert, Reads: b.reads, Added: b.added})
+	return nil
+}
+
+// object notes what a statement made.
+func (b *binder) object(p *Program, name parser.Name, kind parser.ObjectKind) {
+	o := Object{Name: name.Last().Text, Kind: kind, Reads: b.reads, Added: b.added}
+	if t := b.catalog.objects[o.Name]; t != nil && t.table != nil {
+		o.Connector = t.table.connector
+	}
+	p.Objects = append(p.Objects, o)
+}
+
+// read notes that the statement names a table or view.
+func (b *binder) read(name string) {
+	if !slices.Contains(b.reads, name) {
+		b.reads = append(b.reads, name)
+	}
+}
+
 // insert binds INSERT INTO: the query's columns are cast to the table's; columns that are not named are NULL.
 func (b *binder) insert(s *parser.Insert) (insert, error) {
 	o := b.catalog.find(s.Table.Last().Text)
 	if o == nil || o.table == nil {
 		return insert{}, b.fail(errs.SQLUnknownName, s.Table.Position(), "there is no table %s to write to", s.Table)
 	}
+	o, err := b.withOptions(o, s.Hints)
+	if err != nil {
+		return insert{}, err
+	}
 	t := o.table
+	if t.connector == TableConnector {
+		return insert{}, b.fail(errs.NotBuiltYet, s.Table.Position(), "INSERT INTO %s in a file: table %s has no connector, and what it holds is written by clients", t.name, t.name).
+			WithHint("CREATE MATERIALIZED VIEW keeps a query's result; psql can write into %s once the pipeline runs", t.name)
+	}
 	if !t.kind.Sink {
 		return insert{}, b.fail(errs.SQLConnector, s.Table.Position(), "table %s cannot be written: connector '%s' only reads", t.name, t.connector)
 	}
@@ -152,36 +214,51 @@ func (b *binder) insert(s *parser.Insert) (insert, error) {
 
 // physical makes the graph of everything that the file writes or serves.
 func (b *binder) physical(p *Program, inserts []insert, views []*view) error {
-	ph := &physical{b: b, program: p, byID: map[string]int{}, sources: map[string]int{}, used: map[*table]map[int]bool{}, scans: map[*table]int{}}
-	all := func(r rel) []bool {
-		need := make([]bool, len(r.columns()))
-		for i := range need {
-			need[i] = true
-		}
-		return need
+	return newPhysical(b, p).all(inserts, views)
+}
+
+func newPhysical(b *binder, p *Program) *physical {
+	return &physical{b: b, program: p, byID: map[string]int{}, sources: map[string]int{}, sinks: map[string]int{}, used: map[*table]map[int]bool{}, wanted: map[*table][]expr.Expr{}, scans: map[*table]int{}}
+}
+
+// everything marks all columns of a relation as needed.
+func everything(r rel) []bool {
+	need := make([]bool, len(r.columns()))
+	for i := range need {
+		need[i] = true
 	}
-	// All are collected before the first is lowered: a table is read once, with every column that anybody reads.
-	for i := range inserts {
-		inserts[i].rel = push(inserts[i].rel, nil)
-		ph.collect(inserts[i].rel, all(inserts[i].rel))
-	}
-	rels := make([]rel, len(views))
-	for i, v := range views {
-		rels[i] = push(v.rel, nil)
-		ph.collect(rels[i], all(rels[i]))
-	}
+	return need
+}
+
+// all makes the nodes of statements.
+func (p *physical) all(inserts []insert, views []*view) error {
+	rels := p.collectAll(inserts, views)
 	for i := range views {
-		if err := ph.view(views[i], rels[i], all(rels[i])); err != nil {
+		if err := p.view(views[i], rels[i], everything(rels[i])); err != nil {
 			return err
 		}
 	}
-	sinks := map[string]int{}
 	for _, x := range inserts {
-		if err := ph.sink(x, all(x.rel), sinks); err != nil {
+		if err := p.sink(x, everything(x.rel)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// collectAll pushes conditions down and notes what is read of each table. The result is of the views.
+func (p *physical) collectAll(inserts []insert, views []*view) []rel {
+	// All are collected before the first is lowered: a table is read once, with every column that anybody reads.
+	for i := range inserts {
+		inserts[i].rel = spread(reorder(push(inserts[i].rel, nil)))
+		p.collect(inserts[i].rel, everything(inserts[i].rel))
+	}
+	rels := make([]rel, len(views))
+	for i, v := range views {
+		rels[i] = spread(reorder(push(v.rel, nil)))
+		p.collect(rels[i], everything(rels[i]))
+	}
+	return rels
 }
 
 // arranged lowers a relation so that its columns are the node's, one by one.
@@ -206,7 +283,7 @@ func (p *physical) arranged(r rel, need []bool) (int, error) {
 	return s.node, err
 }
 
-func (p *physical) sink(x insert, need []bool, sinks map[string]int) error {
+func (p *physical) sink(x insert, need []bool) error {
 	at, err := p.arranged(x.rel, need)
 	if err != nil {
 		return err
@@ -226,10 +303,10 @@ func (p *physical) sink(x insert, need []bool, sinks map[string]int) error {
 	if t.kind.Group != nil {
 		group = t.kind.Group(t.options)
 	}
-	s, ok := sinks[t.connector+"\x00"+group]
+	s, ok := p.sinks[t.connector+"\x00"+group]
 	if !ok {
 		s = len(p.program.Sinks)
-		sinks[t.connector+"\x00"+group] = s
+		p.sinks[t.connector+"\x00"+group] = s
 		p.program.Sinks = append(p.program.Sinks, Sink{Name: group, Connector: t.connector, Options: t.options, Pos: t.pos})
 	}
 	sk := &p.program.Sinks[s]
@@ -253,12 +330,17 @@ func (p *physical) view(v *view, r rel, need []bool) error {
 	from := p.node(at)
 	key := from.Key
 	edge := dataflow.Edge{From: at}
-	n := dataflow.Node{Kind: "view", Detail: v.name, Schema: r.columns(), Key: key, Append: from.Append, Single: from.Single, States: []string{"rows"}}
+	kind := "view"
+	if v.internal {
+		kind = "table"
+	}
+	n := dataflow.Node{Kind: kind, Detail: v.name, Schema: r.columns(), Key: key, Append: from.Append, Single: from.Single, States: []string{"rows"}, Keeps: dataflow.KeepsInput}
+	v.node = at
 	if key != nil && !n.Single && len(key) > 0 {
 		edge, _ = p.byKey(at, key)
 	}
-	if key == nil && !n.Single && !n.Append {
-		// What takes a row away has to find it.
+	if key == nil && !n.Single {
+		// What takes a row away has to find it; and equal rows are one entry of the state, which belongs to one task.
 		all := make([]int, len(n.Schema))
 		for i := range all {
 			all[i] = i
@@ -274,6 +356,6 @@ func (p *physical) view(v *view, r rel, need []bool) error {
 			return operator.NewMaterialize(s, t, o)
 		}
 	})
-	p.program.Views = append(p.program.Views, View{Name: v.name, Node: node, Schema: n.Schema, Key: key})
+	p.program.Views = append(p.program.Views, View{Name: v.name, Node: node, Schema: n.Schema, Key: key, Table: v.internal})
 	return nil
 }

@@ -24,7 +24,11 @@ type view struct {
 	name         string
 	rel          rel
 	materialized bool
+	internal     bool // it is the rows of an internal table
 	pos          parser.Pos
+	node         int                 // of a materialized one: whose rows it keeps
+	kept         *table              // how added statements read it; nil: nobody has
+	again        func() (rel, error) // binds it anew
 }
 
 // table is a CREATE TABLE.
@@ -41,6 +45,7 @@ type table struct {
 	all       row.Schema
 	pos       parser.Pos
 	scan      *scan
+	kept      *view // it stands for the rows of a view
 }
 
 // find looks a name up; where no object has it, one of another case is taken, if it is the only one.
@@ -95,11 +100,12 @@ func (b *binder) createTable(s *parser.CreateTable) error {
 		t.options[o.Key.Text] = o.Value.Text
 	}
 	t.connector = t.options["connector"]
+	ok := false
 	if t.connector == "" {
-		return b.fail(errs.NotBuiltYet, s.Pos, "a table without a connector is not built yet").WithHint("WITH ('connector' = '...')")
-	}
-	var ok bool
-	if t.kind, ok = b.env.Connectors[t.connector]; !ok {
+		if err := b.internal(t, s); err != nil {
+			return err
+		}
+	} else if t.kind, ok = b.env.Connectors[t.connector]; !ok {
 		var known []string
 		for n := range b.env.Connectors {
 			known = append(known, n)
@@ -208,6 +214,10 @@ func (b *binder) createTable(s *parser.CreateTable) error {
 			return err
 		}
 	}
+	if b.created == nil {
+		b.created = map[string]*parser.CreateTable{}
+	}
+	b.created[t.name] = s
 	return b.define(s.Name, &object{table: t}, s.OrReplace, s.IfNotExists)
 }
 
@@ -231,5 +241,15 @@ func (b *binder) createView(name parser.Name, columns []parser.ViewColumn, q par
 		seen[f.Name] = true
 	}
 	v := &view{name: name.Last().Text, rel: r, materialized: materialized, pos: name.Position()}
+	text := b.text
+	v.again = func() (rel, error) {
+		defer func(text string) { b.text = text }(b.text)
+		b.text = text
+		r, err := b.query(q, around{})
+		if err != nil {
+			return nil, err
+		}
+		return b.rename(r, names, name.Position())
+	}
 	return v, b.define(name, &object{view: v}, replace, ifNotExists)
 }

@@ -46,6 +46,11 @@ func (p *Program) Explain() string {
 		if len(node.States) > 0 {
 			facts = append(facts, "state")
 		}
+		if node.Source != nil {
+			if t := &p.Sources[node.Source.Source].Tables[node.Source.Table]; t.Filter != nil {
+				facts = append(facts, "wanted "+t.filterText())
+			}
+		}
 		if node.Single {
 			facts = append(facts, "one task")
 		}

@@ -13,6 +13,10 @@ func push(r rel, conds []expr.Expr) rel {
 		return push(r.in, append(append([]expr.Expr{}, expr.Conjuncts(r.cond)...), conds...))
 	case *project:
 		return pushProject(r, conds)
+	case *expiring:
+		e := *r
+		e.in = push(r.in, conds)
+		return &e
 	case *join:
 		return pushJoin(r, conds)
 	case *aggregate:
@@ -87,7 +91,7 @@ func pushJoin(r *join, conds []expr.Expr) rel {
 	if r.cond != nil {
 		own = expr.Conjuncts(r.cond)
 	}
-	keepsLeft := r.kind == leftJoin || r.kind == fullJoin || r.kind == antiJoin
+	keepsLeft := r.kind == leftJoin || r.kind == fullJoin || r.kind == antiJoin || r.kind == markJoin
 	keepsRight := r.kind == rightJoin || r.kind == fullJoin
 	for _, c := range own {
 		switch s := side(c, n); {
@@ -101,7 +105,9 @@ func pushJoin(r *join, conds []expr.Expr) rel {
 	}
 	for _, c := range conds {
 		switch s := side(c, n); {
-		case s == 0 && (r.kind == innerJoin || r.kind == leftJoin || r.kind == semiJoin || r.kind == antiJoin):
+		case r.kind == markJoin && s != 0:
+			above = append(above, c)
+		case s == 0 && (r.kind == markJoin || r.kind == innerJoin || r.kind == leftJoin || r.kind == semiJoin || r.kind == antiJoin):
 			left = append(left, c)
 		case s == 1 && (r.kind == innerJoin || r.kind == rightJoin):
 			rights = append(rights, right(c))
@@ -127,7 +133,7 @@ func pushAggregate(r *aggregate, conds []expr.Expr) rel {
 			above = append(above, c)
 		}
 	}
-	return filtered(&aggregate{in: push(r.in, down), group: r.group, calls: r.calls, schema: r.schema}, above)
+	return filtered(&aggregate{in: push(r.in, down), group: r.group, calls: r.calls, schema: r.schema, pos: r.pos}, above)
 }
 
 func pushTop(r *top, conds []expr.Expr) rel {

@@ -22,8 +22,14 @@ type physical struct {
 	sources map[string]int // by name
 	// used are the columns that are read of each table, over all of the file.
 	used map[*table]map[int]bool
+	// wanted are the conditions under which each use of a table wants a row; nil: a use wants all.
+	wanted map[*table][]expr.Expr
 	// scans are the nodes at which tables enter.
 	scans map[*table]int
+	sinks map[string]int // by name
+	// salt tells the nodes of an added statement from those of others, except where they are shared.
+	salt   string
+	shared bool
 }
 
 // stream is what a node emits, with the place of each column of the relation: -1 for columns that nothing asked for.
@@ -36,6 +42,9 @@ type stream struct {
 func (p *physical) add(n dataflow.Node, more ...string) int {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s|%s|%v|%v|%v", n.Kind, n.Detail, n.Single, more, n.Schema.Types())
+	if p.salt != "" && !p.shared {
+		fmt.Fprintf(h, "|for %s", p.salt)
+	}
 	for _, e := range n.Inputs {
 		fmt.Fprintf(h, "|%s %d %v", p.program.Graph.Nodes[e.From].ID, e.How, e.Key)
 	}
@@ -78,6 +87,7 @@ func needs(n int, es ...expr.Expr) []bool {
 func (p *physical) collect(r rel, need []bool) {
 	switch r := r.(type) {
 	case *scan:
+		p.wants(r.table, nil)
 		if p.used[r.table] == nil {
 			p.used[r.table] = map[int]bool{}
 		}
@@ -86,13 +96,20 @@ func (p *physical) collect(r rel, need []bool) {
 				p.used[r.table][i] = true
 			}
 		}
-	case *filter, *project:
-		base, _, _, below := p.peel(r, need)
+	case *filter, *project, *expiring:
+		base, conds, _, below := p.peel(r, need)
 		p.collect(base, below)
+		if sc, ok := base.(*scan); ok {
+			p.wants(sc.table, conds)
+		}
 	case *join:
 		l, rr := r.split(need)
 		p.collect(r.left, l)
 		p.collect(r.right, rr)
+	case *star:
+		for i, below := range r.below(need) {
+			p.collect(r.in[i], below)
+		}
 	case *aggregate:
 		p.collect(r.in, r.below(need))
 	case *top:
@@ -118,6 +135,9 @@ func (p *physical) peel(r rel, need []bool) (base rel, conds []expr.Expr, exprs 
 	}
 	for {
 		switch x := r.(type) {
+		case *expiring: // whoever wants to know has looked
+			r = x.in
+			continue
 		case *filter:
 			conds = append(expr.Conjuncts(x.cond), conds...)
 			r = x.in
@@ -154,7 +174,9 @@ func (r *join) split(need []bool) (left, right []bool) {
 	n, m := len(r.left.columns()), len(r.right.columns())
 	all := needs(n+m, r.cond)
 	for i, yes := range need {
-		all[i] = all[i] || yes
+		if i < n || r.kind != markJoin {
+			all[i] = all[i] || yes
+		}
 	}
 	return all[:n], all[n:]
 }
@@ -200,10 +222,12 @@ func (p *physical) lower(r rel, need []bool) (stream, error) {
 		return p.lowerScan(r)
 	case *values:
 		return p.lowerValues(r)
-	case *filter, *project:
+	case *filter, *project, *expiring:
 		return p.lowerCalc(r, need)
 	case *join:
 		return p.lowerJoin(r, need)
+	case *star:
+		return p.lowerStar(r, need)
 	case *aggregate:
 		return p.lowerAggregate(r, need)
 	case *top:
@@ -323,11 +347,19 @@ func mapKey(key []int, kept map[int]int) []int {
 	return out
 }
 
-func (p *physical) settings() expr.Settings { return expr.Settings{Zone: p.b.env.Zone} }
+func (p *physical) settings() expr.Settings { return p.b.exprSettings() }
 
 func (p *physical) lowerScan(r *scan) (stream, error) {
 	t := r.table
 	out := stream{at: want(len(t.schema), nil)}
+	if t.kept != nil {
+		for c := range out.at {
+			out.at[c] = c
+		}
+		out.node = t.kept.node
+		return out, nil
+	}
+	defer p.share(true)()
 	var columns []int
 	upsert := t.kind.Upsert && t.key != nil
 	for c := range t.schema {
@@ -352,9 +384,9 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 		p.program.Sources = append(p.program.Sources, Source{Name: name, Connector: t.connector, Options: t.options, Pos: t.pos})
 	}
 	src := &p.program.Sources[s]
-	st := SourceTable{Name: t.name, Options: t.options, Schema: t.schema, Metadata: t.metadata, Columns: columns, Key: t.key, Unsent: upsert, Pos: t.pos}
+	st := SourceTable{Name: t.name, Filter: p.filter(t), FilterByKey: p.filterByKey(t), Options: t.options, Schema: t.schema, Metadata: t.metadata, Columns: columns, Key: t.key, Unsent: upsert, Pos: t.pos}
 	src.Tables = append(src.Tables, st)
-	n := dataflow.Node{Kind: "source", Detail: t.name, Append: !t.kind.Changelog, Source: &dataflow.SourceTable{Source: s, Table: len(src.Tables) - 1}}
+	n := dataflow.Node{Kind: "source", Detail: t.name, Append: !t.kind.Changelog, Source: &dataflow.SourceTable{Source: s, Table: len(src.Tables) - 1, Ordered: upsert}}
 	kept := map[int]int{}
 	for i, c := range columns {
 		n.Schema = append(n.Schema, t.schema[c])
@@ -367,7 +399,8 @@ func (p *physical) lowerScan(r *scan) (stream, error) {
 	if upsert {
 		n.Schema = append(n.Schema, row.Field{Name: "$unsent", Type: row.Type{Kind: row.BigInt, NotNull: true}})
 		key := n.Key
-		n.Key = nil // a key may come many times
+		n.Key = nil     // a key may come many times
+		n.Single = true // of several tasks none would know which change of a key came last
 		out.node = p.normalize(p.add(n, t.connector, group), key)
 	} else {
 		out.node = p.add(n, t.connector, group)
@@ -382,7 +415,7 @@ func (p *physical) normalize(from int, key []int) int {
 	schema := src.Schema[: len(src.Schema)-1 : len(src.Schema)-1]
 	spec := operator.Normalize{Input: schema.Types(), Key: key, Unsent: true}
 	edge, single := p.byKey(from, key)
-	n := dataflow.Node{Kind: "normalize", Detail: fmt.Sprintf("%s by %v", src.Detail, key), Schema: schema, Key: key, Single: single, Inputs: []dataflow.Edge{edge}, States: []string{"rows"}}
+	n := dataflow.Node{Kind: "normalize", Detail: fmt.Sprintf("%s by %v", src.Detail, key), Schema: schema, Key: key, Single: single, Inputs: []dataflow.Edge{edge}, States: []string{"rows"}, Keeps: dataflow.KeepsOutput}
 	return p.addMake(n, func(id string) func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error) {
 		s := spec
 		s.Node = id
@@ -390,44 +423,6 @@ func (p *physical) normalize(from int, key []int) int {
 			return operator.NewNormalize(s, t, o)
 		}
 	})
-}
-
-func (p *physical) lowerValues(r *values) (stream, error) {
-	types := r.schema.Types()
-	b := row.NewBuilder(types)
-	b.Reset()
-	var text []string
-	for _, rw := range r.rows {
-		var line []string
-		for c, k := range rw {
-			b.Cols[c].Gather(types[c].Layout(), b.Len, k.Vec, nil, 1)
-			if k.IsNull() {
-				b.Cols[c].SetNull(b.Len, b.Len+1)
-			}
-			line = append(line, k.String())
-		}
-		b.EndRow(1)
-		text = append(text, "("+strings.Join(line, ", ")+")")
-	}
-	detail := strings.Join(text, ", ")
-	name := "values " + detail
-	s, ok := p.sources["values\x00"+name]
-	if !ok {
-		s = len(p.program.Sources)
-		p.sources["values\x00"+name] = s
-		st := SourceTable{Name: name, Schema: r.schema}
-		for i := range r.schema {
-			st.Columns = append(st.Columns, i)
-		}
-		p.program.Sources = append(p.program.Sources, Source{Name: name, Connector: "values", Tables: []SourceTable{st}, Rows: b.Seal()})
-	}
-	n := dataflow.Node{Kind: "values", Detail: detail, Schema: r.schema, Append: true, Source: &dataflow.SourceTable{Source: s}}
-	out := stream{at: make([]int, len(r.schema))}
-	for i := range out.at {
-		out.at[i] = i
-	}
-	out.node = p.add(n)
-	return out, nil
 }
 
 func (p *physical) lowerUnion(r *union, need []bool) (stream, error) {
@@ -525,6 +520,10 @@ func (p *physical) lowerAggregate(r *aggregate, need []bool) (stream, error) {
 		return stream{}, err
 	}
 	from := p.node(in.node)
+	if p.b.ttl > 0 && len(r.group) > 0 {
+		p.b.noTTL(StateTTL, p.b.ttlAt)
+	}
+	p.growing(r.pos, "DISTINCT keeps every different row for good", in.node)
 	spec := operator.Aggregation{Input: from.Schema.Types(), Retract: !from.Append}
 	out := stream{at: want(len(r.schema), need)}
 	n := dataflow.Node{Kind: "aggregate"}
@@ -579,6 +578,9 @@ func (p *physical) lowerTop(r *top, need []bool) (stream, error) {
 		return stream{}, err
 	}
 	from := p.node(in.node)
+	if r.limit < 0 {
+		p.growing(r.pos, "ROW_NUMBER without a bound keeps every row for good", in.node)
+	}
 	// Only what is needed is kept: the columns that order or divide and those that are asked for.
 	spec := operator.TopN{Input: from.Schema.Types(), Limit: r.limit, Offset: r.offset, Retract: !from.Append}
 	spec.Rank = r.rank && need[width]

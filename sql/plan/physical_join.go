@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/engine/expr"
@@ -13,7 +14,7 @@ import (
 )
 
 func (k joinKind) physical() joins.Kind {
-	return [...]joins.Kind{0, joins.Inner, joins.Left, joins.Right, joins.Full, joins.Semi, joins.Anti}[k]
+	return [...]joins.Kind{0, joins.Inner, joins.Left, joins.Right, joins.Full, joins.Semi, joins.Anti, joins.Mark}[k]
 }
 
 // joinKey is an equality that rows are found by: an expression over each side.
@@ -104,7 +105,7 @@ func (p *physical) withKeys(r rel, need []bool, keys []expr.Expr) (stream, []int
 }
 
 // index makes the node that keeps a side of a join.
-func (p *physical) index(in stream, keys []int, types []row.Type, nullsMatch, retract bool, columns []int, apart string) int {
+func (p *physical) index(in stream, keys []int, types []row.Type, nullsMatch, retract bool, columns []int, ttl int64, apart string) int {
 	from := p.node(in.node)
 	codec := row.JoinKey(types)
 	if nullsMatch {
@@ -118,13 +119,19 @@ func (p *physical) index(in stream, keys []int, types []row.Type, nullsMatch, re
 	if len(keys) == 0 {
 		edge, n.Single = dataflow.Edge{From: in.node, How: dataflow.ToOne}, true
 	}
+	more := []string{fmt.Sprint(nullsMatch, retract, types), apart}
+	if ttl > 0 {
+		n.Detail += " forgets after " + (time.Duration(ttl) * time.Microsecond).String()
+		n.States = append(n.States, "touched")
+		more = append(more, fmt.Sprint("ttl ", ttl))
+	}
 	n.Inputs = []dataflow.Edge{edge}
 	input := from.Schema.Types()
 	return p.addMake(n, func(id string) func(dataflow.Task, dataflow.Emitter) (dataflow.Operator, error) {
 		return func(t dataflow.Task, _ dataflow.Emitter) (dataflow.Operator, error) {
-			return joins.NewIndex(t, joins.IndexOptions{Name: id, Input: input, Key: keys, Codec: codec, NullsMatch: nullsMatch, Columns: columns, Retract: retract})
+			return joins.NewIndex(t, joins.IndexOptions{Name: id, Input: input, Key: keys, Codec: codec, NullsMatch: nullsMatch, Columns: columns, Retract: retract || ttl > 0, TTL: ttl})
 		}
-	}, fmt.Sprint(nullsMatch, retract, types), apart)
+	}, more...)
 }
 
 // indexes makes the indexes of a join's sides, which other joins may have made already. An index is not shared with a join
@@ -159,7 +166,9 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	// What the output and the rest of the condition read is kept; a key that nobody else reads is not.
 	kept := needs(nl+nr, rest...)
 	for i, yes := range need {
-		kept[i] = kept[i] || yes
+		if i < nl || r.kind != markJoin {
+			kept[i] = kept[i] || yes
+		}
 	}
 	var le, re []expr.Expr
 	types := make([]row.Type, len(keys))
@@ -174,26 +183,23 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 	if err != nil {
 		return stream{}, err
 	}
-	columns := func(s stream, used []bool) []int {
-		cols := []int{}
-		for c, yes := range used {
-			if yes && !slices.Contains(cols, s.at[c]) {
-				cols = append(cols, s.at[c])
-			}
-		}
-		slices.Sort(cols)
-		return cols
-	}
 	if r.static {
-		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, columns(right, kept[nl:]))
+		return p.lowerLookup(r, need, left, right, lk, rk, types, nullsMatch, rest, keptColumns(right, kept[nl:]))
 	}
 	// A join that speaks of rows of a side that match, or do not, finds them by what is kept of them.
 	counts := len(rest) > 0 && r.kind != innerJoin
+	forgets := r.kind == innerJoin && len(keys) > 0
+	lt, rt := p.ttlOf(r.left, forgets), p.ttlOf(r.right, forgets)
 	lx, rx := p.indexes(func(apart string) int {
-		return p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, columns(left, kept[:nl]), apart)
+		// An index that is there already and one that is new make every pair once, when the new one is filled. That is so of
+		// pairs, and only if one of the two is new.
+		defer p.share(r.kind == innerJoin)()
+		return p.index(left, lk, slices.Clone(types), nullsMatch, !p.node(left.node).Append || counts, keptColumns(left, kept[:nl]), lt, apart)
 	}, func(apart string) int {
-		return p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, columns(right, kept[nl:]), apart)
+		return p.index(right, rk, slices.Clone(types), nullsMatch, !p.node(right.node).Append || counts, keptColumns(right, kept[nl:]), rt, apart)
 	}, p.node(left.node).ID+p.node(right.node).ID)
+	p.growingSide(r.pos, left.node, lt)
+	p.growingSide(r.pos, right.node, rt)
 	spec := joins.Options{Kind: r.kind.physical()}
 	cols := r.columns()
 	n := dataflow.Node{Kind: "join", Inputs: []dataflow.Edge{{From: lx, How: dataflow.Probe}, {From: rx, How: dataflow.Probe}}, Single: len(keys) == 0}
@@ -203,17 +209,25 @@ func (p *physical) lowerJoin(r *join, need []bool) (stream, error) {
 		}
 		return joins.Column{Input: 1, Column: right.at[c-nl]}
 	}
+	output := func(c int) joins.Column {
+		if c == nl && r.kind == markJoin {
+			return joins.MarkColumn
+		}
+		return at(c)
+	}
 	result := stream{at: want(len(need), need)}
 	for c, yes := range need {
 		if !yes {
 			continue
 		}
 		result.at[c] = len(spec.Output)
-		spec.Output = append(spec.Output, at(c))
+		spec.Output = append(spec.Output, output(c))
 		n.Schema = append(n.Schema, cols[c])
 	}
 	n.Append = r.kind == innerJoin && p.node(lx).Append && p.node(rx).Append
-	n.Key = outputKey(r.kind, p.node(left.node).Key, p.node(right.node).Key, lk, rk, spec.Output)
+	if lt == 0 && rt == 0 { // what was forgotten may come again under a key that was given
+		n.Key = outputKey(r.kind, p.node(left.node).Key, p.node(right.node).Key, lk, rk, spec.Output)
+	}
 	var text []string
 	for i := range lk {
 		text = append(text, fmt.Sprintf("l$%d = r$%d", lk[i], rk[i]))
@@ -321,7 +335,7 @@ func outputKey(kind joinKind, lkey, rkey, lcols, rcols []int, out []joins.Column
 		return got
 	}
 	switch {
-	case kind == semiJoin || kind == antiJoin:
+	case kind == semiJoin || kind == antiJoin || kind == markJoin:
 		if lkey == nil {
 			return nil
 		}

@@ -21,7 +21,7 @@ func (p *physical) lowerLookup(r *join, need []bool, left, right stream, lk, rk 
 	}
 	nl := len(r.left.columns())
 	from := p.node(left.node)
-	rx := p.index(right, rk, append([]row.Type(nil), types...), nullsMatch, false, kept, "lookup for "+from.ID)
+	rx := p.index(right, rk, append([]row.Type(nil), types...), nullsMatch, false, kept, 0, "lookup for "+from.ID)
 	codec := p.node(rx).Inputs[0].Codec
 	spec := joins.LookupOptions{Left: r.kind == leftJoin, Input: from.Schema.Types(), Key: lk}
 	n := dataflow.Node{Kind: "lookup", Append: from.Append,

@@ -3,9 +3,11 @@
 package plan
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/expr"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/sql/parser"
@@ -18,6 +20,8 @@ type Program struct {
 	Sources []Source
 	Sinks   []Sink
 	Views   []View
+	// Objects are what the statements make, in order.
+	Objects []Object
 	// Settings are the SET statements, in order.
 	Settings []*parser.Set
 	// Warnings are about what works and may not be meant: state that grows without bound.
@@ -51,6 +55,12 @@ type SourceTable struct {
 	Metadata map[int]string // column: its metadata key
 	Columns  []int
 	Key      []int // PRIMARY KEY
+	// Filter is over Schema: a row for which it is FALSE or NULL changes nothing in the graph, which asks it again. nil:
+	// every row may. A row for which it fails has to be given. A source may leave such rows out where it knows the whole row: inserts, and a first copy, if what comes
+	// later of a row that was left out is a whole row, too.
+	Filter expr.Expr
+	// FilterByKey: Filter speaks of nothing but the key, so that a row that it leaves out never counts.
+	FilterByKey bool
 	// Unsent: the source gives changes by key, with one more column behind the others that tells what it left out; see
 	// operator.Normalize.
 	Unsent bool
@@ -96,7 +106,27 @@ type View struct {
 	Node   int // an operator.Materialize
 	Schema row.Schema
 	Key    []int // nil: rows may be equal
+	// Table: it is the rows of an internal table, which clients write.
+	Table bool
 }
+
+// TableConnector is the connector of the one source of all internal tables, those without a connector of their own.
+const TableConnector = "table"
+
+// Object is a table or a view that a program has, or an INSERT.
+type Object struct {
+	Name string // of an INSERT that of its table
+	Kind parser.ObjectKind
+	// Connector is a table's; "" if it has none.
+	Connector string
+	// Reads are the tables and views that its definition names; an INSERT's own table is one of them.
+	Reads []string
+	// Added is which of the statements of Environment.Added it came from, from 1; 0: from the file.
+	Added int
+}
+
+// ObjectInsert is the kind of an INSERT.
+const ObjectInsert parser.ObjectKind = "INSERT"
 
 // Kind is what a connector lets a table be.
 type Kind struct {
@@ -123,4 +153,11 @@ type Environment struct {
 	Zone *time.Location
 	// Parallelism decides nothing but which edges are worth cutting; default 1.
 	Parallelism int
+	// Now is the clock of a statement that is answered at once, in microseconds since 1970.
+	Now int64
+	// Added are statements that were added to the file after its pipeline had begun, one each, in order. They leave the
+	// nodes of everything before them as they are: see added.go.
+	Added []string
+	// Rand feeds RAND and UUID where a statement is answered at once; nil: they cannot be used.
+	Rand rand.Source
 }

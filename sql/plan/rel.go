@@ -48,6 +48,7 @@ type (
 		group  []int
 		calls  []operator.AggCall
 		schema row.Schema
+		pos    parser.Pos // of a DISTINCT; otherwise none
 	}
 
 	// top is ROW_NUMBER over partitions, with the places that are kept. Its columns are the input's and, with rank, the
@@ -60,6 +61,7 @@ type (
 		offset    int64
 		rank      bool
 		rankName  string
+		pos       parser.Pos // of ROW_NUMBER; otherwise none
 	}
 
 	union struct {
@@ -83,10 +85,11 @@ const (
 	fullJoin
 	semiJoin
 	antiJoin
+	markJoin // the left rows, and a column that tells whether a row of the right matches
 )
 
 func (k joinKind) String() string {
-	return [...]string{"", "inner", "left", "right", "full", "semi", "anti"}[k]
+	return [...]string{"", "inner", "left", "right", "full", "semi", "anti", "mark"}[k]
 }
 
 func (r *scan) columns() row.Schema      { return r.table.schema }
@@ -109,6 +112,9 @@ func (r *join) columns() row.Schema {
 	left := nullable(r.left.columns(), r.kind == rightJoin || r.kind == fullJoin)
 	if r.kind == semiJoin || r.kind == antiJoin {
 		return left
+	}
+	if r.kind == markJoin {
+		return append(left, row.Field{Name: "$mark", Type: row.Type{Kind: row.Boolean, NotNull: true}})
 	}
 	return append(left, nullable(r.right.columns(), r.kind == leftJoin || r.kind == fullJoin)...)
 }

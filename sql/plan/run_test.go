@@ -73,6 +73,9 @@ func (f *feed) Read(ctx context.Context) (dataflow.Message, error) {
 					return dataflow.Message{}, err
 				}
 			}
+			if t.Unsent {
+				b.Cols[len(t.Columns)].Int64 = append(b.Cols[len(t.Columns)].Int64, 0)
+			}
 			b.EndRow(c.weight)
 		}
 		return dataflow.Message{Kind: dataflow.KindBatch, Batch: b.Seal(), Table: f.table - 1}, nil
@@ -147,6 +150,7 @@ func testEnvironment() Environment {
 	return Environment{Connectors: map[string]Kind{
 		"rows": {Source: true, Changelog: true, Bounded: func(map[string]string) bool { return true }, Group: func(map[string]string) string { return "rows" }},
 		"log":  {Source: true, Bounded: func(map[string]string) bool { return true }, Group: func(map[string]string) string { return "log" }},
+		"live": {Source: true}, // never ends
 		"out":  {Sink: true, SinkChangelog: true, SinkKeyless: true},
 	}}
 }

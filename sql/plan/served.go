@@ -15,6 +15,8 @@ type Relation struct {
 	Name   string
 	Schema row.Schema
 	Key    []int // nil: rows may be equal
+	// Table: it is an internal table, which can be written, too.
+	Table bool
 }
 
 // Served is a query that is answered at once, over views that stand still. Its program has sources of the connector
@@ -47,6 +49,16 @@ const viewConnector = "view"
 // Serve plans a query over relations. Parameters without a value are taken as NULL: the plan then tells columns and
 // types.
 func Serve(text string, q parser.Query, env Environment, relations []Relation, params []Param) (*Served, error) {
+	b := serving(text, env, relations, params)
+	r, order, width, err := b.ranked(q, around{})
+	if err != nil {
+		return nil, err
+	}
+	return b.served(r, order, width, q.Position())
+}
+
+// serving is a binder of statements that are answered at once.
+func serving(text string, env Environment, relations []Relation, params []Param) *binder {
 	if env.Zone == nil {
 		env.Zone = time.UTC
 	}
@@ -58,22 +70,29 @@ func Serve(text string, q parser.Query, env Environment, relations []Relation, p
 		t.read = t.scan
 		b.catalog.objects[r.Name] = &object{table: t}
 	}
-	r, order, width, err := b.ranked(q, around{})
-	if err != nil {
-		return nil, err
-	}
-	s := &Served{Program: &Program{Graph: &dataflow.Graph{}, Bounded: true}, Columns: r.columns()[:width:width], Keys: map[int]*row.Batch{}}
-	for _, o := range order {
-		s.Order = append(s.Order, OrderColumn{o.column, o.desc, o.nullsLast})
-	}
+	return b
+}
+
+// paramTypes are the types of the parameters, as far as the statement has told them.
+func (b *binder) paramTypes() []row.Type {
+	var out []row.Type
 	for _, p := range b.params {
 		if p.Type.Kind == row.Null {
 			p.Type = row.Type{Kind: row.String}
 		}
-		s.Params = append(s.Params, p.Type)
+		out = append(out, p.Type)
+	}
+	return out
+}
+
+// served makes the plan of a relation whose first width columns are asked for.
+func (b *binder) served(r rel, order []orderColumn, width int, pos parser.Pos) (*Served, error) {
+	s := &Served{Program: &Program{Graph: &dataflow.Graph{}, Bounded: true}, Columns: r.columns()[:width:width], Params: b.paramTypes(), Keys: map[int]*row.Batch{}}
+	for _, o := range order {
+		s.Order = append(s.Order, OrderColumn{o.column, o.desc, o.nullsLast})
 	}
 	result := &table{name: "result", connector: "result", kind: Kind{Sink: true, SinkChangelog: true, SinkKeyless: true}, options: map[string]string{}, schema: r.columns()}
-	inserts := []insert{{table: result, rel: r, pos: q.Position()}}
+	inserts := []insert{{table: result, rel: r, pos: pos}}
 	if err := b.physical(s.Program, inserts, nil); err != nil {
 		return nil, err
 	}
@@ -206,6 +225,14 @@ func (b *binder) keyConditions(r rel, conds []expr.Expr, to map[*scan][]map[int]
 	case *join:
 		b.keyConditions(r.left, nil, to)
 		b.keyConditions(r.right, nil, to)
+	case *expiring:
+		b.keyConditions(r.in, conds, to)
+	case *star:
+		for _, in := range r.in {
+			b.keyConditions(in, nil, to)
+		}
+	case *unnest:
+		b.keyConditions(r.in, nil, to)
 	case *aggregate:
 		b.keyConditions(r.in, nil, to)
 	case *top:

@@ -44,7 +44,7 @@ func (b *binder) unnest(x *parser.Unnest, in rel, sc *scope, a around, outer boo
 	if len(x.Args) != 1 {
 		return nil, nil, b.fail(errs.NotBuiltYet, x.Pos, "UNNEST of several lists is not built yet")
 	}
-	place := &exprPlace{scope: &scope{cols: sc.cols, outer: a.outer, common: a.ctes}, in: &in}
+	place := &exprPlace{scope: &scope{cols: sc.cols, outer: a.outer, domain: a.domain, common: a.ctes}, in: &in}
 	e, err := b.expr(place, x.Args[0])
 	if err != nil {
 		return nil, nil, err

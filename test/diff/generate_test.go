@@ -302,6 +302,9 @@ func (g *generator) from(depth int) (*node, []column) {
 		}
 		cols = append(append([]column(nil), cols...), rc...)
 	}
+	if g.one(8) {
+		return g.lateral(n, cols)
+	}
 	return n, cols
 }
 
@@ -442,7 +445,7 @@ func (g *generator) query(classes []string, depth int) *node {
 	if depth > 0 {
 		switch g.r.IntN(9) {
 		case 0, 1:
-			op := pick(g, []string{"UNION", "UNION ALL", "INTERSECT", "EXCEPT"})
+			op := pick(g, []string{"UNION", "UNION ALL", "INTERSECT", "EXCEPT", "INTERSECT ALL", "EXCEPT ALL"})
 			return query(classes, "({0}) "+op+" ({1})", g.query(classes, depth-1), g.query(classes, depth-1))
 		case 2:
 			var cs []string
@@ -511,11 +514,26 @@ func (g *generator) selected(classes []string, depth int) *node {
 	from, scope := g.from(depth)
 	where := optional("")
 	var conds []*node
+	if g.one(6) {
+		from, scope, conds = g.chain(depth)
+	}
 	for g.one(2) && len(conds) < 3 {
 		conds = append(conds, g.condition(scope, 2))
 	}
 	if g.one(4) {
 		conds = append(conds, g.subquery(scope, depth))
+	}
+	if g.one(5) {
+		c := g.asked(scope, depth)
+		switch g.r.IntN(4) {
+		case 0:
+			c = of(c.category, "({0} OR {1})", "", c, g.condition(scope, 1))
+		case 1:
+			c = of(c.category, "(NOT {0})", "", c)
+		case 2:
+			c = of(c.category, "({0} IS NULL)", "", c)
+		}
+		conds = append(conds, c)
 	}
 	if len(conds) > 0 {
 		where = optional(" WHERE {0}", list("conjuncts", " AND ", conds...))
@@ -526,6 +544,13 @@ func (g *generator) selected(classes []string, depth int) *node {
 	}
 	for _, c := range classes {
 		e := g.expression(scope, c, 2)
+		if g.one(12) {
+			if e = g.correlatedValue(scope, c); c == "boolean" {
+				e = g.asked(scope, depth)
+			}
+			es = append(es, e)
+			continue
+		}
 		if g.one(16) {
 			rel := pick(g, g.relations())
 			a := g.alias()
@@ -601,6 +626,14 @@ func (g *generator) grouped(classes []string, from, where *node, scope []column)
 		}
 		if len(keys) > 0 || c == "int" {
 			having = optional(" HAVING {0}", cond)
+		}
+	}
+	if g.one(10) {
+		from, inner := g.inner()
+		v, c := g.aggregate(scope, "int")
+		if i := g.columnOf(inner, c); i != nil {
+			having = optional(" HAVING {0} "+pick(g, []string{"IN", "NOT IN", "> ALL", "= ANY", ">="})+" (SELECT {1} FROM "+from+" ORDER BY 1 LIMIT 1)", v, i)
+			having.postgres = strings.Replace(having.flink, "ORDER BY 1", "ORDER BY 1 NULLS FIRST", 1)
 		}
 	}
 	// A grouped query without aggregates is possible: it is DISTINCT in other words.

@@ -11,6 +11,7 @@ import (
 // TestAbortBehindALock: what was written ahead of its commit waits for a lock at the target when the source rolls it back. The
 // wait ends with an error, which reaches the mirror although it is waiting for the rollback.
 func TestAbortBehindALock(t *testing.T) {
+	t.Parallel()
 	src, dst := pair(t, 15, 15)
 	src.exec(t, `CREATE TABLE a(id int PRIMARY KEY, v text); INSERT INTO a SELECT i, repeat('x', 100) FROM generate_series(1, 20000) i`)
 	m := newMirror(t, src, dst, "public.*", "--set", "sink.batch.bytes=64kB")

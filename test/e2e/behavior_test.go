@@ -118,6 +118,7 @@ func TestDropsReferenced(t *testing.T) {
 
 // TestFirstMistake: a first command that cannot work leaves nothing, so that the corrected one does.
 func TestFirstMistake(t *testing.T) {
+	t.Parallel()
 	src, dst := pair(t, 15, 15)
 	src.exec(t, twoTables)
 	m := newMirror(t, src, dst, "public.*")

@@ -13,6 +13,7 @@ import (
 // TestDropUnderLoad: tables go while the stream never rests, and weir and the target die. What the mirror notes about a
 // dropped table carries a position, and rows in front of it must not be behind it.
 func TestDropUnderLoad(t *testing.T) {
+	t.Parallel()
 	target := testenv.Postgres(t, 15, testenv.FsyncOff())
 	src, dst := newDB(t, source(t, 15), "src"), newDB(t, target, "dst")
 	src.exec(t, `CREATE TABLE seen(id int PRIMARY KEY, v text)`)

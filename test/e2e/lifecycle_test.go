@@ -30,6 +30,7 @@ func live(t *testing.T, args ...string) *mirror {
 }
 
 func TestLifecycle(t *testing.T) {
+	t.Parallel()
 	t.Run("a state directory has one owner", func(t *testing.T) {
 		m := live(t)
 		_, errOut, code := m.cli("server", "--http-addr", "127.0.0.1:0")

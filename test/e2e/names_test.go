@@ -15,6 +15,7 @@ import (
 // TestNamesChangeHands: a table takes the name that another one had, as deployments do that fill a new table and put it
 // into the old one's place. The log tells of the first only; the second may get no row for long.
 func TestNamesChangeHands(t *testing.T) {
+	t.Parallel()
 	for name, sql := range map[string]string{
 		"the old table steps aside": `BEGIN; ALTER TABLE a RENAME TO a_old; ALTER TABLE b RENAME TO a; COMMIT`,
 		"the old table is dropped":  `BEGIN; DROP TABLE a; ALTER TABLE b RENAME TO a; COMMIT`,

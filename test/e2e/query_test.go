@@ -314,7 +314,7 @@ func TestQueryAtEachPoint(t *testing.T) {
 	points := append(disk.FailPoints(), query.FailPrepared, query.FailCommitted, query.FailPublished, raft.FailUnknown)
 	for n, p := range points {
 		switch p {
-		case disk.FailIngest, disk.FailFlush, disk.FailDelete:
+		case disk.FailTable, disk.FailIngest, disk.FailFlush, disk.FailDelete:
 			continue // they come with much more state
 		}
 		t.Run(string(p), func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 // TestRemoveAtRest: a table that is removed and added again while nobody looks is copied again, or before a running mirror has seen it, whatever has become of it at
 // the target meanwhile.
 func TestRemoveAtRest(t *testing.T) {
+	t.Parallel()
 	type at struct {
 		m     *mirror
 		proxy *testenv.Proxy

@@ -9,6 +9,7 @@ import (
 // TestTLS mirrors between servers that let nobody in without TLS and a SCRAM password: all kinds of connections that weir
 // opens, the stream's own way of reading its socket among them, with more data waiting than fits into any buffer.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	for _, sv := range []testenv.Version{12, 15} {
 		t.Run(sv.String(), func(t *testing.T) {
 			secured := []testenv.Option{testenv.FsyncOff(), testenv.WithTLS(), testenv.WithSuperuserPassword("pa ss'word")}

@@ -2,10 +2,12 @@ package typed
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/weirstream/weir/engine/changelog"
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/pg"
 )
 
 // shape is a version of a table's shape in the stream: where the wanted columns are.
@@ -85,13 +87,17 @@ func split(dst []value, im changelog.Image) error {
 	return nil
 }
 
-// change appends an entry to its table's batch, and tells the table if the batch is full by it.
-func (s *Source) change(rows *changelog.Rows, e *changelog.Entry) (full int, err error) {
+// change appends an entry of a transaction that was committed at commit, zero if that is not known, to its table's batch, and
+// tells the table if the batch is full by it.
+func (s *Source) change(rows *changelog.Rows, e *changelog.Entry, commit time.Time) (full int, err error) {
 	sh, err := s.shapeOf(rows.Relation(e))
 	if err != nil || sh.table < 0 {
 		return -1, err
 	}
 	t := s.tables[sh.table]
+	if t.op = 0; !commit.IsZero() {
+		t.op = commit.UnixMicro()
+	}
 	now, before := rows.New(e), rows.Old(e)
 	if len(now) > 0 {
 		if err := split(sh.vals, now); err != nil {
@@ -222,7 +228,7 @@ func (t *table) endRow(weight, unsent int64) {
 	t.batch.EndRow(weight)
 }
 
-const hintAnew = "change the query or the table; what was computed with the column as it was cannot be kept: drop the pipeline and create it again, which copies the tables anew"
+const hintAnew = "what was computed with the table as it was cannot be kept: change the table's declaration and run the file under another --name, or delete the pipeline and create it again; both copy the tables anew"
 
 // reshaped is told of a change of shape.
 func (s *Source) reshaped(c *changelog.SchemaChange) error {
@@ -240,13 +246,43 @@ func (s *Source) reshaped(c *changelog.SchemaChange) error {
 		case changelog.AddColumn:
 			continue
 		case changelog.DropColumn, changelog.RenameColumn, changelog.AlterType:
-			if at := t.Columns.Index(step.Column); at < 0 || t.Metadata[at] != "" {
+			at := t.Columns.Index(step.Column)
+			if at < 0 || t.Metadata[at] != "" || step.Kind == changelog.AlterType && t.widened(c.Old, c.New, at) {
 				continue
 			}
 		}
-		return errs.New(errs.SourceSchemaChange, "table %s changed where a query reads it: %s", rel, step).WithHint("%s", hintAnew)
+		e := errs.New(errs.SourceSchemaChange, "table %s changed where a query reads it: %s", rel, step)
+		if step.Kind == changelog.RenameColumn {
+			return e.WithHint("as long as no row has been written under the new name, renaming it back lets the pipeline go on; otherwise %s", hintAnew)
+		}
+		return e.WithHint("%s", hintAnew)
 	}
 	return nil
+}
+
+// widened tells whether the column of the table's c-th has another type that holds the values of the old one in the same
+// form, and that the declared type takes. It is read as the new one from then on.
+func (t *table) widened(old, now *changelog.Relation, c int) bool {
+	column := func(rel *changelog.Relation) *pg.Column {
+		if rel != nil {
+			for i := range rel.Columns {
+				if x := &rel.Columns[i]; x.Name == t.Columns[c].Name {
+					return &pg.Column{Name: x.Name, Type: pg.Type{OID: x.TypeOID, Schema: x.TypeSchema, Name: x.TypeName}, Mod: x.TypeMod}
+				}
+			}
+		}
+		return nil
+	}
+	from, to := column(old), column(now)
+	if from == nil || to == nil || !holds(from, to, t.Columns[c].Type.Kind == row.String) {
+		return false
+	}
+	read, err := readerOf(to, t.Columns[c].Type)
+	if err != nil {
+		return false
+	}
+	t.read[c] = read
+	return true
 }
 
 // asked is the number of a table that was asked for, -1 if it was not.
@@ -255,15 +291,4 @@ func (s *Source) asked(rel *changelog.Relation) int {
 		return i
 	}
 	return -1
-}
-
-// truncated is told that tables were emptied.
-func (s *Source) truncated(tr *changelog.Truncate) error {
-	for _, rel := range tr.Relations {
-		if s.asked(rel) >= 0 {
-			return errs.New(errs.SourceSchemaChange, "table %s was emptied by TRUNCATE, which a query over it does not follow yet", rel).
-				WithHint("empty it by DELETE. To go on, drop the pipeline and create it again, which copies the tables anew")
-		}
-	}
-	return nil
 }

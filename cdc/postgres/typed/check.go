@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
 	"github.com/weirstream/weir/internal/nearest"
 	"github.com/weirstream/weir/internal/pg"
@@ -73,15 +72,11 @@ func (s *Source) check(ctx context.Context) (identity []map[string]bool, err err
 func (t *table) check(spec *pg.Table, database string) error {
 	t.read = make([]reader, len(t.Columns))
 	for c, col := range t.Columns {
-		if key := t.Metadata[c]; key != "" {
-			value, ok := map[string]string{"database_name": database, "schema_name": t.Schema, "table_name": t.Name}[key]
-			if !ok {
-				return errs.New(errs.SQLUnknownName, "there is no metadata %s", key).WithHint("postgres-cdc knows %s", strings.Join(MetadataKeys(), ", "))
+		var err error
+		if t.Metadata[c] != "" {
+			if t.read[c], err = t.metadata(c, database); err != nil {
+				return err
 			}
-			if col.Type.Kind != row.String {
-				return errs.New(errs.SQLTypeMismatch, "metadata %s of table %s is a STRING, and column %s is declared as %s", key, t, col.Name, col.Type)
-			}
-			t.read[c] = reader{how: constants, constant: value}
 			continue
 		}
 		have := spec.Column(col.Name)
@@ -100,7 +95,6 @@ func (t *table) check(spec *pg.Table, database string) error {
 			return errs.New(errs.SQLTypeMismatch, "column %s of table %s is generated, and the log does not carry it", col.Name, t).
 				WithHint("declare it as a computed column: %s AS (...)", col.Name)
 		}
-		var err error
 		if t.read[c], err = readerOf(have, col.Type); err != nil {
 			return errs.New(errs.SQLTypeMismatch, "column %s of table %s is %s in the database and declared as %s", col.Name, t, have.FormattedType, col.Type).WithHint("%v", err)
 		}

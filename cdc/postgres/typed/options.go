@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,12 +23,13 @@ const (
 	optSchema, optTable                       = "schema-name", "table-name"
 	optSlot, optPublication                   = "slot.name", "publication.name"
 	optPlugin, optStartup, optHeartbeat       = "decoding.plugin.name", "scan.startup.mode", "heartbeat.interval"
+	optChunk                                  = "scan.incremental.snapshot.chunk.size"
 )
 
 // known are the options that mean something here.
 func known() []string {
 	return []string{"connector", "connection", optURL, optHostname, optPort, optUsername, optPassword, optDatabase, optSchema, optTable, optSlot,
-		optPublication, optPlugin, optStartup, optHeartbeat}
+		optPublication, optPlugin, optStartup, optHeartbeat, optChunk}
 }
 
 // passedOver are options of Flink CDC that a file may hold and that change nothing here: they tune its own way to copy and
@@ -61,6 +63,11 @@ func CheckOptions(o map[string]string) *errs.Error {
 	case "", "initial", "latest-offset":
 	default:
 		return errs.New(errs.SQLConnector, "'scan.startup.mode' is initial or latest-offset, not '%s'", v)
+	}
+	if v := o[optChunk]; v != "" {
+		if n, err := strconv.ParseInt(v, 10, 64); err != nil || n < 1 {
+			return errs.New(errs.SQLConnector, "'%s' is a number of rows, not '%s'", optChunk, v)
+		}
 	}
 	if v := o[optHeartbeat]; v != "" {
 		if d, err := time.ParseDuration(strings.ReplaceAll(v, " ", "")); err != nil || d <= 0 {
@@ -160,6 +167,11 @@ func FromOptions(tables ...map[string]string) (Options, error) {
 		out.Publication = all["debezium.publication.name"]
 	}
 	out.KeepPublication = out.Publication != ""
+	if v := all[optChunk]; v != "" {
+		if out.RangeRows, err = strconv.ParseInt(v, 10, 64); err != nil {
+			return Options{}, errs.New(errs.SQLConnector, "'%s' is a number of rows, not '%s'", optChunk, v)
+		}
+	}
 	if v := all[optHeartbeat]; v != "" {
 		if out.HeartbeatPeriod, err = time.ParseDuration(strings.ReplaceAll(v, " ", "")); err != nil {
 			return Options{}, errs.New(errs.SQLConnector, "'heartbeat.interval' is a time such as 30s, not '%s'", v)

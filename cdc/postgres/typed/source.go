@@ -13,20 +13,29 @@
 //
 // # The first copy
 //
-// The slot's own snapshot holds exactly what the stream does not bring. All tables are read under it, and no boundary is
-// given before the last of them is read: the copy is one epoch, views show nothing of it until it is complete, and then
-// what the database had at one moment. So tables agree with each other in every cut, also in the first. The price is that
-// a crash meanwhile has the copy begin again, and that other sources of the pipeline wait for it.
+// A table is copied in ranges of its integer key, and each is a transaction of this source: behind it a cut may be made, and
+// stores that the range was read. So a copy takes the memory of a range, checkpoints are made during it, and after a crash
+// only what was not read is read. A table without a one-column integer key is one range. Where that is long, or the keys of
+// a range lie closer than it was thought, a cut may come in its midst; the range is then emptied and read anew if a crash
+// follows (Emptied). That needs a table with a key; one without is read in one epoch.
 //
-// # What stops it
+// The ranges of a start are read under one view of the database; the first start has the slot's own, which holds exactly
+// what the stream does not bring, later ones leave out of the stream what their view saw (package postgres). Tables agree
+// with each other when the stream is past all of that, which a message tells (Consistent, dataflow.Agreeing): until then
+// nobody sees what is computed of them, so every epoch that can be seen is of one moment of the database.
 //
-// A change of shape of a column in use, a dropped table and TRUNCATE end the source with an error that names the table:
-// what has been computed from it would be wrong from there on. Changes of columns that the query does not use are none.
+// # What changes in the database
+//
+// TRUNCATE empties a table with a key at its place in the transaction. Of a table without one nobody knows the rows: it
+// stops the source. Columns that are not used may come and go. A column in use may get a type that holds the values of the
+// old one in the same form (INT to BIGINT, VARCHAR(10) to TEXT, NUMERIC(8, 2) to NUMERIC(12, 2)), as long as the declared
+// type takes them: the rows that are there do not change by that, unless the statement changes them by USING, which the log
+// does not tell. Any other change of a column in use, and a dropped table, end the source with an error that names them:
+// what has been computed would be wrong from there on.
 package typed
 
 import (
 	"context"
-	"io"
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres"
@@ -46,7 +55,12 @@ type Options struct {
 	KeepPublication bool
 	// LatestOffset: no first copy; the stream begins at the end of the log (scan.startup.mode).
 	LatestOffset bool
-	Tables       []Table
+	// RangeBytes and RangeRows are about how large a range of the first copy is, whichever is less; default 16 MiB, and any
+	// number of rows.
+	RangeBytes, RangeRows int64
+	// PartialRows is how many rows of a range are read before a cut is allowed in its midst; default 262,144.
+	PartialRows int
+	Tables      []Table
 	// HeartbeatPeriod is how often an idle position moves, StatusPeriod how often the server is told of it; default 10 s.
 	HeartbeatPeriod, StatusPeriod time.Duration
 }
@@ -85,14 +99,15 @@ type Source struct {
 	byName map[[2]string]int
 	byRel  map[*changelog.Relation]*shape
 
-	ranges     []dataflow.Range // still to be copied
-	copied     bool
-	consistent bool                   // boundaries may be given
-	pending    []dataflow.StateChange // to be stored with the next boundary
-	stream     *copyStream            // the range that is being read
+	copied  bool
+	agrees  bool                   // the tables do, with each other
+	pending []dataflow.StateChange // to be stored with the next boundary
+	copier  copier
+	next    []dataflow.Message // to be given before anything else
 
 	message   dataflow.Message // of the stream, being turned into batches
 	entry     int              // how far
+	tx        int              // whose the entry is, of the transactions that end in the message
 	unflushed bool             // it is turned, and its last batches and its boundary are still to be given
 	lent      int              // table of the batch that was given last, or -1
 }
@@ -103,10 +118,17 @@ type table struct {
 	oid   uint32
 	batch *row.Builder
 	read  []reader // by column
+	op    int64    // µs since 1970 at which the transaction at hand was committed; 0 in the first copy
 }
 
 // New returns a Source that Open connects.
 func New(e *env.Env, opts Options) *Source {
+	if opts.RangeBytes == 0 {
+		opts.RangeBytes = 16 << 20
+	}
+	if opts.PartialRows == 0 {
+		opts.PartialRows = 1 << 18
+	}
 	s := &Source{env: e.With("part", "source"), opts: opts, byName: map[[2]string]int{}, byRel: map[*changelog.Relation]*shape{}, lent: -1}
 	for i := range opts.Tables {
 		t := &table{Table: opts.Tables[i]}
@@ -135,23 +157,20 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 			i, ok := s.byName[[2]string{schema, name}]
 			return ok && s.tables[i].Columns.Index(column) < 0 && !identity[i][column]
 		},
-		Text: true, NoCopy: s.opts.LatestOffset, HeartbeatPeriod: s.opts.HeartbeatPeriod, StatusPeriod: s.opts.StatusPeriod,
+		Text: true, NoCopy: s.opts.LatestOffset, RangeBytes: s.opts.RangeBytes, RangeRows: s.opts.RangeRows, HeartbeatPeriod: s.opts.HeartbeatPeriod, StatusPeriod: s.opts.StatusPeriod,
 	})
 	if err := s.inner.Open(ctx, state); err != nil {
 		return err
 	}
-	// What is stored was stored at a boundary, which is behind the copy.
-	s.copied, s.consistent = s.inner.Copied(), len(state) > 0
+	s.copied, s.agrees = s.inner.Copied(), s.inner.Agrees()
 	if s.copied {
 		return nil
 	}
-	var initial []dataflow.StateChange
-	if s.ranges, initial, err = s.inner.Ranges(ctx); err != nil {
-		return err
-	}
-	s.pending = append(s.pending, initial...)
-	return nil
+	return s.beginCopy(ctx, state)
 }
+
+// Agrees implements dataflow.Agreeing.
+func (s *Source) Agrees() bool { return s.agrees }
 
 // Read implements dataflow.Source.
 func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
@@ -159,12 +178,18 @@ func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
 		s.tables[s.lent].batch.Reset()
 		s.lent = -1
 	}
-	for !s.copied {
-		if m, ok, err := s.copy(ctx); ok || err != nil {
-			return m, err
-		}
-	}
 	for {
+		if len(s.next) > 0 {
+			m := s.next[0]
+			s.next = s.next[1:]
+			return m, nil
+		}
+		if !s.copied {
+			if m, ok, err := s.copy(ctx); ok || err != nil {
+				return m, err
+			}
+			continue
+		}
 		if s.message.Rows != nil || s.unflushed {
 			if m, ok, err := s.turn(); ok || err != nil {
 				return m, err
@@ -174,14 +199,12 @@ func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
 		if err != nil {
 			return dataflow.Message{}, err
 		}
-		s.message, s.entry = m, 0
+		s.message, s.entry, s.tx = m, 0, 0
 		s.pending = append(s.pending, m.State...)
 		switch m.Kind {
 		case dataflow.KindRows:
 		case dataflow.KindMark:
-			if m.Consistent {
-				s.consistent = true
-			}
+			s.agrees = s.agrees || m.Consistent
 			s.unflushed = m.Boundary
 		case dataflow.KindEnd:
 			return m, nil
@@ -194,60 +217,13 @@ func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
 				return dataflow.Message{}, err
 			}
 		case dataflow.KindChunk:
-			return dataflow.Message{}, errs.New(errs.SourceSchemaChange, "table %s was changed while it was copied", m.Chunk.Rel).
-				WithHint("the copy begins again by itself; leave the shape of the table alone meanwhile")
+			if err := s.chunk(m.Chunk); err != nil {
+				return dataflow.Message{}, err
+			}
 		default:
 			return dataflow.Message{}, errs.New(errs.EngineInternal, "the source of %s gave a message of kind %d", s.opts.Config.Server(), m.Kind)
 		}
 	}
-}
-
-// copy reads the first copy on. When it says false, nothing is to be given yet.
-func (s *Source) copy(ctx context.Context) (dataflow.Message, bool, error) {
-	if s.stream != nil {
-		return s.copyRange(ctx)
-	}
-	if len(s.ranges) > 0 {
-		r := s.ranges[0]
-		stream, err := s.inner.OpenRange(s.life, 0, r)
-		if err != nil {
-			return dataflow.Message{}, false, err
-		}
-		i, ok := s.byName[[2]string{r.Rel.Schema, r.Rel.Name}]
-		if !ok {
-			return dataflow.Message{}, false, errs.New(errs.EngineInternal, "table %s is copied and was not asked for", r.Rel)
-		}
-		s.stream = &copyStream{s: stream, table: i, places: s.tables[i].places(stream.Columns())}
-		return dataflow.Message{}, false, nil
-	}
-	state, err := s.inner.CopyDone(ctx)
-	if err != nil {
-		return dataflow.Message{}, false, err
-	}
-	s.pending = append(s.pending, state...)
-	s.copied = true
-	return dataflow.Message{}, false, nil
-}
-
-// copyRange gives the next batch of the range that is being read.
-func (s *Source) copyRange(ctx context.Context) (dataflow.Message, bool, error) {
-	t := s.tables[s.stream.table]
-	err := s.stream.fill(ctx, t)
-	if err != nil && err != io.EOF {
-		return dataflow.Message{}, false, err
-	}
-	if err == io.EOF {
-		if err := s.stream.s.Close(); err != nil {
-			return dataflow.Message{}, false, err
-		}
-		s.pending = append(s.pending, s.inner.RangeState(s.ranges[0], s.stream.s.Rows())...)
-		s.ranges = s.ranges[1:]
-		s.stream = nil
-	}
-	if t.batch.Len == 0 {
-		return dataflow.Message{}, false, nil
-	}
-	return s.give(s.byName[[2]string{t.Schema, t.Name}], false), true, nil
 }
 
 // give lends the batch of table i.
@@ -263,7 +239,8 @@ func (s *Source) give(i int, boundary bool) dataflow.Message {
 // end makes m the last message of what was read.
 func (s *Source) end(m *dataflow.Message) {
 	s.unflushed = false
-	if m.Boundary = s.consistent && s.message.Boundary; m.Boundary {
+	m.Consistent = s.message.Consistent
+	if m.Boundary = s.message.Boundary; m.Boundary {
 		m.State, s.pending = s.pending, nil
 	}
 }
@@ -272,7 +249,14 @@ func (s *Source) end(m *dataflow.Message) {
 func (s *Source) turn() (dataflow.Message, bool, error) {
 	if rows := s.message.Rows; rows != nil {
 		for ; s.entry < len(rows.Entries); s.entry++ {
-			full, err := s.change(rows, &rows.Entries[s.entry])
+			for s.tx < len(rows.Txs) && rows.Txs[s.tx].End <= s.entry {
+				s.tx++
+			}
+			commit := s.message.Commit // of one whose end is in a later message
+			if s.tx < len(rows.Txs) {
+				commit = rows.Txs[s.tx].Commit
+			}
+			full, err := s.change(rows, &rows.Entries[s.entry], commit)
 			if err != nil {
 				return dataflow.Message{}, false, err
 			}
@@ -313,10 +297,11 @@ func (s *Source) Close(ctx context.Context) error {
 	if s.inner == nil {
 		return nil
 	}
-	if s.stream != nil {
-		_ = s.stream.s.Close() // its goroutine may wait for somebody to take what it has read
-	}
+	s.copier.close()
 	return s.inner.Close(ctx)
 }
 
-var _ dataflow.Source = (*Source)(nil)
+var (
+	_ dataflow.Source   = (*Source)(nil)
+	_ dataflow.Agreeing = (*Source)(nil)
+)

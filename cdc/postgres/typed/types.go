@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/internal/errs"
@@ -13,29 +14,63 @@ import (
 )
 
 // MetadataKeys are the metadata columns that a table can have, with Flink CDC's names.
-func MetadataKeys() []string { return []string{"database_name", "schema_name", "table_name"} }
+func MetadataKeys() []string {
+	return []string{"database_name", "schema_name", "table_name", opTS}
+}
+
+// opTS is when the row's transaction was committed, by the clock of the database; of a row of the first copy 1970.
+const opTS = "op_ts"
+
+// metadata is how a metadata column is read.
+func (t *table) metadata(c int, database string) (reader, error) {
+	key, col := t.Metadata[c], t.Columns[c]
+	if key == opTS {
+		if col.Type.Kind != row.TimestampLTZ || col.Type.Precision > 6 {
+			return reader{}, errs.New(errs.SQLTypeMismatch, "metadata %s of table %s is a TIMESTAMP_LTZ(3), and column %s is declared as %s", key, t, col.Name, col.Type)
+		}
+		r := reader{how: commitTime, unit: 1}
+		for range 6 - col.Type.Precision {
+			r.unit *= 10
+		}
+		return r, nil
+	}
+	value, ok := map[string]string{"database_name": database, "schema_name": t.Schema, "table_name": t.Name}[key]
+	if !ok {
+		return reader{}, errs.New(errs.SQLUnknownName, "there is no metadata %s", key).WithHint("postgres-cdc knows %s", strings.Join(MetadataKeys(), ", "))
+	}
+	if col.Type.Kind != row.String {
+		return reader{}, errs.New(errs.SQLTypeMismatch, "metadata %s of table %s is a STRING, and column %s is declared as %s", key, t, col.Name, col.Type)
+	}
+	return reader{how: constants, constant: value}, nil
+}
 
 // reader reads the values of a column.
 type reader struct {
 	how      how
 	constant string // of a metadata column
+	unit     int64  // µs to which a commit time is cut
 }
 
 type how uint8
 
 const (
-	parsed    how = iota // by row.ParseText
-	asText               // the server's text is the value
-	asHex                // bytea
-	exactly              // a DECIMAL: as parsed, but digits that would be rounded away are an error
-	constants            // metadata
+	parsed     how = iota // by row.ParseText
+	asText                // the server's text is the value
+	asHex                 // bytea
+	exactly               // a DECIMAL: as parsed, but digits that would be rounded away are an error
+	constants             // metadata
+	commitTime            // metadata
 )
 
 // append reads a value into column c of the table's batch.
 func (r *reader) append(t *table, c int, text []byte, null bool) error {
 	v, typ := t.batch.Cols[c], &t.Columns[c].Type
-	if r.how == constants {
+	switch r.how {
+	case constants:
 		v.AppendString(r.constant)
+		return nil
+	case commitTime:
+		v.Int64 = append(v.Int64, t.op-t.op%r.unit)
 		return nil
 	}
 	if null {
@@ -136,6 +171,36 @@ func readerOf(c *pg.Column, t row.Type) (reader, error) {
 		return reader{how: asText}, nil
 	}
 	return reader{how: parsed}, nil
+}
+
+// holds tells whether a column whose type changes from one to the other has the values that it had. asText: they are read as
+// the server writes them, so that must not change either.
+func holds(from, to *pg.Column, asText bool) bool {
+	rank := func(oid uint32) int { return slices.Index([]uint32{21, 23, 20}, oid) } // SMALLINT, INTEGER, BIGINT
+	places := func(mod int32) (whole, scale int) {
+		if mod < 4 {
+			return 1 << 20, 1 << 20
+		}
+		p, s := int((mod-4)>>16&0xffff), int((mod-4)&0x7ff)
+		return p - s, s
+	}
+	text := func(c *pg.Column) bool { return c.Type.OID == 25 || c.Type.OID == 1043 }
+	switch {
+	case from.Type.OID == to.Type.OID && from.Type.OID == numericOID:
+		fw, fs := places(from.Mod)
+		tw, ts := places(to.Mod)
+		return tw >= fw && ts >= fs && (!asText || ts == fs)
+	case rank(from.Type.OID) >= 0 && to.Type.OID == numericOID:
+		whole, scale := places(to.Mod)
+		return whole >= []int{5, 10, 19}[rank(from.Type.OID)] && (!asText || to.Mod < 4 || scale == 0)
+	case rank(from.Type.OID) >= 0:
+		return rank(to.Type.OID) >= rank(from.Type.OID)
+	case text(from) && text(to):
+		return lengthOf(&to.Type, to.Mod) == 0 || lengthOf(&from.Type, from.Mod) > 0 && lengthOf(&to.Type, to.Mod) >= lengthOf(&from.Type, from.Mod)
+	case from.Type.OID == to.Type.OID && slices.Contains([]uint32{1083, 1114, 1184}, to.Type.OID): // TIME and TIMESTAMP of more digits
+		return to.Mod < 0 || from.Mod >= 0 && to.Mod >= from.Mod
+	}
+	return false
 }
 
 const numericOID = 1700

@@ -55,6 +55,8 @@ type Env struct {
 	Parallelism int
 	Spec        api.QuerySpec // of which File and Dir are used
 	Text        string        // that was planned: positions are in it
+	// OnCommit is told of the transactions of internal tables; nil: nobody is.
+	OnCommit func(took time.Duration, failed bool)
 }
 
 // Kinds is what the planner knows of connectors.
@@ -67,6 +69,9 @@ func Kinds(connectors map[string]Connector) map[string]plan.Kind {
 }
 
 func (x Env) at(pos parser.Pos) *errs.Position {
+	if pos.Offset < 0 {
+		return nil // it came from a statement that was added
+	}
 	p := parser.Locate(x.Spec.File, x.Text, pos)
 	return &p
 }
@@ -107,6 +112,10 @@ func (x Env) Sources(p *plan.Program) ([]keyed.Source, error) {
 	for _, s := range p.Sources {
 		if s.Connector == "values" {
 			out = append(out, keyed.Source{Name: s.Name, First: s.First, Source: operator.NewConstant(s.Rows), Tables: [][]row.Type{s.Tables[0].Types()}})
+			continue
+		}
+		if s.Connector == plan.TableConnector {
+			out = append(out, x.tables(s))
 			continue
 		}
 		c, ok := x.Connectors[s.Connector]

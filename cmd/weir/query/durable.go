@@ -110,6 +110,9 @@ func (d *durable) hit(p failpoint.Point) error {
 	return err
 }
 
+// Forget is part of keyed.Forgetter.
+func (d *durable) Forget(keep func(name string) bool) (int, error) { return d.pipeline.Forget(keep) }
+
 // Unpublished is part of keyed.Durable.
 func (d *durable) Unpublished() []dataflow.Checkpoint {
 	var out []dataflow.Checkpoint

@@ -33,13 +33,19 @@ type Options struct {
 	Manifests func(ctx context.Context) (Manifests, error)
 	// Known tells whether the catalog has a pipeline of that id; asked when Manifests has answered.
 	Known func(id string) bool
+	// Catalog is where statements that are added to pipelines are kept; it waits until that is open. nil: none can be added.
+	Catalog func(ctx context.Context) (Catalog, error)
 	// Begin is called before the first pipeline runs: it takes memory that a node of mirrors does not need. It may be nil.
 	Begin func()
 	// StateMemory is how many bytes a pipeline's state may take in memory; 0: no limit.
 	StateMemory int64
+	// CacheMemory is how many bytes of the state on disk are kept in memory besides; 0: the disk's default.
+	CacheMemory int64
 	// OnEpoch and OnCheckpoint are told how long a pipeline's epochs and checkpoints take; nil: nobody is.
 	OnEpoch      func(pipeline string, took time.Duration)
 	OnCheckpoint func(pipeline string, took time.Duration, bytes int)
+	// OnCommit is told of the transactions of internal tables; nil: nobody is.
+	OnCommit func(pipeline string, took time.Duration, failed bool)
 }
 
 // Runner implements coordinator.Runner for pipelines of queries.
@@ -56,7 +62,18 @@ type Runner struct {
 		closed bool
 		kept   map[string]*kept    // by pipeline id
 		runs   map[string]*running // the last start of each, by pipeline id
+		// Of pipelines that could not be started: the version, and why.
+		refused map[string]refusal
+		turned  chan struct{}            // closed when one of them changes
+		changes map[string]chan struct{} // by pipeline name: a statement is being added or dropped until it is closed
 	}
+	ddl chan struct{} // has a value while a statement changes a pipeline
+}
+
+// refusal is why a start was none.
+type refusal struct {
+	version uint64
+	err     error
 }
 
 // kept is what outlives the starts of a pipeline within this process.
@@ -104,6 +121,8 @@ func (k *kept) unbegun(err error) error {
 func NewRunner(e *env.Env, opts Options) *Runner {
 	r := &Runner{env: e, opts: opts, failed: make(chan struct{}), ended: make(chan struct{})}
 	r.mu.kept, r.mu.runs = map[string]*kept{}, map[string]*running{}
+	r.mu.refused, r.mu.turned, r.mu.changes = map[string]refusal{}, make(chan struct{}), map[string]chan struct{}{}
+	r.ddl = make(chan struct{}, 1)
 	return r
 }
 
@@ -144,7 +163,7 @@ func (r *Runner) state() (*disk.Disk, error) {
 	if r.opts.Begin != nil {
 		r.opts.Begin()
 	}
-	d, err := disk.Open(r.env, r.opts.Dir, disk.Options{})
+	d, err := disk.Open(r.env, r.opts.Dir, disk.Options{CacheBytes: r.opts.CacheMemory})
 	if err != nil {
 		return nil, err
 	}
@@ -217,6 +236,7 @@ func (r *Runner) Remove(ctx context.Context, p api.Pipeline) error {
 	r.mu.Lock()
 	delete(r.mu.kept, p.ID)
 	delete(r.mu.runs, p.ID)
+	delete(r.mu.refused, p.ID)
 	r.mu.Unlock()
 	return nil
 }
@@ -234,7 +254,7 @@ func (r *Runner) removeOutside(ctx context.Context, p api.Pipeline) error {
 }
 
 func (r *Runner) plan(p api.Pipeline, set settings) (*plan.Program, error) {
-	return r.opts.Plan(p.Query.File, p.Query.SQL, plan.Environment{Connectors: Kinds(r.opts.Connectors), Zone: set.zone, Parallelism: set.parallelism})
+	return r.opts.Plan(p.Query.File, p.Query.SQL, plan.Environment{Connectors: Kinds(r.opts.Connectors), Zone: set.zone, Parallelism: set.parallelism, Added: p.Query.Added})
 }
 
 // making is what the parts of a pipeline are made with.
@@ -287,6 +307,24 @@ func Zone(set options.Set) (*time.Location, error) {
 
 // Start implements coordinator.Runner.
 func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generation) (coordinator.Running, error) {
+	run, err := r.start(ctx, p, gen)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.mu.refused[p.ID] = refusal{p.Version, err}
+	} else {
+		delete(r.mu.refused, p.ID)
+		r.mu.runs[p.ID] = run
+	}
+	close(r.mu.turned)
+	r.mu.turned = make(chan struct{})
+	if err != nil {
+		return nil, err
+	}
+	return run, nil
+}
+
+func (r *Runner) start(ctx context.Context, p api.Pipeline, gen dataflow.Generation) (*running, error) {
 	k := r.kept(p.ID)
 	set, err := settingsOf(p)
 	if err != nil {
@@ -297,14 +335,11 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 		return nil, k.unbegun(err)
 	}
 	run := &running{runner: r, env: r.env.With("pipeline", p.Name), pipeline: p, gen: gen, set: set, program: program, kept: k,
-		done: make(chan struct{})}
+		done: make(chan struct{}), ready: make(chan struct{})}
 	run.since = r.env.Clock.Now()
 	run.flows = newFlows(program)
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	run.cancel = cancel
-	r.mu.Lock()
-	r.mu.runs[p.ID] = run
-	r.mu.Unlock()
 	run.env.Go("pipeline "+p.Name, func() {
 		defer close(run.done)
 		defer cancel()
@@ -320,7 +355,8 @@ func (r *Runner) Start(ctx context.Context, p api.Pipeline, gen dataflow.Generat
 func (r *running) pipelineOptions(sources []keyed.Source, sinks []keyed.Sink, d keyed.Durable) keyed.Options {
 	name := r.pipeline.Name
 	o := keyed.Options{Graph: r.program.Graph, Sources: sources, Sinks: sinks, Parallelism: r.set.parallelism, Groups: r.set.groups,
-		Generation: r.gen, Durable: d, CheckpointInterval: r.set.interval, MemoryBytes: r.runner.opts.StateMemory}
+		Generation: r.gen, Durable: d, CheckpointInterval: r.set.interval, MemoryBytes: r.runner.opts.StateMemory,
+		Stay: len(r.program.Views) > 0 || len(r.pipeline.Query.Added) > 0}
 	if f := r.runner.opts.OnEpoch; f != nil {
 		o.OnEpoch = func(took time.Duration) { f(name, took) }
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
+	"github.com/weirstream/weir/engine/table"
 	"github.com/weirstream/weir/engine/worker/keyed"
 	"github.com/weirstream/weir/internal/api"
 	"github.com/weirstream/weir/internal/env"
@@ -26,11 +27,13 @@ type running struct {
 	kept     *kept
 	since    time.Time
 	done     chan struct{}
+	ready    chan struct{} // closed when there is a pipe
 	cancel   context.CancelFunc
 
 	mu    sync.Mutex
 	pipe  *keyed.Pipeline // nil: still preparing
-	stop  bool            // it was stopped before there was a pipe
+	table *table.Sequencer
+	stop  bool // it was stopped before there was a pipe
 	err   error
 	flows flows
 }
@@ -59,6 +62,9 @@ func (r *running) run(ctx context.Context) error {
 		r.kept.mu.Unlock()
 	}
 	x := r.runner.making(r.env, r.pipeline, r.set)
+	if f := r.runner.opts.OnCommit; f != nil {
+		x.OnCommit = func(took time.Duration, failed bool) { f(r.pipeline.Name, took, failed) }
+	}
 	sources, err := x.Sources(r.program)
 	if err != nil {
 		return err
@@ -69,9 +75,10 @@ func (r *running) run(ctx context.Context) error {
 	}
 	pipe := keyed.New(r.env, r.pipelineOptions(sources, sinks, kept))
 	r.mu.Lock()
-	r.pipe = pipe
+	r.pipe, r.table = pipe, sequencer(sources)
 	stopped := r.stop
 	r.mu.Unlock()
+	close(r.ready)
 	if stopped {
 		return nil
 	}
@@ -137,6 +144,12 @@ func (r *running) Status() api.PipelineStatus {
 	}
 	s := r.pipe.Status()
 	st.Phase = api.PhaseLive
+	switch {
+	case s.Copying:
+		st.Phase = api.PhaseCopy
+	case s.Ended:
+		st.Phase = api.PhaseFinished // and its views can be read on
+	}
 	st.Checkpoint, st.Durable = uint64(s.Published), uint64(s.Checkpoint)
 	for _, n := range s.RowsIn {
 		st.RowsTotal += n
@@ -183,7 +196,11 @@ func (r *running) owner(state string) int {
 
 func (r *running) views(q *api.QueryStatus) {
 	for _, v := range r.program.Views {
-		view := api.View{Name: v.Name, Rows: -1, Columns: []api.Column{}, Key: append([]string{}, ColumnNames(v.Schema, v.Key)...)}
+		kind := "view"
+		if v.Table {
+			kind = "table"
+		}
+		view := api.View{Name: v.Name, Kind: kind, Rows: -1, Columns: []api.Column{}, Key: append([]string{}, ColumnNames(v.Schema, v.Key)...)}
 		for _, f := range v.Schema {
 			view.Columns = append(view.Columns, api.Column{Name: f.Name, Type: f.Type.String()})
 		}

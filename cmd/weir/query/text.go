@@ -20,11 +20,14 @@ func Queries(s *parser.Script) *parser.Script {
 	q := &parser.Script{File: s.File}
 	runs := false
 	for _, st := range s.Statements {
-		switch st.(type) {
+		switch st := st.(type) {
 		case *parser.Set, *parser.Reset, *parser.CreateConnection, *parser.CreateMirror:
 			continue
 		case *parser.Insert, *parser.StatementSet, *parser.CreateMaterializedView, *parser.CreateMaterializedTable, *parser.QueryStatement, *parser.Subscribe:
 			runs = true
+		case *parser.CreateTable:
+			// A table without a connector is kept and served, so it is enough for a pipeline.
+			runs = runs || len(st.Properties) == 0 && st.Like == nil
 		}
 		q.Statements = append(q.Statements, st)
 	}

@@ -91,6 +91,7 @@ func TestQueriesAreFound(t *testing.T) {
 	for text, want := range map[string]bool{
 		"SET 'a' = 'b';": false,
 		"CREATE TABLE a (x INT) WITH ('c' = 'd');": false,
+		"CREATE TABLE a (x INT);":                  true,
 		"INSERT INTO a SELECT 1;":                  true,
 		"EXECUTE STATEMENT SET BEGIN INSERT INTO a SELECT 1; INSERT INTO b SELECT 2; END;": true,
 		"CREATE MATERIALIZED VIEW v AS SELECT 1;":                                          true,

@@ -19,7 +19,7 @@ func (r *Runner) Views() []pgwire.View {
 	var out []pgwire.View
 	for _, run := range runs {
 		run.mu.Lock()
-		pipe := run.pipe
+		pipe, tables := run.pipe, run.table
 		run.mu.Unlock()
 		select {
 		case <-run.done:
@@ -27,7 +27,7 @@ func (r *Runner) Views() []pgwire.View {
 		default:
 		}
 		for _, v := range run.program.Views {
-			out = append(out, pgwire.View{Name: v.Name, Pipeline: run.pipeline.Name, Schema: v.Schema, Key: v.Key, Keyed: pipe, Node: v.Node})
+			out = append(out, pgwire.View{Name: v.Name, Pipeline: run.pipeline.Name, Schema: v.Schema, Key: v.Key, Keyed: pipe, Node: v.Node, Table: v.Table, Tables: tables})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b pgwire.View) int {

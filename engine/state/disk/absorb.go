@@ -1,16 +1,13 @@
 package disk
 
 import (
-	"bytes"
-	"context"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/weirstream/weir/engine/state"
@@ -52,7 +49,7 @@ func (d *Disk) absorbLog() {
 				return
 			default:
 			}
-			if err := a.p.absorb(a.f); err != nil {
+			if err := a.p.absorb(a.f, false); err != nil {
 				_ = d.fail(err) // a committed checkpoint is not there: nothing can go on
 				return
 			}
@@ -115,76 +112,104 @@ func (d *Disk) notePublished() error {
 	return b.Commit(pebble.NoSync)
 }
 
-// absorb brings a frame into Pebble: records, the numbers of new states, and the stamp, all or nothing.
-func (p *Pipeline) absorb(f *frame) error {
+// opened is a frame that is read: what is beside its records, and its records.
+type opened struct {
+	file  vfs.File
+	stamp stamp
+	names []nameID
+	runs  []*run
+}
+
+func (p *Pipeline) openFrame(f *frame) (*opened, error) {
 	d := p.d
-	if err := d.hit(FailAbsorb); err != nil {
-		return err
-	}
 	file, err := d.env.FS.Open(f.seg.path, vfs.SequentialReadsOption)
 	if err != nil {
-		return d.fail(fmt.Errorf("read the state log: %w", err))
+		return nil, d.fail(fmt.Errorf("read the state log: %w", err))
 	}
-	defer file.Close()
-	st := stamp{frame: f.describe(), outbox: f.outbox}
+	o := &opened{file: file, stamp: stamp{frame: f.describe(), outbox: f.outbox}}
 	if f.outboxBytes > 0 {
-		st.outbox = f.checkpoint
+		o.stamp.outbox = f.checkpoint
 	}
-	var names []nameID
-	if err := p.front(file, f, func(kind byte, data []byte) (bool, error) {
+	err = p.front(file, f, func(kind byte, data []byte) (bool, error) {
 		switch kind {
 		case pieceMeta:
-			st.meta = append(st.meta, data...)
+			o.stamp.meta = append(o.stamp.meta, data...)
 		case pieceNames:
-			return true, parseNames(data, func(n nameID) { names = append(names, n) })
+			return true, parseNames(data, func(n nameID) { o.names = append(o.names, n) })
 		default:
 			return false, nil // the outbox, which comes last and stays in the log
 		}
 		return true, nil
-	}); err != nil {
-		return err
+	})
+	if err == nil && uint64(len(o.stamp.meta)) != f.metaBytes {
+		err = p.damaged(f, fmt.Errorf("%w: %d bytes beside the state, want %d", errBody, len(o.stamp.meta), f.metaBytes))
 	}
-	if uint64(len(st.meta)) != f.metaBytes {
-		return p.damaged(f, fmt.Errorf("%w: %d bytes beside the state, want %d", errBody, len(st.meta), f.metaBytes))
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
-	slices.SortFunc(names, func(x, y nameID) int { return bytes.Compare([]byte(x.name), []byte(y.name)) })
-	runs := make([]*run, len(f.runs))
+	o.runs = make([]*run, len(f.runs))
 	for i, at := range f.runs {
 		end := f.bodyBytes
 		if i+1 < len(f.runs) {
 			end = f.runs[i+1]
 		}
-		runs[i] = &run{pieces: readPieces(file, f.bodyAt+at, f.bodyAt+end)}
+		o.runs[i] = &run{pieces: readPieces(file, f.bodyAt+at, f.bodyAt+end)}
 	}
-	d.mu.Lock()
-	published := p.published
-	d.mu.Unlock()
-	if f.records >= uint64(d.opts.IngestRecords) || f.recordBytes > uint64(d.opts.MemTableBytes)/2 {
-		err = p.ingest(f, runs, names, published, &st)
+	return o, nil
+}
+
+// absorb brings a frame into Pebble: records, the numbers of new states, and the stamp, all or nothing. verify: another
+// process wrote it.
+func (p *Pipeline) absorb(f *frame, verify bool) error {
+	d := p.d
+	if err := d.hit(FailAbsorb); err != nil {
+		return err
+	}
+	o, err := p.openFrame(f)
+	if err != nil {
+		return err
+	}
+	defer o.file.Close()
+	if f.table != 0 {
+		err = p.ingest(f, verify, o.names, &o.stamp)
 	} else {
-		err = p.batch(f, runs, names, published, &st)
+		err = p.batch(f, o.runs, o.names, &o.stamp)
 	}
-	switch {
-	case err == nil:
-	case damaged(err):
+	if err != nil {
+		return p.notAbsorbed(f, err)
+	}
+	return p.took(o.stamp, f.records)
+}
+
+// notAbsorbed tells what is wrong with a frame from a failure of Pebble's.
+func (p *Pipeline) notAbsorbed(f *frame, err error) error {
+	if damaged(err) {
 		return p.damaged(f, err)
-	default:
-		return d.fail(fmt.Errorf("bring checkpoint %d of pipeline %q into the state: %w", f.checkpoint, p.name, err))
 	}
+	return p.d.fail(fmt.Errorf("bring checkpoint %d of pipeline %q into the state: %w", f.checkpoint, p.name, err))
+}
+
+// took tells everyone that Pebble has what the stamp says.
+func (p *Pipeline) took(st stamp, records uint64) error {
+	d := p.d
 	if err := d.hit(FailAbsorbed); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	p.stamp = st
-	d.mu.stats.Absorbed += f.records
+	d.mu.stats.Absorbed += records
 	d.mu.Unlock()
-	p.absorbed.Store(f.checkpoint)
+	p.absorbed.Store(st.frame.Checkpoint)
 	d.iters.refresh()
 	return nil
 }
 
 // meta calls set with what is written beside the records, in order of key.
-func (p *Pipeline) meta(names []nameID, published uint64, st *stamp, set func(key, value []byte) error) error {
+func (p *Pipeline) meta(names []nameID, st *stamp, set func(key, value []byte) error) error {
+	p.d.mu.Lock()
+	published := p.published
+	p.d.mu.Unlock()
+	slices.SortFunc(names, func(x, y nameID) int { return cmp.Compare(x.name, y.name) })
 	for _, n := range names {
 		if err := set(stateIDKey(p.space, n.name), binary.LittleEndian.AppendUint32(nil, n.id)); err != nil {
 			return err
@@ -198,11 +223,11 @@ func (p *Pipeline) meta(names []nameID, published uint64, st *stamp, set func(ke
 	return set(p.space.meta(keyStamp), st.encode())
 }
 
-// batch absorbs a small frame. Runs need not be merged: their keys are different ones.
-func (p *Pipeline) batch(f *frame, runs []*run, names []nameID, published uint64, st *stamp) error {
+// batch absorbs a frame without a table. Runs need not be merged: their keys are different ones.
+func (p *Pipeline) batch(f *frame, runs []*run, names []nameID, st *stamp) error {
 	b := p.d.db.NewBatchWithSize(int(f.recordBytes) + int(f.records)*12 + len(st.meta) + 1<<10)
 	defer b.Close()
-	if err := p.meta(names, published, st, func(k, v []byte) error { return b.Set(k, v, nil) }); err != nil {
+	if err := p.meta(names, st, func(k, v []byte) error { return b.Set(k, v, nil) }); err != nil {
 		return err
 	}
 	prefix := p.space.data()
@@ -247,134 +272,4 @@ func (p *Pipeline) batch(f *frame, runs []*run, names []nameID, published uint64
 		return fmt.Errorf("%w: %d records, want %d", errBody, n, f.records)
 	}
 	return b.Commit(pebble.NoSync)
-}
-
-// ingest absorbs a large frame as a table: the records are sorted already, so that they need no memtable.
-func (p *Pipeline) ingest(f *frame, runs []*run, names []nameID, published uint64, st *stamp) (err error) {
-	d := p.d
-	path := d.env.FS.PathJoin(d.ingestDir, fmt.Sprintf("%012d.sst", d.tables.Add(1)))
-	file, err := d.env.FS.Create(path, writeCategory)
-	if err != nil {
-		return err
-	}
-	w := sstable.NewWriter(objstorageprovider.NewFileWritable(file), d.pebbleOpts.MakeWriterOptions(0, d.db.TableFormat()))
-	t := tableWriter{w: w}
-	prefix := p.space.data()
-	t.key = append(t.key, prefix[:]...)
-	t.from = append(t.from, prefix[:]...)
-	err = p.meta(names, published, st, w.Set)
-	var n uint64
-	if err == nil {
-		n, err = merge(runs, t.add)
-	}
-	if err == nil {
-		err = t.flush()
-	}
-	if err == nil && n != f.records {
-		err = fmt.Errorf("%w: %d records, want %d", errBody, n, f.records)
-	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		return errors.Join(err, d.env.FS.Remove(path))
-	}
-	if err := d.hit(FailIngest); err != nil {
-		return err
-	}
-	return d.db.Ingest(context.Background(), []string{path})
-}
-
-// tableWriter writes the records of a delta as a table.
-//
-// All entries of an ingested table are of one age, and a range deletion takes away only what is older. A delta may set
-// the value of a bag's key and delete it by DeleteBelow. So records that such a deletion could concern, those which have
-// all but their last eight bytes in common, are held back until the next of another kind shows that none comes.
-type tableWriter struct {
-	w         *sstable.Writer
-	held      []state.Record
-	key, from []byte // scratch, beginning with the space
-}
-
-func (t *tableWriter) add(r state.Record) error {
-	if len(t.held) > 0 && !sameStem(t.held[0].Key, r.Key) {
-		if err := t.flush(); err != nil {
-			return err
-		}
-	}
-	if r.Op == state.DeleteBelow {
-		kept := t.held[:0]
-		for _, h := range t.held {
-			if bytes.Compare(h.Key, r.Key) >= 0 {
-				kept = append(kept, h)
-			}
-		}
-		t.held = kept
-		t.from = append(t.from[:4], r.Key[:len(r.Key)-8]...)
-		t.key = append(t.key[:4], r.Key...)
-		return t.w.DeleteRange(t.from, t.key)
-	}
-	if n := len(t.held); n > 0 && bytes.Equal(t.held[n-1].Key, r.Key) {
-		t.held[n-1] = r
-		return nil
-	}
-	t.held = append(t.held, r)
-	return nil
-}
-
-func sameStem(x, y []byte) bool {
-	return len(x) == len(y) && (len(x) < 8 || bytes.Equal(x[:len(x)-8], y[:len(y)-8]))
-}
-
-func (t *tableWriter) flush() error {
-	for _, r := range t.held {
-		t.key = append(t.key[:4], r.Key...)
-		var err error
-		if r.Op == state.Set {
-			err = t.w.Set(t.key, r.Value)
-		} else {
-			err = t.w.Delete(t.key)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	t.held = t.held[:0]
-	return nil
-}
-
-// merge calls f with the records of all runs in order; of equal keys that of the later run comes last. Runs are mostly
-// those of tasks, each with key groups of its own, so that one run goes on for long.
-func merge(runs []*run, f func(state.Record) error) (n uint64, err error) {
-	live := make([]*run, 0, len(runs))
-	for _, r := range runs {
-		ok, err := r.next()
-		if err != nil {
-			return n, err
-		}
-		if ok {
-			live = append(live, r)
-		}
-	}
-	slices.SortStableFunc(live, func(x, y *run) int { return bytes.Compare(x.record.Key, y.record.Key) })
-	for len(live) > 0 {
-		first := live[0]
-		n++
-		if err := f(first.record); err != nil {
-			return n, err
-		}
-		ok, err := first.next()
-		if err != nil {
-			return n, err
-		}
-		if !ok {
-			live = live[1:]
-			continue
-		}
-		if len(live) == 1 || bytes.Compare(first.record.Key, live[1].record.Key) <= 0 {
-			continue
-		}
-		// Before it come all that are smaller.
-		i, _ := slices.BinarySearchFunc(live[1:], first.record.Key, func(r *run, k []byte) int { return bytes.Compare(r.record.Key, k) })
-		copy(live, live[1:i+1])
-		live[i] = first
-	}
-	return n, nil
 }

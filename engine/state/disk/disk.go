@@ -2,7 +2,7 @@
 // can be brought back exactly, and none that it does not name.
 //
 // There are two places. The delta log takes what a checkpoint changed, with one fsync for all pipelines whose
-// checkpoints come together; it is what makes a checkpoint durable. Pebble takes the same changes afterwards, in the
+// checkpoints come together, or the name of a table with that if it is much; it is what makes a checkpoint durable. Pebble takes the same changes afterwards, in the
 // background, without a write-ahead log and without syncs of its own, and is what the tasks read. After a crash Pebble
 // may be behind; each pipeline's part of it is stamped with the checkpoint that it has taken in, and the log reaches back
 // to what of that is on disk. The log never decides: a frame counts when the replicated manifest names its checkpoint,
@@ -34,9 +34,9 @@ import (
 type Options struct {
 	CacheBytes    int64 // Pebble's block cache; default 32 MiB
 	MemTableBytes int   // Pebble's memtable, of which there may be a few; default 16 MiB
-	LogBytes      int64 // how long the log may become before Pebble is flushed and the log cut; default 256 MiB
+	LogBytes      int64 // how long the log with its tables may become before Pebble is flushed and the log cut; default 64 MiB
 	SegmentBytes  int64 // from which length on a segment of the log is followed by the next; default LogBytes/8
-	IngestRecords int   // from how many records on a delta enters Pebble as a table of its own; default 20,000
+	IngestRecords int   // from how many records on a delta is a table of its own beside the log; default 20,000
 }
 
 // Disk is the durable state of one worker process. Its methods may be called from any goroutine.
@@ -52,7 +52,8 @@ type Disk struct {
 	db         *pebble.DB
 	pebbleOpts *pebble.Options
 	iters      iterPool
-	tables     atomic.Uint64 // counts tables on their way into Pebble
+	tables     atomic.Uint64 // the newest table's number
+	links      atomic.Uint64 // counts tables on their way into Pebble
 
 	writer, absorber chan struct{} // wake the goroutines
 	quit             chan struct{}
@@ -115,7 +116,7 @@ func Open(e *env.Env, dir string, o Options) (*Disk, error) {
 func (o *Options) setDefaults() {
 	o.CacheBytes = cmp.Or(o.CacheBytes, 32<<20)
 	o.MemTableBytes = cmp.Or(o.MemTableBytes, 16<<20)
-	o.LogBytes = cmp.Or(o.LogBytes, 256<<20)
+	o.LogBytes = cmp.Or(o.LogBytes, 64<<20)
 	o.SegmentBytes = cmp.Or(o.SegmentBytes, o.LogBytes/8)
 	o.IngestRecords = cmp.Or(o.IngestRecords, 20_000)
 }
@@ -280,7 +281,7 @@ func (d *Disk) add(name string, s space) *Pipeline {
 
 // Stats is what a Disk takes and has done.
 type Stats struct {
-	LogBytes        int64  // on disk
+	LogBytes        int64  // on disk, with the tables
 	LogSegments     int    // files
 	StateBytes      int64  // Pebble's files
 	MemoryBytes     int64  // Pebble's memtables and block cache

@@ -40,7 +40,7 @@ func delta(t testing.TB, seed uint64, checkpoint uint64, n int) *state.Delta {
 	t.Helper()
 	k, err := newTask(nil)
 	must(t, err)
-	defer k.s.Close()
+	t.Cleanup(k.s.Close) // the delta refers to it
 	must(t, k.change(rand.New(rand.NewPCG(seed, 5)), 0, 1, n))
 	d := &state.Delta{}
 	k.s.TakeDelta(d, checkpoint)

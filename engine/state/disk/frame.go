@@ -42,19 +42,25 @@ type head struct {
 	metaBytes   uint64
 	outboxBytes uint64
 	records     uint64
-	recordBytes uint64 // keys and values
-	digest      [16]byte
+	recordBytes uint64   // keys and values
+	digest      [16]byte // of the body, and of the table's digest
+	table       uint64   // number of the table that has the records; 0: they are in the body
+	tableBytes  int64
+	tableDigest [16]byte
 	runs        []int64 // where in the body each begins
 	name        string  // the pipeline's; for people
 }
 
 func (h *head) append(dst []byte) []byte {
-	p := make([]byte, 0, 128+len(h.name)+8*len(h.runs))
+	p := make([]byte, 0, headFixed+len(h.name)+8*len(h.runs))
 	p = binary.LittleEndian.AppendUint32(p, h.space)
 	for _, v := range []uint64{h.checkpoint, h.previous, h.outbox, h.published, uint64(h.bodyBytes), h.metaBytes, h.outboxBytes, h.records, h.recordBytes} {
 		p = binary.LittleEndian.AppendUint64(p, v)
 	}
 	p = append(p, h.digest[:]...)
+	p = binary.LittleEndian.AppendUint64(p, h.table)
+	p = binary.LittleEndian.AppendUint64(p, uint64(h.tableBytes))
+	p = append(p, h.tableDigest[:]...)
 	p = binary.LittleEndian.AppendUint32(p, uint32(len(h.runs)))
 	for _, at := range h.runs {
 		p = binary.LittleEndian.AppendUint64(p, uint64(at))
@@ -63,12 +69,14 @@ func (h *head) append(dst []byte) []byte {
 	return headFormat.Append(dst, p)
 }
 
+// headFixed is the length of a head's payload without runs and name.
+const headFixed = 4 + 9*8 + 16 + 8 + 8 + 16 + 4
+
 var errHead = errors.New("the head of a frame does not fit together")
 
 // parse reads the payload of a head.
 func (h *head) parse(p []byte) error {
-	const fixed = 4 + 9*8 + 16 + 4
-	if len(p) < fixed {
+	if len(p) < headFixed {
 		return fmt.Errorf("%w: %d bytes", errHead, len(p))
 	}
 	h.space = binary.LittleEndian.Uint32(p)
@@ -77,11 +85,15 @@ func (h *head) parse(p []byte) error {
 		*v = binary.LittleEndian.Uint64(p[4+8*i:])
 	}
 	copy(h.digest[:], p[76:])
-	runs := binary.LittleEndian.Uint32(p[92:])
-	p = p[fixed:]
-	if uint64(len(p)) < 8*uint64(runs) || body > math.MaxInt64/2 {
-		return fmt.Errorf("%w: %d runs in %d bytes, a body of %d", errHead, runs, len(p), body)
+	h.table = binary.LittleEndian.Uint64(p[92:])
+	table := binary.LittleEndian.Uint64(p[100:])
+	copy(h.tableDigest[:], p[108:])
+	runs := binary.LittleEndian.Uint32(p[124:])
+	p = p[headFixed:]
+	if uint64(len(p)) < 8*uint64(runs) || body > math.MaxInt64/2 || table > math.MaxInt64/2 {
+		return fmt.Errorf("%w: %d runs in %d bytes, a body of %d, a table of %d", errHead, runs, len(p), body, table)
 	}
+	h.tableBytes = int64(table)
 	h.bodyBytes = int64(body)
 	h.runs = make([]int64, runs)
 	for i := range h.runs {
@@ -151,8 +163,7 @@ func (e *encoder) names(names []nameID) {
 	e.end()
 }
 
-// delta adds the records of a sorted delta as a run. Runs are merged by whoever reads them, because that is off the path
-// of a checkpoint: most deltas become a batch, for which they need not be merged at all.
+// delta adds the records of a sorted delta as a run.
 func (e *encoder) delta(d *state.Delta) {
 	if d.Empty() || e.err != nil {
 		return
@@ -188,7 +199,18 @@ func (e *encoder) delta(d *state.Delta) {
 
 func (e *encoder) finish() {
 	e.h.bodyBytes = int64(len(e.body))
-	e.h.digest = xxh3.Hash128(e.body).Bytes()
+	e.h.digest = digest(e.body, &e.h)
+}
+
+// digest is that of a body, and of the table which has its records.
+func digest(body []byte, h *head) [16]byte {
+	if h.table == 0 {
+		return xxh3.Hash128(body).Bytes()
+	}
+	var x xxh3.Hasher
+	_, _ = x.Write(body)
+	_, _ = x.Write(h.tableDigest[:])
+	return x.Sum128().Bytes()
 }
 
 // pieces reads a stretch of a body. What it gives is fresh memory.

@@ -16,11 +16,12 @@ import (
 
 // The places where a crash is interesting.
 const (
+	FailTable    failpoint.Point = "disk.table"    // a table is on disk and no frame names it
 	FailAppended failpoint.Point = "disk.appended" // frames are in the file system's memory
 	FailSync     failpoint.Point = "disk.sync"     // before the fsync
 	FailSynced   failpoint.Point = "disk.synced"   // before anyone hears of it
 	FailAbsorb   failpoint.Point = "disk.absorb"   // before Pebble takes a delta in
-	FailIngest   failpoint.Point = "disk.ingest"   // a table is written and not yet Pebble's
+	FailIngest   failpoint.Point = "disk.ingest"   // a table is about to be Pebble's
 	FailAbsorbed failpoint.Point = "disk.absorbed" // after Pebble has taken a delta in
 	FailFlush    failpoint.Point = "disk.flush"    // before Pebble is told to flush, because the log is long
 	FailDelete   failpoint.Point = "disk.delete"   // before a segment is deleted
@@ -28,7 +29,7 @@ const (
 
 // FailPoints lists them in the order of a checkpoint's way.
 func FailPoints() []failpoint.Point {
-	return []failpoint.Point{FailAppended, FailSync, FailSynced, FailAbsorb, FailIngest, FailAbsorbed, FailFlush, FailDelete}
+	return []failpoint.Point{FailTable, FailAppended, FailSync, FailSynced, FailAbsorb, FailIngest, FailAbsorbed, FailFlush, FailDelete}
 }
 
 // segment is a file of the log. A process begins a new one: what follows the last whole frame of an older one was never
@@ -47,9 +48,13 @@ type frame struct {
 	seg    *segment
 	at     int64 // where its head begins
 	bodyAt int64
+
+	tableHeld bool // its table is there; d.mu guards it
 }
 
-func (f *frame) bytes() int64 { return f.bodyAt - f.at + f.bodyBytes }
+// extent is what it takes in its segment, and bytes what it takes with its table.
+func (f *frame) extent() int64 { return f.bodyAt - f.at + f.bodyBytes }
+func (f *frame) bytes() int64  { return f.extent() + f.tableBytes }
 
 func (f *frame) describe() Frame {
 	return Frame{Checkpoint: f.checkpoint, Bytes: f.bytes(), Digest: f.digest}
@@ -121,7 +126,7 @@ func (d *Disk) openLog() error {
 		d.mu.logBytes += seg.bytes
 		d.mu.nextSegment = max(d.mu.nextSegment, n+1)
 	}
-	return nil
+	return d.sweepTables(names)
 }
 
 func (d *Disk) openSegment(seg *segment) error {
@@ -286,8 +291,10 @@ func (d *Disk) writeGroup(file vfs.File, seg *segment, group []*write, scratch [
 	for _, w := range group {
 		f := w.frame
 		f.seg, f.at, f.bodyAt = seg, seg.bytes, seg.bytes+int64(len(w.parts[0]))
-		seg.bytes += f.bytes()
+		seg.bytes += f.extent()
 		seg.frames = append(seg.frames, f)
+		f.tableHeld = f.table != 0
+		d.mu.logBytes += f.tableBytes
 		w.pipeline.frames[f.checkpoint] = f
 		d.mu.stats.Frames++
 		d.mu.stats.FrameBytes += uint64(f.bytes())
@@ -308,8 +315,10 @@ func (d *Disk) cut() error {
 	}
 	d.mu.Lock()
 	var gone []*segment
+	var tables []uint64
 	kept := d.mu.segments[:0:0]
 	for _, seg := range d.mu.segments {
+		tables = append(tables, d.releaseTables(seg, durable)...)
 		if seg == d.mu.active || slices.ContainsFunc(seg.frames, func(f *frame) bool { return d.needed(f, durable) }) {
 			kept = append(kept, seg)
 			continue
@@ -328,6 +337,11 @@ func (d *Disk) cut() error {
 	d.mu.flushAt = max(d.opts.LogBytes, d.mu.logBytes+d.opts.LogBytes/4)
 	d.mu.flushFrames = max(maxFrames, d.mu.logFrames+maxFrames/4)
 	d.mu.Unlock()
+	for _, n := range tables {
+		if err := d.env.FS.Remove(d.tablePath(n)); err != nil {
+			return fmt.Errorf("delete %s: %w", d.tablePath(n), err)
+		}
+	}
 	for _, seg := range gone {
 		if err := d.hit(FailDelete); err != nil {
 			return err

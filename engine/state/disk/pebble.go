@@ -23,9 +23,10 @@ func (d *Disk) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
 		FS: d.env.FS, Cache: d.cache, DisableWAL: true,
 		MemTableSize: uint64(d.opts.MemTableBytes), MemTableStopWritesThreshold: 4,
-		// Deltas enter as overlapping tables at the top. Compaction begins early, and writes are held up late: the log's
-		// bound is what holds a pipeline up that is too fast.
-		L0CompactionThreshold: 4, L0StopWritesThreshold: 64, LBaseMaxBytes: 64 << 20,
+		// Deltas enter as overlapping tables at the top, each over all keys. What merges them reads and writes the whole
+		// level below, so that few large merges cost less than many; a read has to ask more tables meanwhile. Writes are
+		// held up late: the log's bound is what holds a pipeline up that is too fast.
+		L0CompactionThreshold: 8, L0StopWritesThreshold: 64, LBaseMaxBytes: 256 << 20,
 		MaxOpenFiles: 1000, FormatMajorVersion: pebble.FormatNewest, Logger: pebbleLog{d},
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
 			// Pebble would try again. A disk that loses one write is not asked twice.

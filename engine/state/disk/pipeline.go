@@ -53,7 +53,7 @@ type stateID struct {
 // Frame is a checkpoint in the log.
 type Frame struct {
 	Checkpoint uint64
-	Bytes      int64    // in the log
+	Bytes      int64    // in the log, and of its table
 	Digest     [16]byte // xxh3 over what it holds
 }
 
@@ -96,16 +96,17 @@ func (p *Pipeline) Prepare(ctx context.Context, checkpoint uint64, deltas []*sta
 	}
 	e := &p.encoder
 	e.reset()
-	size := len(meta) + len(outbox) + 4096
-	for _, delta := range deltas {
-		size += delta.Bytes() + delta.Bytes()/16
-	}
-	e.body = slices.Grow(e.body, size)
 	e.blob(pieceMeta, meta)
 	e.names(p.newNames(checkpoint))
 	e.blob(pieceOutbox, outbox)
-	for _, delta := range deltas {
-		e.delta(delta)
+	if d.large(deltas) {
+		if err := p.writeTable(&e.h, deltas); err != nil {
+			return Frame{}, d.fail(err)
+		}
+	} else {
+		for _, delta := range deltas {
+			e.delta(delta)
+		}
 	}
 	e.finish()
 	if len(meta) > maxMeta {
@@ -113,6 +114,9 @@ func (p *Pipeline) Prepare(ctx context.Context, checkpoint uint64, deltas []*sta
 	}
 	if e.err != nil {
 		p.Abort(checkpoint)
+		if e.h.table != 0 {
+			e.err = errors.Join(e.err, d.env.FS.Remove(d.tablePath(e.h.table)))
+		}
 		return Frame{}, fmt.Errorf("checkpoint %d of pipeline %q: %w", checkpoint, p.name, e.err)
 	}
 	f := &frame{head: e.h}

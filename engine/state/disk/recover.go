@@ -58,10 +58,8 @@ func (p *Pipeline) recover(checkpoint uint64) (Restored, error) {
 	if err != nil {
 		return Restored{}, err
 	}
-	for _, f := range plan.frames {
-		if err := p.absorb(f); err != nil {
-			return Restored{}, err
-		}
+	if err := p.replay(plan.frames); err != nil {
+		return Restored{}, err
 	}
 	if err := p.loadNames(); err != nil {
 		return Restored{}, err

@@ -29,12 +29,30 @@ type driver struct {
 	committing  chan error    // a checkpoint is being made durable
 	memory      uint64        // of all states, after the last epoch
 	dirty       bool          // something came since the last checkpoint
+	last        uint64        // the last checkpoint that was begun
+	evicted     uint64        // what the store below had at the last barrier
 	ends        int
 	firsts      int  // sources that are read before the others and have not ended
 	firstsEnded bool // the last of them has just ended
+	seen        seen
+	// Checkpoints whose rows for sinks are held, without a Durable their outboxes. The goroutine of the checkpoint that is
+	// being made durable has them.
+	held         []dataflow.Checkpoint
+	restored     dataflow.Checkpoint // where it began
+	heldOutboxes [][]byte
+	// Of each source: how many urgent messages the last checkpoint has.
+	urgent    []int64
+	finishing bool // all have ended, and the pipeline stays
+	shrunk    bool // there is state of nodes that are not in the graph any more
+	// What the checkpoint says of the graph that it is of: its nodes, nil if it says nothing, and those that write sinks, by
+	// sink and table.
+	nodes     map[string]bool
+	sinkNodes map[[2]uint16]string
+	follows   bool // a source is a Follower
 }
 
-// meta is what a checkpoint keeps besides state and outbox: the clock, and each source's state by the source's name.
+// meta is what a checkpoint keeps besides state and outbox: the clock, each source's state by the source's name, and the
+// graph's nodes.
 func (d *driver) meta(states []dataflow.State) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(d.now))
 	b = binary.AppendUvarint(b, d.epoch)
@@ -53,6 +71,17 @@ func (d *driver) meta(states []dataflow.State) []byte {
 			text(s[k])
 		}
 	}
+	b = binary.AppendUvarint(b, uint64(d.seen.since))
+	b = binary.AppendUvarint(b, uint64(len(d.opts.Graph.Nodes)))
+	for _, n := range d.opts.Graph.Nodes {
+		text([]byte(n.ID))
+		if n.Sink == nil {
+			b = append(b, 0)
+			continue
+		}
+		b = binary.AppendUvarint(append(b, 1), uint64(n.Sink.Sink))
+		b = binary.AppendUvarint(b, uint64(n.Sink.Table))
+	}
 	// What follows are sections, each with its name; one that is not known is passed over.
 	text([]byte(sectionSinks))
 	text(d.sinkSection())
@@ -66,11 +95,16 @@ func (d *driver) restore() error {
 	}
 	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
 	d.out = make([]written, len(d.opts.Sinks))
+	d.urgent = make([]int64, len(d.opts.Sources))
+	for _, s := range d.opts.Sources {
+		_, ok := s.Source.(dataflow.Follower)
+		d.follows = d.follows || ok
+	}
 	if d.opts.Durable == nil {
 		return nil
 	}
 	c, meta := d.opts.Durable.Restored()
-	d.checkpoint = c
+	d.checkpoint, d.restored = c, c
 	if c == 0 {
 		return nil
 	}
@@ -112,12 +146,35 @@ func (d *driver) restore() error {
 			d.states[i] = s
 		}
 	}
+	d.seen.since = 1
+	if len(meta) > 0 {
+		d.seen.since = dataflow.Checkpoint(number())
+	}
+	if len(meta) > 0 {
+		d.nodes, d.sinkNodes = map[string]bool{}, map[[2]uint16]string{}
+		for range number() {
+			id := text()
+			d.nodes[id] = true
+			if number() == 1 {
+				sink := uint16(number())
+				d.sinkNodes[[2]uint16{sink, uint16(number())}] = id
+			}
+		}
+		if meta == nil {
+			return bad
+		}
+	}
 	for len(meta) > 0 {
 		if name, section := text(), text(); name == sectionSinks {
 			d.restoreSinks([]byte(section))
 		}
 	}
-	d.update(func(s *Status) { s.Checkpoint, s.Epoch = c, d.epoch })
+	d.update(func(s *Status) {
+		s.Checkpoint = c
+		if d.seen.since > 0 {
+			s.Epoch = d.epoch
+		}
+	})
 	return nil
 }
 
@@ -127,36 +184,44 @@ func (d *driver) publishOld(ctx context.Context) error {
 		return nil
 	}
 	for _, c := range d.opts.Durable.Unpublished() {
-		if c > d.checkpoint {
-			continue
-		}
-		outbox, err := d.opts.Durable.Outbox(c)
-		if err != nil {
-			return err
-		}
-		if err := d.publish(ctx, c, outbox); err != nil {
-			return err
+		switch {
+		case c > d.checkpoint:
+		case d.seen.since == 0 || c < d.seen.since:
+			d.held = append(d.held, c)
+		default:
+			if err := d.publishHeld(ctx, c); err != nil {
+				return err
+			}
+			outbox, err := d.opts.Durable.Outbox(c)
+			if err != nil {
+				return err
+			}
+			if err := d.publish(ctx, c, d.moved(outbox)); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return d.publishHeld(ctx, d.checkpoint+1)
 }
 
-// publish hands a committed checkpoint to every sink that does not have it.
+// publish hands a committed checkpoint to every sink that does not have it, behind those that were held for it.
 func (d *driver) publish(ctx context.Context, c dataflow.Checkpoint, outbox []byte) error {
 	for i := range d.opts.Sinks {
 		if d.published[i] >= c {
 			continue
 		}
-		ch := newChanges(outbox, i, d.opts.Sinks[i].Tables)
-		if !ch.empty() {
-			counted := &counter{changes: ch}
-			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, counted); err != nil {
+		ch := d.changesOf(i, outbox)
+		if some, err := ch.some(); err != nil {
+			return err
+		} else if some {
+			if err := d.opts.Sinks[i].Sink.Publish(ctx, c, ch); err != nil {
 				return err
 			}
-			d.update(func(s *Status) { s.RowsOut[i] += counted.rows })
+			d.update(func(s *Status) { s.RowsOut[i] += ch.rows })
 		}
 		d.published[i] = c
 	}
+	d.held, d.heldOutboxes = nil, nil
 	if d.opts.Durable != nil {
 		d.opts.Durable.Published(c)
 	}
@@ -208,14 +273,7 @@ func (d *driver) run(ctx context.Context) error {
 			}
 			return d.committed(ctx)
 		}
-		if d.memory > 2*uint64(d.opts.MemoryBytes) && d.opts.MemoryBytes > 0 && d.committing != nil {
-			// Far over the limit: nothing more comes in until what changed is on disk and may be let go of.
-			if err := d.committed(ctx); err != nil {
-				return err
-			}
-		}
-		over := d.opts.MemoryBytes > 0 && d.memory > uint64(d.opts.MemoryBytes)
-		due := d.committing == nil && (over || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
+		due := d.committing == nil && (d.pressure.over() || d.awaited() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
 			return err
 		}
@@ -238,7 +296,7 @@ func (d *driver) openRest() {
 
 // wait returns when an epoch is to end, and whether it is the last.
 func (d *driver) wait(ctx context.Context) (last bool, err error) {
-	if len(d.opts.Sources) == 0 {
+	if len(d.opts.Sources) == 0 && !d.opts.Stay {
 		return true, nil
 	}
 	waiting := false // rows wait
@@ -249,8 +307,15 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 		}
 	}()
 	for {
-		d.pinned()
-		var due <-chan time.Time
+		var ask chan chan *held
+		if d.seen.now {
+			d.pinned()
+			ask = d.pins.ask
+		}
+		if d.committing == nil && d.awaited() {
+			return false, nil
+		}
+		var due, look <-chan time.Time
 		if waiting || d.dirty && d.committing == nil {
 			// No sooner than 20 times the cost of a barrier, so that barriers cost at most a twentieth.
 			at := d.lastCut.Add(min(20*d.cost, d.opts.MaxEpoch))
@@ -264,13 +329,27 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			timer = d.env.Clock.NewTimer(in)
 			due = timer.C()
 		}
+		switch now, wait := d.relieve(); {
+		case now:
+			return false, nil
+		case wait && timer == nil:
+			timer = d.env.Clock.NewTimer(absorbing)
+			look = timer.C()
+		}
 		select {
 		case <-d.stir:
 			waiting, d.dirty = true, true
+		case <-d.hurry:
 		case <-due:
 			return false, nil
+		case <-d.pressure.full:
+		case <-look:
 		case source := <-d.ended:
 			if d.ends++; d.ends == len(d.opts.Sources) {
+				if d.opts.Stay {
+					waiting, d.dirty, d.finishing = true, true, true
+					break
+				}
 				d.update(func(s *Status) { s.Ended = true })
 				return true, nil
 			}
@@ -284,8 +363,8 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 			if err := d.settle(err); err != nil {
 				return false, err
 			}
-		case answer := <-d.pins.ask:
-			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
+		case answer := <-ask:
+			answer <- d.pin()
 		case <-d.stop:
 			return true, nil
 		case <-ctx.Done():
@@ -298,16 +377,34 @@ func (d *driver) wait(ctx context.Context) (last bool, err error) {
 	}
 }
 
+// awaited tells whether somebody waits for a checkpoint of what came since the last.
+func (d *driver) awaited() bool {
+	for i, f := range d.feeders {
+		if f.urgent.Load() > d.urgent[i] {
+			return true
+		}
+	}
+	return false
+}
+
 // pinned answers who waits for a pin. It is called where every task has passed the last barrier and the next is not cut.
 func (d *driver) pinned() {
 	for {
 		select {
 		case answer := <-d.pins.ask:
-			answer <- d.pins.hold(d.epoch, d.env.Clock.Now())
+			answer <- d.pin()
 		default:
 			return
 		}
 	}
+}
+
+// pin pins the epoch that readers get.
+func (d *driver) pin() *held {
+	if h := d.pins.readable(d.epoch); h != nil {
+		return h
+	}
+	return d.pins.hold(d.epoch, d.env.Clock.Now())
 }
 
 // end ends an epoch: every source is cut, every task passes the barrier. With check it is a checkpoint, which is made
@@ -315,9 +412,16 @@ func (d *driver) pinned() {
 func (d *driver) end(ctx context.Context, check bool) error {
 	began := d.env.Clock.Now()
 	d.pins.expire(began, d.opts)
+	var before *held // until it is known what the epoch has
+	if d.follows {
+		before = d.pins.hold(d.epoch, began)
+	}
 	d.lastCut = began
 	d.epoch++
 	d.now = max(d.now, began.UnixMicro())
+	if d.opts.Durable != nil {
+		d.evicted = d.opts.Durable.Absorbed() // or more, when the tasks come to it
+	}
 	e := dataflow.Epoch{N: d.epoch, Clock: d.now, Checkpoint: check}
 	for _, f := range d.feeders {
 		select {
@@ -333,15 +437,21 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	var deltas []*state.Delta
 	var outbox []byte
 	states := make([]dataflow.State, len(d.feeders))
+	changed := make([][]dataflow.StateChange, len(d.feeders))
 	d.cost = 0
 	d.memory = 0
+	agree := true
 	sizes := map[string]state.StateSize{}
 	for cuts := len(d.feeders); tasks > 0 || cuts > 0; {
 		select {
 		case c := <-d.cutDone:
 			cuts--
 			d.confirm[c.source] = append(d.confirm[c.source], c.changed...)
-			states[c.source] = c.state
+			states[c.source], changed[c.source] = c.state, c.changed
+			agree = agree && c.agrees
+			if check {
+				d.urgent[c.source] = c.urgent
+			}
 		case p := <-d.passed:
 			tasks--
 			d.cost = max(d.cost, p.cost)
@@ -364,9 +474,29 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			return ctx.Err()
 		}
 	}
+	if err := d.laws.judge(); err != nil {
+		return err
+	}
+	if !check && d.committing == nil && d.evicted >= d.last {
+		d.pressure.stays()
+	}
 	took := d.env.Clock.Now().Sub(began)
+	d.seen.now = d.seen.now || agree
+	followed := false
+	for i, f := range d.feeders {
+		if follower, ok := f.source.(dataflow.Follower); ok && len(changed[i]) > 0 {
+			follower.Visible(d.epoch, changed[i])
+			followed = true
+		}
+	}
+	if d.follows {
+		d.pins.after(before, d.epoch, followed, check, began)
+	}
 	d.update(func(s *Status) {
-		s.Epoch, s.EpochTook, s.StateBytes = d.epoch, took, d.memory
+		if d.seen.now {
+			s.Epoch = d.epoch
+		}
+		s.Copying, s.EpochTook, s.StateBytes = !d.seen.now, took, d.memory
 		if check {
 			s.States = s.States[:0:0] // who was given the last ones keeps them
 			for _, name := range slices.Sorted(maps.Keys(sizes)) {
@@ -374,6 +504,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			}
 		}
 	})
+	if d.seen.now {
+		d.visible()
+	}
 	if d.opts.OnEpoch != nil {
 		d.opts.OnEpoch(took)
 	}
@@ -387,9 +520,15 @@ func (d *driver) end(ctx context.Context, check bool) error {
 func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Delta, outbox []byte, states []dataflow.State) {
 	d.lastCheck, d.dirty = began, false
 	c := dataflow.Checkpoint(d.epoch)
-	d.note(c, outbox)
+	d.note(c, outbox, d.seen.now)
+	d.last = d.epoch
+	if d.seen.now && d.seen.since == 0 {
+		d.seen.since = c
+	}
+	unseen := !d.seen.now
 	meta := d.meta(states)
-	confirm := d.confirm
+	confirm, shrunk := d.confirm, d.shrunk
+	d.shrunk = false
 	d.confirm = make([][]dataflow.StateChange, len(d.feeders))
 	done := make(chan error, 1)
 	d.committing = done
@@ -405,6 +544,12 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 					return err
 				}
 			}
+			d.pins.durable(uint64(c)) // before anybody is told: who is may want to read it
+			for i, f := range d.feeders {
+				if follower, ok := f.source.(dataflow.Follower); ok && len(confirm[i]) > 0 {
+					follower.Durable(confirm[i])
+				}
+			}
 			took := d.env.Clock.Now().Sub(began)
 			d.update(func(s *Status) {
 				s.Checkpoint, s.CheckpointTook, s.CheckpointBytes = c, took, bytes
@@ -412,13 +557,22 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 			if d.opts.OnCheckpoint != nil {
 				d.opts.OnCheckpoint(c, took, bytes)
 			}
-			if err := d.publish(ctx, c, outbox); err != nil {
+			if unseen {
+				d.hold(c, outbox)
+			} else if err := d.publish(ctx, c, outbox); err != nil {
 				return err
 			}
 			for i := range d.feeders {
 				if len(confirm[i]) > 0 {
 					d.feeders[i].source.Confirm(confirm[i])
 				}
+			}
+			if shrunk {
+				left := map[string]bool{}
+				for _, n := range d.opts.Graph.Nodes {
+					left[n.ID] = true
+				}
+				return d.forget(left)
 			}
 			return nil
 		}()
@@ -437,5 +591,8 @@ func (d *driver) committed(ctx context.Context) error {
 
 func (d *driver) settle(err error) error {
 	d.committing = nil
+	if err == nil && d.finishing && !d.dirty {
+		d.update(func(s *Status) { s.Ended = true })
+	}
 	return err
 }

@@ -25,14 +25,25 @@ type feeder struct {
 	state    dataflow.State // as of the last cut
 	pending  []dataflow.StateChange
 	rows     atomic.Int64
+	agrees   bool         // its tables, with each other
+	urgent   atomic.Int64 // messages for whose durability somebody waits
 	turn     int
 	spare    copies
 }
 
 // entry is a node at which a table enters, in each task of its fragment.
 type entry struct {
-	node  int
-	tasks []inboxQueue
+	node    int
+	ordered bool
+	tasks   []inboxQueue
+}
+
+// of is the task that gets the next batch of a table, if turn counts batches.
+func (e *entry) of(table, turn int) inboxQueue {
+	if e.ordered {
+		turn = table
+	}
+	return e.tasks[turn%len(e.tasks)]
 }
 
 type inboxQueue struct {
@@ -91,8 +102,16 @@ func (f *feeder) feed(ctx context.Context) error {
 		if cut != nil {
 			wanted = nil
 		}
+		from := messages
+		var room <-chan struct{}
+		if boundary {
+			if room = f.p.pressure.waits(); room != nil {
+				from = nil
+			}
+		}
 		select {
-		case m, ok := <-messages:
+		case <-room:
+		case m, ok := <-from:
 			if !ok {
 				// Cuts go on, but not behind the half of a transaction, if the source failed in one: until the
 				// pipeline has ended for it, a checkpoint could still be made.
@@ -101,7 +120,13 @@ func (f *feeder) feed(ctx context.Context) error {
 			}
 			boundary = m.Boundary || m.Kind == dataflow.KindEnd
 			f.pending = append(f.pending, m.State...)
+			f.agrees = f.agrees || m.Consistent || m.Kind == dataflow.KindEnd
 			switch m.Kind {
+			case dataflow.KindEmptied:
+				if err := f.emptied(ctx, m); err != nil {
+					return err
+				}
+				f.p.stirred()
 			case dataflow.KindBatch:
 				if err := f.rowsOf(ctx, m); err != nil {
 					return err
@@ -116,6 +141,10 @@ func (f *feeder) feed(ctx context.Context) error {
 			default:
 				return unexpected(f.p.opts.Sources[f.number].Name, m.Kind)
 			}
+			if m.Urgent {
+				f.urgent.Add(1)
+				f.p.hurried()
+			}
 		case <-open:
 			messages, open = f.messages, nil
 		case e := <-wanted:
@@ -126,7 +155,21 @@ func (f *feeder) feed(ctx context.Context) error {
 	}
 }
 
-// rowsOf gives a batch to a task of each node at which its table enters, the tasks taking turns.
+// emptied tells each node at which a table enters that some of its rows are gone.
+func (f *feeder) emptied(ctx context.Context, m dataflow.Message) error {
+	for _, e := range f.tables[m.Table] {
+		if !e.ordered {
+			return unexpected(f.p.opts.Sources[f.number].Name, m.Kind)
+		}
+		to := e.of(m.Table, 0)
+		if err := to.inbox.Put(ctx, to.queue, exchange.Item{Kind: exchange.Emptied, Node: e.node, Gone: m.Emptied}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rowsOf gives a batch to a task of each node at which its table enters, the tasks taking turns where order means nothing.
 func (f *feeder) rowsOf(ctx context.Context, m dataflow.Message) error {
 	f.rows.Add(int64(m.Batch.Rows()))
 	entries := f.tables[m.Table]
@@ -136,7 +179,7 @@ func (f *feeder) rowsOf(ctx context.Context, m dataflow.Message) error {
 	}
 	f.turn++
 	for _, e := range entries {
-		to := e.tasks[f.turn%len(e.tasks)]
+		to := e.of(m.Table, f.turn)
 		if err := to.inbox.Put(ctx, to.queue, exchange.Item{Kind: exchange.Rows, Node: e.node, Batch: m.Batch, Release: release}); err != nil {
 			return err
 		}
@@ -159,7 +202,7 @@ func (f *feeder) barrier(ctx context.Context, e dataflow.Epoch) error {
 			return err
 		}
 	}
-	c := cutDone{source: f.number, epoch: e.N, changed: changed}
+	c := cutDone{source: f.number, epoch: e.N, changed: changed, agrees: f.agrees, urgent: f.urgent.Load()}
 	if e.Checkpoint {
 		c.state = maps.Clone(f.state)
 	}

@@ -13,7 +13,7 @@ import (
 func TestNoCutInHalfATransaction(t *testing.T) {
 	for _, half := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			p := &Pipeline{opts: Options{Sources: []Source{{Name: "s"}}}, cutDone: make(chan cutDone, 1)}
+			p := &Pipeline{opts: Options{Sources: []Source{{Name: "s"}}}, cutDone: make(chan cutDone, 1), pressure: newPressure(0)}
 			f := &feeder{p: p, messages: make(chan dataflow.Message), cuts: make(chan dataflow.Epoch, 1), open: make(chan struct{}), state: dataflow.State{}}
 			close(f.open)
 			ctx, cancel := context.WithCancel(t.Context())

@@ -46,6 +46,10 @@ type Options struct {
 	// by the driver's goroutines and must not block.
 	OnEpoch      func(took time.Duration)
 	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
+	// PinWait is how long a reader waits for an epoch that can be seen, while a first copy is under way; default 3 s.
+	PinWait time.Duration
+	// Stay: the pipeline does not end when its sources have, so that its views can be read on.
+	Stay bool
 	// PinTime is how long an epoch may be pinned while the views change, and PinBytes how much may be kept for pins; then
 	// they end. Default 5 minutes and 256 MiB.
 	PinTime  time.Duration
@@ -97,15 +101,20 @@ type Pipeline struct {
 	tasks     [][]*task // by fragment
 	feeders   []*feeder
 	clock     int64 // at the start
+	laws      *laws
 	passed    chan passed
 	cutDone   chan cutDone
 	stir      chan struct{} // rows came since it was last read
+	hurry     chan struct{} // somebody waits for the next checkpoint
 	ended     chan int
 	stop      chan struct{}
 	stopOnce  sync.Once
 	pins      pins
-	built     chan struct{} // closed when the tasks are there
-	over      chan struct{} // closed when Run has ended
+	pressure  *pressure
+	built     chan struct{}  // closed when the tasks are there
+	shown     chan struct{}  // closed when an epoch can be seen
+	over      chan struct{}  // closed when Run has ended
+	replays   map[[2]int]int // of a graph that has grown: see fillPlan
 
 	mu struct {
 		sync.Mutex
@@ -118,7 +127,8 @@ type Pipeline struct {
 
 // Status is how the pipeline stands.
 type Status struct {
-	Epoch      uint64 // visible
+	Epoch      uint64 // visible; 0: none is yet
+	Copying    bool   // epochs end and are not to be seen yet: see unseen.go
 	Checkpoint dataflow.Checkpoint
 	Published  dataflow.Checkpoint
 	// Rows that came in, by source, and went out, by sink.
@@ -132,7 +142,7 @@ type Status struct {
 	EpochTook, CheckpointTook time.Duration
 	CheckpointBytes           int
 	Faults                    int64 // rows whose evaluation failed, less those that were taken back
-	Ended                     bool  // every source has ended
+	Ended                     bool  // every source has ended, and with Stay all is durable and published
 	Started                   time.Time
 }
 
@@ -160,7 +170,9 @@ type cutDone struct {
 	source  int
 	epoch   uint64
 	changed []dataflow.StateChange
+	urgent  int64          // how many urgent messages lie before it
 	state   dataflow.State // with a checkpoint
+	agrees  bool           // the source's tables, with each other
 }
 
 // New returns a pipeline that Run runs.
@@ -171,14 +183,22 @@ func New(e *env.Env, opts Options) *Pipeline {
 	if opts.MaxEpoch == 0 {
 		opts.MaxEpoch = 100 * time.Millisecond
 	}
+	if opts.PinWait == 0 {
+		opts.PinWait = defaultPinWait
+	}
 	if opts.PinTime == 0 {
 		opts.PinTime = defaultPinTime
 	}
 	if opts.PinBytes == 0 {
 		opts.PinBytes = defaultPinBytes
 	}
-	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1),
-		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), over: make(chan struct{})}
+	p := &Pipeline{env: e, opts: opts, passed: make(chan passed, 64), cutDone: make(chan cutDone, 16), stir: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		ended: make(chan int, len(opts.Sources)), stop: make(chan struct{}), built: make(chan struct{}), shown: make(chan struct{}), over: make(chan struct{})}
+	limit := opts.MemoryBytes
+	if opts.Durable == nil {
+		limit = 0 // there is no store below
+	}
+	p.pressure = newPressure(limit)
 	p.pins.ask, p.pins.mu.held = make(chan chan *held), map[uint64]*held{}
 	p.mu.status.Started = e.Clock.Now()
 	p.mu.status.RowsIn, p.mu.status.RowsOut = make([]int64, len(opts.Sources)), make([]int64, len(opts.Sinks))
@@ -217,6 +237,13 @@ func (p *Pipeline) stirred() {
 	}
 }
 
+func (p *Pipeline) hurried() {
+	select {
+	case p.hurry <- struct{}{}:
+	default:
+	}
+}
+
 func (p *Pipeline) end(source int) { p.ended <- source }
 
 func unexpected(source string, k dataflow.Kind) error {
@@ -251,6 +278,9 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	if err := d.restore(); err != nil {
 		return err
 	}
+	if err := p.grow(d); err != nil {
+		return err
+	}
 	for i := range p.opts.Sinks {
 		opened++
 		at, err := p.opts.Sinks[i].Sink.Open(ctx, p.opts.Generation, d.checkpoint)
@@ -271,6 +301,7 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	}
 	d.now = max(d.now, p.env.Clock.Now().UnixMicro())
 	p.clock = d.now
+	p.laws = newLaws(p.opts.Graph, d.epoch == 0)
 	if err := d.publishOld(ctx); err != nil {
 		return err
 	}
@@ -292,6 +323,8 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 		if err := p.opts.Sources[i].Source.Open(ctx, d.states[i]); err != nil {
 			return err
 		}
+		a, ok := p.opts.Sources[i].Source.(dataflow.Agreeing)
+		p.feeders[i].agrees = !ok || a.Agrees()
 	}
 	for _, ts := range p.tasks {
 		for _, t := range ts {
@@ -371,7 +404,7 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 			if s == nil {
 				continue
 			}
-			e := entry{node: n}
+			e := entry{node: n, ordered: s.Ordered}
 			for _, t := range ts {
 				e.tasks = append(e.tasks, inboxQueue{t.inbox, feeds[s.Source]})
 			}
@@ -394,16 +427,15 @@ func (p *Pipeline) buildTasks(ctx context.Context) (err error) {
 	return nil
 }
 
-// memoryOfTask is a task's part of the memory.
+// memoryOfTask is the part of the memory that a task with state has.
 func (p *Pipeline) memoryOfTask() uint64 {
 	n := 0
 	for _, f := range p.fragments {
-		n += f.tasks
+		if slices.ContainsFunc(f.nodes, func(n int) bool { return len(p.opts.Graph.Nodes[n].States) > 0 }) {
+			n += f.tasks
+		}
 	}
-	if p.opts.Durable == nil || n == 0 {
-		return 0
-	}
-	return uint64(p.opts.MemoryBytes) / uint64(n)
+	return uint64(p.pressure.limit) / uint64(max(n, 1))
 }
 
 // queues is how many queues a task has for an edge: one for each upstream task that may send to it.
@@ -415,7 +447,8 @@ func (e cutEdge) queues() int {
 }
 
 // targets are the queues of the receiving fragment's tasks for an edge, as a task of the sending one sees them.
-func (p *Pipeline) targets(from *task, e dataflow.Edge, node, port int) []exchange.Target {
+// asPort is the port at which the node takes them.
+func (p *Pipeline) targets(from *task, e dataflow.Edge, node, port, asPort int) []exchange.Target {
 	f := p.of[node]
 	first := 0
 	seen := map[int]bool{}
@@ -436,10 +469,10 @@ func (p *Pipeline) targets(from *task, e dataflow.Edge, node, port int) []exchan
 		switch {
 		case e.How == dataflow.Forward && from.fragment.tasks > 1 && f.tasks > 1:
 			if i == from.index {
-				out = append(out, exchange.Target{Inbox: t.inbox, Queue: first, Node: node, Port: port})
+				out = append(out, exchange.Target{Inbox: t.inbox, Queue: first, Node: node, Port: asPort})
 			}
 		default:
-			out = append(out, exchange.Target{Inbox: t.inbox, Queue: first + from.index, Node: node, Port: port})
+			out = append(out, exchange.Target{Inbox: t.inbox, Queue: first + from.index, Node: node, Port: asPort})
 		}
 	}
 	return out

@@ -216,18 +216,3 @@ func (d *discardNode) Process(_ int, b *row.Batch) error {
 }
 
 func (d *discardNode) Barrier(dataflow.Epoch) error { return nil }
-
-// counter counts the rows that a sink takes.
-type counter struct {
-	*changes
-	rows int64
-}
-
-// Next is part of dataflow.Changes.
-func (c *counter) Next() (int, *row.Batch, error) {
-	table, b, err := c.changes.Next()
-	if err == nil {
-		c.rows += int64(b.Rows())
-	}
-	return table, b, err
-}

@@ -13,6 +13,7 @@ import (
 
 // What Options say unless they say otherwise.
 const (
+	defaultPinWait  = 3 * time.Second
 	defaultPinTime  = 5 * time.Minute
 	defaultPinBytes = 256 << 20
 )
@@ -48,6 +49,7 @@ type pins struct {
 	mu  struct {
 		sync.Mutex
 		held map[uint64]*held
+		settled
 	}
 }
 
@@ -105,6 +107,9 @@ func (p *pins) expire(now time.Time, o Options) {
 	defer p.mu.Unlock()
 	all := p.Bytes() > o.PinBytes
 	for e, h := range p.mu.held {
+		if e == p.mu.base || e == p.mu.next {
+			continue // it will not be long
+		}
 		if all || now.Sub(h.since) > o.PinTime {
 			h.dead.Store(true)
 			delete(p.mu.held, e)
@@ -122,12 +127,16 @@ func (p *Pipeline) notRunning() error {
 	return errs.New(errs.PipelineState, "the pipeline is not running, so its views cannot be read").WithHint("weir pipelines list shows its state")
 }
 
-// Pin pins the newest visible epoch of all tasks. It waits until there is one, and while an epoch ends.
+// Pin pins the newest visible epoch of all tasks, or the last one that is settled (see settled). It waits until there is
+// one, for a first copy no longer than PinWait, and while an epoch ends.
 func (p *Pipeline) Pin(ctx context.Context) (*Pin, error) {
+	if err := p.awaitShown(ctx); err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	visible := p.mu.status.Epoch
 	p.mu.Unlock()
-	if h := p.pins.use(visible); h != nil {
+	if h := p.pins.readable(visible); h != nil {
 		return &Pin{p: p, held: h}, nil
 	}
 	answer := make(chan *held, 1)
@@ -139,6 +148,32 @@ func (p *Pipeline) Pin(ctx context.Context) (*Pin, error) {
 		return nil, ctx.Err()
 	}
 	return &Pin{p: p, held: <-answer}, nil // the driver answers at once
+}
+
+// awaitShown returns when an epoch can be seen.
+func (p *Pipeline) awaitShown(ctx context.Context) error {
+	select {
+	case <-p.shown:
+		return nil
+	default:
+	}
+	patience := p.env.Clock.NewTimer(p.opts.PinWait)
+	defer func() { patience.Stop() }()
+	for {
+		select {
+		case <-p.shown:
+			return nil
+		case <-p.over:
+			return p.notRunning()
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-patience.C():
+			if p.Status().Copying {
+				return p.unseen()
+			}
+			patience = p.env.Clock.NewTimer(p.opts.PinWait) // it starts
+		}
+	}
 }
 
 // Epoch is the epoch that is held.

@@ -12,6 +12,7 @@ import (
 	"github.com/weirstream/weir/engine/row"
 	"github.com/weirstream/weir/engine/state"
 	"github.com/weirstream/weir/internal/errs"
+	"github.com/weirstream/weir/internal/invariants"
 )
 
 // task is one of a fragment's, with its instances of the nodes and its range of key groups. Its goroutine alone uses
@@ -26,10 +27,14 @@ type task struct {
 	store     *state.Store
 	operators []dataflow.Operator // by node; nil for those of other fragments
 	emitters  []*fan              // by node
+	fills     map[int][]port      // by node: where the rows are replayed that it has kept
 	senders   []*exchange.Sender
 	sinks     []*sinkNode
 	discards  []*discardNode
 	faults    []dataflow.Fault
+	// Of the store, as they were last told: its memory and what changed in it.
+	memory, dirty uint64
+	watchers      []*watcher // under the invariants tag
 	// Of the last checkpoint: the driver has them until it is done, before which there is no other.
 	delta  state.Delta
 	outbox []byte
@@ -41,16 +46,21 @@ type fan struct {
 	rows int64
 	// guard is asked before each batch of a query that is run once, which may have to end; otherwise nil.
 	guard func() error
+	watch *watcher // under the invariants tag
 }
 
 type port struct {
 	process func(port int, b *row.Batch) error
 	port    int
+	empty   func(e *dataflow.Emptied) error // nil: whoever reads there cannot be told
 }
 
 // Emit is part of dataflow.Emitter.
 func (f *fan) Emit(b *row.Batch) error {
 	f.rows += int64(b.Rows())
+	if invariants.Enabled && f.watch != nil {
+		f.watch.see(b)
+	}
 	if f.guard != nil {
 		if err := f.guard(); err != nil {
 			return err
@@ -60,6 +70,27 @@ func (f *fan) Emit(b *row.Batch) error {
 		if err := p.process(p.port, b); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// Empty tells whoever reads the node's rows that some of them are gone.
+func (f *fan) Empty(e *dataflow.Emptied) error {
+	for _, p := range f.to {
+		if p.empty == nil {
+			return errs.New(errs.EngineInternal, "a table was emptied whose rows nobody keeps by key")
+		}
+		if err := p.empty(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emptied is how an operator is told that rows are gone.
+func emptied(op dataflow.Operator) func(*dataflow.Emptied) error {
+	if e, ok := op.(dataflow.Emptier); ok {
+		return e.Empty
 	}
 	return nil
 }
@@ -83,10 +114,11 @@ func (t *task) Clock() int64 { return t.p.clock }
 func (t *task) Fault(f dataflow.Fault) { t.faults = append(t.faults, f) }
 
 // through passes rows on unchanged: a union, or the place where a source's table enters.
-type through struct{ out dataflow.Emitter }
+type through struct{ out *fan }
 
 func (t through) Process(_ int, b *row.Batch) error { return t.out.Emit(b) }
 func (t through) Barrier(dataflow.Epoch) error      { return nil }
+func (t through) Empty(e *dataflow.Emptied) error   { return t.out.Empty(e) }
 
 // build makes the task's instances, in the order of the nodes, so that each finds its peers.
 func (t *task) build() error {
@@ -119,6 +151,7 @@ func (t *task) build() error {
 			t.operators[n] = op
 		}
 	}
+	t.watchAll()
 	return nil
 }
 
@@ -130,14 +163,27 @@ func (t *task) connect(ctx context.Context) {
 			if e.How == dataflow.Probe || t.p.of[e.From] != t.fragment {
 				continue
 			}
-			from := t.emitters[e.From]
-			if t.p.of[n] == t.fragment {
-				from.to = append(from.to, port{t.operators[n].Process, portNumber})
-				continue
+			asPort, replayed := t.p.replays[[2]int{n, portNumber}]
+			if !replayed {
+				asPort = portNumber
 			}
-			s := exchange.NewSender(ctx, e, g.Nodes[e.From].Schema.Types(), t.p.targets(t, e, n, portNumber))
-			t.senders = append(t.senders, s)
-			from.to = append(from.to, port{func(_ int, b *row.Batch) error { return s.Emit(b) }, 0})
+			var to port
+			if t.p.of[n] == t.fragment {
+				to = port{t.operators[n].Process, asPort, emptied(t.operators[n])}
+			} else {
+				s := exchange.NewSender(ctx, e, g.Nodes[e.From].Schema.Types(), t.p.targets(t, e, n, portNumber, asPort))
+				t.senders = append(t.senders, s)
+				to = port{func(_ int, b *row.Batch) error { return s.Emit(b) }, 0, s.Empty}
+			}
+			if replayed {
+				if t.fills == nil {
+					t.fills = map[int][]port{}
+				}
+				t.fills[e.From] = append(t.fills[e.From], to)
+			}
+			if asPort == portNumber {
+				t.emitters[e.From].to = append(t.emitters[e.From].to, to)
+			}
 		}
 	}
 }
@@ -149,6 +195,9 @@ func (t *task) run(ctx context.Context) (err error) {
 			err = errs.New(errs.EngineInternal, "a task of the pipeline failed: %v", r).WithDetail("%s", debug.Stack())
 		}
 	}()
+	if err := t.fill(ctx); err != nil {
+		return err
+	}
 	for {
 		select {
 		case r := <-t.reads:
@@ -180,6 +229,12 @@ func (t *task) run(ctx context.Context) (err error) {
 			if it.Release != nil {
 				it.Release()
 			}
+			t.weigh()
+		case exchange.Emptied:
+			at := fan{to: []port{{empty: emptied(t.operators[it.Node])}}}
+			if err := at.Empty(it.Gone); err != nil {
+				return t.failed(it.Node, err)
+			}
 		case exchange.Barrier:
 			if aligned, _ := t.inbox.Aligned(); aligned {
 				if err := t.barrier(ctx, it.Epoch); err != nil {
@@ -189,6 +244,15 @@ func (t *task) run(ctx context.Context) (err error) {
 			}
 		}
 		t.worked = t.p.env.Clock.Now().Sub(began)
+	}
+}
+
+// weigh tells how much memory the store has.
+func (t *task) weigh() {
+	m, d := t.store.MemoryBytes(), t.store.DirtyBytes()
+	if m != t.memory || d != t.dirty {
+		t.p.pressure.changed(int64(m)-int64(t.memory), int64(d)-int64(t.dirty))
+		t.memory, t.dirty = m, d
 	}
 }
 
@@ -204,6 +268,9 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		if err := t.operators[n].Barrier(e); err != nil {
 			return t.failed(n, err)
 		}
+	}
+	for _, w := range t.watchers {
+		w.barrier()
 	}
 	for _, s := range t.senders {
 		if err := s.Barrier(exchange.Item{Kind: exchange.Barrier, Epoch: e}); err != nil {
@@ -235,7 +302,8 @@ func (t *task) barrier(ctx context.Context, e dataflow.Epoch) error {
 		p.sizes = t.store.Sizes()
 	}
 	t.store.Evict()
-	p.memory = t.store.MemoryBytes()
+	t.weigh()
+	p.memory = t.memory
 	p.cost = t.p.env.Clock.Now().Sub(began)
 	select {
 	case t.p.passed <- p:
