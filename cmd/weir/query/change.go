@@ -152,6 +152,13 @@ func (x *change) add() error {
 		name, exists, replace = s.Name, s.IfNotExists, s.OrReplace
 		s.IfNotExists, s.OrReplace = false, false
 	case *parser.Insert:
+		for _, o := range x.having(s.Table.Last().Text) {
+			if t := o.object(s.Table.Last().Text); t.Connector == plan.TableConnector {
+				// A session would have written it, had it seen it.
+				return errs.New(errs.PipelineState, "pipeline %s is not running yet, so its table %s cannot be written", o.Name, t.Name).
+					WithHint("try again; weir pipelines list shows its state")
+			}
+		}
 	default:
 		return x.fail(errs.SQLNotBuilt, s.Position(), "%s is not built yet here", parser.Keywords(s)).WithHint("write a file and start it: weir run FILE.sql")
 	}
