@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	cdc "github.com/weirstream/weir/cdc/postgres/typed"
 	"github.com/weirstream/weir/cmd/weir/query"
 	"github.com/weirstream/weir/engine/dataflow"
 	"github.com/weirstream/weir/internal/errs"
@@ -15,11 +16,30 @@ import (
 	"github.com/weirstream/weir/sql/plan"
 )
 
-// jdbc is the connector of tables of a Postgres database that are written to, with the options of Flink's connector of
-// that name: those of one database are written in one transaction.
+// jdbc is the connector of tables of a Postgres database, with the options of Flink's connector of that name: those of one
+// database are written in one transaction, and read once, as they are at one moment.
 func jdbc() query.Connector {
 	return query.Connector{
-		Kind: plan.Kind{Sink: true, SinkChangelog: true, Group: jdbcGroup},
+		Kind: plan.Kind{Source: true, Sink: true, SinkChangelog: true, Group: jdbcGroup, Bounded: func(map[string]string) bool { return true }},
+		Source: func(m query.Make, s plan.Source) (dataflow.Source, error) {
+			if err := noMetadata(s); err != nil {
+				return nil, err
+			}
+			var config *pg.Config
+			var tables []cdc.Table
+			for _, t := range s.Tables {
+				x, err := jdbcOptions(m.With(t.Options))
+				if err != nil {
+					return nil, err
+				}
+				table := cdc.Table{Schema: x.schema, Name: x.name}
+				for _, c := range t.Columns {
+					table.Columns = append(table.Columns, t.Schema[c])
+				}
+				config, tables = x.config, append(tables, table)
+			}
+			return cdc.NewScan(m.Env, config, tables), nil
+		},
 		Sink: func(m query.Make, s plan.Sink) (dataflow.Sink, error) {
 			o, err := jdbcSink(m, s)
 			if err != nil {

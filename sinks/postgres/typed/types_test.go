@@ -240,6 +240,10 @@ func TestCascades(t *testing.T) {
 	if got := d.texts(accountsText); !slices.Equal(got, []string{"1|b|1", "2|a|1"}) {
 		t.Errorf("%q", got)
 	}
+	// A row that changes is no row that goes, also where a batch ends between the two.
+	if err := publish(s, 3, tables, 1, take(0, 1, "b", 1), put(0, 1, "b", 5)); err != nil {
+		t.Fatal(err)
+	}
 	if got := d.texts("SELECT count(*)::text FROM notes"); got[0] != "2" {
 		t.Error("rows of another table are gone")
 	}
