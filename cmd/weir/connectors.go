@@ -19,6 +19,7 @@ import (
 func connectors(installation string) map[string]query.Connector {
 	return map[string]query.Connector{
 		"postgres-cdc": postgresCDC(installation),
+		"jdbc":         jdbc(),
 		"filesystem": {
 			Kind: plan.Kind{Source: true, Sink: true, SinkChangelog: true, SinkKeyless: true,
 				Bounded: func(o map[string]string) bool { return o["source.monitor-interval"] == "" }},

@@ -54,12 +54,11 @@ type normalize struct {
 	old     []byte
 	moved   []byte // what the row before took away, if it goes on under another key
 	isMoved bool
-	whole   *row.Builder // a row that is being completed
-	sel     [1]int32
-	one     [1][]byte
-
 	// Of the top 16 bits of hashes, which ones are the task's.
 	first, behind int
+	whole         *row.Builder // a row that is being completed
+	sel           [1]int32
+	one           [1][]byte
 
 	// What is to be emitted, until it is decoded column by column.
 	heap    []byte

@@ -68,6 +68,15 @@ BEGIN
 	END IF;
 	PERFORM "_weir"."put"(p, s, keys, vals);
 END $fn$;
+CREATE OR REPLACE FUNCTION "_weir"."publish"(p text, s text, f bigint, next bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $fn$
+BEGIN
+	UPDATE "_weir"."ledger" SET checkpoint = next, updated_at = clock_timestamp()
+	WHERE pipeline = p AND sink = s AND fence = f AND checkpoint < next;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'weir: pipeline % may not publish checkpoint % under generation %', p, next, f USING ERRCODE = 'WR001';
+	END IF;
+END $fn$;
 CREATE OR REPLACE FUNCTION "_weir"."load"(p text, s text, f bigint, keys text[], vals bytea[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $fn$
 BEGIN
@@ -80,7 +89,7 @@ END $fn$;
 `
 
 // ledgerVersion is compared before the objects are made again: most starts find them in place.
-const ledgerVersion = "weir ledger 2"
+const ledgerVersion = "weir ledger 3"
 
 // ledger reads and fences; advancing is part of the applier's transaction.
 type ledger struct {

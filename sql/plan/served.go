@@ -1,6 +1,9 @@
 package plan
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/weirstream/weir/engine/dataflow"
@@ -100,7 +103,7 @@ func (b *binder) served(r rel, order []orderColumn, width int, pos parser.Pos) (
 	keys := map[*scan][]map[int][]*expr.Const{}
 	b.keyConditions(inserts[0].rel, nil, keys) // physical has pushed the conditions down
 	for sc, uses := range keys {
-		if len(uses) != 1 {
+		if slices.ContainsFunc(uses[1:], func(u map[int][]*expr.Const) bool { return keyText(sc.table, u) != keyText(sc.table, uses[0]) }) {
 			continue // one reader of the view serves them all
 		}
 		batch := keyBatch(sc.table, uses[0])
@@ -292,6 +295,15 @@ func fitting(ks []*expr.Const, t row.Type) []*expr.Const {
 		}
 	}
 	return once
+}
+
+// keyText tells uses of a table apart by the keys that they ask for.
+func keyText(t *table, equal map[int][]*expr.Const) string {
+	var text strings.Builder
+	for _, c := range t.key {
+		fmt.Fprintf(&text, "%v;", equal[c])
+	}
+	return text.String()
 }
 
 // keyBatch makes a batch of the keys of a table that conditions leave over, nil if they do not name every column of it.

@@ -243,7 +243,7 @@ func (p *physical) lowerStar(r *star, need []bool) (stream, error) {
 		return p.index(ins[i], keys[i], slices.Clone(types), false, !p.node(ins[i].node).Append, keptColumns(ins[i], kept[i]), ttls[i], apart)
 	})
 	spec := joins.StarOptions{Left: r.left}
-	n := dataflow.Node{Kind: "star join", Append: true}
+	n := dataflow.Node{Kind: "star-join", Append: true}
 	var text []string
 	for i, x := range indexes {
 		n.Inputs = append(n.Inputs, dataflow.Edge{From: x, How: dataflow.Probe})

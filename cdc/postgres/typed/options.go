@@ -75,7 +75,7 @@ func CheckOptions(o map[string]string) *errs.Error {
 		}
 	}
 	_, err := Connection(o)
-	if err == nil || o["connection"] != "" {
+	if err == nil || o["connection"] != "" || referring(o) {
 		return nil
 	}
 	return errs.From(err, errs.SQLConnector)
@@ -118,10 +118,20 @@ func Group(o map[string]string) string {
 		return "connection " + c
 	}
 	cfg, err := Connection(o)
-	if err != nil {
-		return ""
+	if err != nil || referring(o) {
+		return o[optURL] + o[optHostname] + ":" + o[optPort] + "/" + o[optDatabase] // what it refers to is not known yet
 	}
 	return cfg.Server()
+}
+
+// referring tells that where the database is stands in the environment or among the secrets.
+func referring(o map[string]string) bool {
+	for _, key := range []string{optURL, optHostname, optPort, optDatabase} {
+		if strings.Contains(o[key], "${env:") {
+			return true
+		}
+	}
+	return strings.HasPrefix(o[optURL], "${")
 }
 
 // Named are the table's schema and name in the database.

@@ -20,6 +20,7 @@ type driver struct {
 	checkpoint  dataflow.Checkpoint
 	published   []dataflow.Checkpoint // by sink
 	states      []dataflow.State      // by source, as of the last checkpoint
+	out         []written             // by sink, as of the last checkpoint
 	confirm     [][]dataflow.StateChange
 	now         int64 // the clock's last reading
 	lastCheck   time.Time
@@ -81,6 +82,9 @@ func (d *driver) meta(states []dataflow.State) []byte {
 		b = binary.AppendUvarint(append(b, 1), uint64(n.Sink.Sink))
 		b = binary.AppendUvarint(b, uint64(n.Sink.Table))
 	}
+	// What follows are sections, each with its name; one that is not known is passed over.
+	text([]byte(sectionSinks))
+	text(d.sinkSection())
 	return b
 }
 
@@ -95,6 +99,7 @@ func (d *driver) restore() error {
 		_, ok := s.Source.(dataflow.Follower)
 		d.follows = d.follows || ok
 	}
+	d.out = make([]written, len(d.opts.Sinks))
 	if d.opts.Durable == nil {
 		return nil
 	}
@@ -157,6 +162,11 @@ func (d *driver) restore() error {
 		}
 		if meta == nil {
 			return bad
+		}
+	}
+	for len(meta) > 0 {
+		if name, section := text(), text(); name == sectionSinks {
+			d.restoreSinks([]byte(section))
 		}
 	}
 	d.update(func(s *Status) {
@@ -519,6 +529,9 @@ func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Del
 		d.seen.since = c
 	}
 	unseen := !d.seen.now
+	if !unseen {
+		d.note(c, outbox)
+	}
 	meta := d.meta(states)
 	confirm, shrunk := d.confirm, d.shrunk
 	d.shrunk = false
