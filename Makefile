@@ -43,7 +43,7 @@ lint: ## gofmt, go vet, staticcheck
 docs: ## write the generated pages anew
 	$(GO) run ./cmd/weir docs markdown docs
 
-bench: bench-mirror bench-engine bench-micro ## every benchmark
+bench: bench-mirror bench-engine bench-latency bench-micro ## every benchmark
 
 bench-%: build ## the benchmark in test/bench/%: prints a table and writes build/bench/%.json
 	@mkdir -p build/bench

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 
@@ -69,6 +70,15 @@ func (s *Source) RangeKey(r dataflow.Range) (column string, after, through *int6
 
 // Agrees tells, behind Open, whether what was stored is past the first copy and everything that it saw.
 func (s *Source) Agrees() bool { return s.consistent }
+
+// Agreed tells whether what is stored says that the stream is past the first copy and everything that it saw, and
+// AgreedBy whether a change of it does.
+func Agreed(state dataflow.State) bool { return state[consistentKey] != nil }
+
+// AgreedBy is Agreed of changes.
+func AgreedBy(state []dataflow.StateChange) bool {
+	return slices.ContainsFunc(state, func(c dataflow.StateChange) bool { return c.Key == consistentKey && c.Value != nil })
+}
 
 // hold keeps the table from being changed until the worker ends. It tells whether the table is still as the copy's plan
 // has it: it has its name, no column came or went, and it was not written anew since before the worker's view was taken;

@@ -21,7 +21,7 @@ import (
 // position. installation names the slot, as for mirrors.
 func postgresCDC(installation string) query.Connector {
 	return query.Connector{
-		Kind: plan.Kind{Source: true, Changelog: true, Upsert: true, Group: typed.Group, Check: typed.CheckOptions},
+		Kind: plan.Kind{Source: true, Changelog: true, Upsert: true, Group: typed.Group, Check: typed.CheckOptions, Bounded: typed.Bounded},
 		Source: func(m query.Make, s plan.Source) (dataflow.Source, error) {
 			o, err := postgresOptions(m, s, installation)
 			if err != nil {

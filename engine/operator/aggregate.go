@@ -261,10 +261,8 @@ func (a *aggregate) update(acc *accumulator, b *row.Batch) error {
 	if c.Filter >= 0 {
 		filter = b.Cols[c.Filter]
 	}
-	if c.Func == Count && arg == nil && filter == nil && b.Weights == nil {
-		for k := range b.Rows() {
-			addInt64(a.groups.Value(a.refs[b.At(k)])[acc.off:], 1)
-		}
+	if c.Func == Count && b.Weights == nil && (acc.set == nil && arg == nil || acc.set != nil && acc.set.bits) {
+		a.countOnes(acc, b, filter)
 		return nil
 	}
 	if acc.values != nil {
@@ -308,6 +306,24 @@ func (a *aggregate) update(acc *accumulator, b *row.Batch) error {
 		acc.add(at, arg, i, w)
 	}
 	return nil
+}
+
+// countOnes is update of a Count where every row that counts is one: of all rows, or of the values that are new.
+func (a *aggregate) countOnes(acc *accumulator, b *row.Batch, filter *row.Vector) {
+	if acc.set != nil {
+		fresh, slot := acc.set.fresh, acc.slot // the filter, and what is NULL, is left out there
+		for k := range b.Rows() {
+			if i := b.At(k); fresh[i]>>slot&1 != 0 {
+				addInt64(a.groups.Value(a.refs[i])[acc.off:], 1)
+			}
+		}
+		return
+	}
+	for k := range b.Rows() {
+		if i := b.At(k); filter == nil || filter.Int64[i] != 0 && !filter.Nulls.Is(i) {
+			addInt64(a.groups.Value(a.refs[i])[acc.off:], 1)
+		}
+	}
 }
 
 // add takes a value in with its weight.

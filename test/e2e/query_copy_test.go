@@ -61,10 +61,10 @@ INSERT INTO out SELECT region, balance FROM by_region;
 			default:
 			}
 			a, b := 1+r.IntN(rows), 1+r.IntN(rows)
-			sql := fmt.Sprintf("UPDATE accounts SET balance = balance - %[3]d WHERE id = %[1]d; UPDATE accounts SET balance = balance + %[3]d WHERE id = %[2]d;", a, b, r.IntN(50))
-			if n%10 == 0 { // and one account goes on under another number, perhaps in another range of the copy
-				sql += fmt.Sprintf("INSERT INTO accounts SELECT -%[1]d, branch, balance FROM accounts WHERE id = %[1]d; UPDATE accounts SET balance = 0 WHERE id = %[1]d;", rows+1+n)
-				sql += fmt.Sprintf("UPDATE accounts SET id = %d WHERE id = %d;", rows+1+n, 1+r.IntN(rows))
+			// Now and then an account goes on under another number, in the first range of the copy.
+			sql := fmt.Sprintf("UPDATE accounts SET balance = balance - %[3]d WHERE id IN (%[1]d, -%[1]d); UPDATE accounts SET balance = balance + %[3]d WHERE id IN (%[2]d, -%[2]d);", a, b, r.IntN(50))
+			if n%10 == 0 {
+				sql += fmt.Sprintf("UPDATE accounts SET id = -id WHERE id = %d;", 1+r.IntN(rows))
 			}
 			src.exec(t, "BEGIN; "+sql+" COMMIT")
 		}
@@ -89,7 +89,7 @@ INSERT INTO out SELECT region, balance FROM by_region;
 		}
 	})
 	for k := range 3 {
-		q.env = []string{fmt.Sprintf("WEIR_FAILPOINTS=query.committed=kill@%d", 6+k)}
+		q.env = []string{fmt.Sprintf("WEIR_FAILPOINTS=query.committed=kill@%d", 3+k)}
 		q.begin("--pg-addr", "127.0.0.1:0", "--log-level", "info")
 		eventually(t, 20*time.Second, "weir is killed", func() (bool, string) { return !q.running(), "" })
 		if k == 0 {
@@ -105,15 +105,11 @@ INSERT INTO out SELECT region, balance FROM by_region;
 		v, err := q.view()
 		return err == nil && v.Status.Phase == api.PhaseLive && reads > 10, fmt.Sprint(v.Status.Phase, err, reads)
 	})
-	v, err := q.view()
-	if err != nil || v.Status.RowsTotal >= rows {
-		t.Errorf("the last start has read %d rows: %v", v.Status.RowsTotal, err)
-	}
 	starts := regexp.MustCompile(`msg="first copy".* ranges=(\d+)`).FindAllStringSubmatch(q.log(), -1)
 	left := 1 << 30
 	for _, s := range starts {
 		ranges, err := strconv.Atoi(s[1])
-		if err != nil || ranges >= left {
+		if err != nil || ranges > left || ranges == left && left > 0 {
 			t.Errorf("the starts had these ranges to copy: %v", starts)
 		}
 		left = ranges
@@ -156,5 +152,27 @@ INSERT INTO out SELECT region, balance FROM by_region;
 	t.Logf("%d reads, %d readers were told of the copy, %d checkpoints were published", reads, told, seen)
 	if seen < 3 {
 		t.Errorf("only %d checkpoints were published", seen)
+	}
+}
+
+// TestQuerySnapshot: with scan.startup.mode = snapshot the pipeline ends behind the first copy, with the answer, and leaves no
+// slot; the same command again has nothing to do.
+func TestQuerySnapshot(t *testing.T) {
+	src := newDB(t, source(t, testenv.Version(17)), "once")
+	src.exec(t, `CREATE TABLE words (word text PRIMARY KEY, n int)`, `INSERT INTO words SELECT 'w' || i, i FROM generate_series(1, 100) i`)
+	q := newQueries(t, fmt.Sprintf(`
+CREATE TABLE words (word STRING, n INT, PRIMARY KEY (word) NOT ENFORCED) WITH ('connector' = 'postgres-cdc', 'url' = '%s', 'table-name' = 'words', 'scan.startup.mode' = 'snapshot');
+CREATE TABLE out (total BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv', 'sink.changelog' = 'true');
+INSERT INTO out SELECT SUM(n) FROM words;
+`, src.url))
+	for range 2 {
+		q.begin()
+		q.ends()
+		if got := fmt.Sprint(q.net("out")); got != "map[5050:1]" {
+			t.Errorf("got %s", got)
+		}
+	}
+	if n := src.one(t, "SELECT count(*)::text FROM pg_replication_slots WHERE database = current_database()"); n != "0" {
+		t.Errorf("%s slots are left", n)
 	}
 }

@@ -65,6 +65,18 @@ func (s *Source) check(ctx context.Context) (identity []map[string]bool, err err
 		}
 		identity = append(identity, cols)
 	}
+	if s.opts.KeepPublication {
+		// What somebody else's publication sends of a table is the table, in the first copy, too.
+		p, err := pg.LoadPublication(ctx, conn, s.opts.Publication)
+		if err != nil {
+			return nil, lost(err)
+		}
+		if p != nil {
+			for _, t := range s.tables {
+				t.filter = p.Tables[t.oid].Filter
+			}
+		}
+	}
 	return identity, nil
 }
 

@@ -26,6 +26,12 @@ const (
 	optChunk                                  = "scan.incremental.snapshot.chunk.size"
 )
 
+// startupSnapshot is the mode in which the source ends behind the first copy.
+const startupSnapshot = "snapshot"
+
+// Bounded tells whether the source ends by itself.
+func Bounded(o map[string]string) bool { return o[optStartup] == startupSnapshot }
+
 // known are the options that mean something here.
 func known() []string {
 	return []string{"connector", "connection", optURL, optHostname, optPort, optUsername, optPassword, optDatabase, optSchema, optTable, optSlot,
@@ -60,9 +66,9 @@ func CheckOptions(o map[string]string) *errs.Error {
 		return errs.New(errs.SQLConnector, "'decoding.plugin.name' is pgoutput, which every server has, not '%s'", v)
 	}
 	switch v := o[optStartup]; v {
-	case "", "initial", "latest-offset":
+	case "", "initial", "latest-offset", startupSnapshot:
 	default:
-		return errs.New(errs.SQLConnector, "'scan.startup.mode' is initial or latest-offset, not '%s'", v)
+		return errs.New(errs.SQLConnector, "'scan.startup.mode' is initial, latest-offset or snapshot, not '%s'", v)
 	}
 	if v := o[optChunk]; v != "" {
 		if n, err := strconv.ParseInt(v, 10, 64); err != nil || n < 1 {
@@ -162,7 +168,7 @@ func FromOptions(tables ...map[string]string) (Options, error) {
 	if err != nil {
 		return Options{}, err
 	}
-	out := Options{Config: cfg, Slot: all[optSlot], Publication: all[optPublication], LatestOffset: all[optStartup] == "latest-offset"}
+	out := Options{Config: cfg, Slot: all[optSlot], Publication: all[optPublication], LatestOffset: all[optStartup] == "latest-offset", SnapshotOnly: all[optStartup] == startupSnapshot}
 	if out.Publication == "" {
 		out.Publication = all["debezium.publication.name"]
 	}

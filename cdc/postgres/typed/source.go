@@ -36,6 +36,7 @@ package typed
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirstream/weir/cdc/postgres"
@@ -55,10 +56,12 @@ type Options struct {
 	KeepPublication bool
 	// LatestOffset: no first copy; the stream begins at the end of the log (scan.startup.mode).
 	LatestOffset bool
-	// RangeBytes and RangeRows are about how large a range of the first copy is, whichever is less; default 16 MiB, and any
+	// SnapshotOnly: the source ends behind the first copy, and takes slot and publication away when that is stored.
+	SnapshotOnly bool
+	// RangeBytes and RangeRows are about how large a range of the first copy is, whichever is less; default 8 MiB, and any
 	// number of rows.
 	RangeBytes, RangeRows int64
-	// PartialRows is how many rows of a range are read before a cut is allowed in its midst; default 262,144.
+	// PartialRows is how many rows of a range are read before a cut is allowed in its midst; default 65,536.
 	PartialRows int
 	Tables      []Table
 	// HeartbeatPeriod is how often an idle position moves, StatusPeriod how often the server is told of it; default 10 s.
@@ -104,6 +107,7 @@ type Source struct {
 	pending []dataflow.StateChange // to be stored with the next boundary
 	copier  copier
 	next    []dataflow.Message // to be given before anything else
+	stored  atomic.Bool        // that the tables agree
 
 	message   dataflow.Message // of the stream, being turned into batches
 	entry     int              // how far
@@ -115,19 +119,20 @@ type Source struct {
 // table is a Table with what is under construction.
 type table struct {
 	Table
-	oid   uint32
-	batch *row.Builder
-	read  []reader // by column
-	op    int64    // µs since 1970 at which the transaction at hand was committed; 0 in the first copy
+	oid    uint32
+	filter string // SQL of the condition under which rows are published; "": all are
+	batch  *row.Builder
+	read   []reader // by column
+	op     int64    // µs since 1970 at which the transaction at hand was committed; 0 in the first copy
 }
 
 // New returns a Source that Open connects.
 func New(e *env.Env, opts Options) *Source {
 	if opts.RangeBytes == 0 {
-		opts.RangeBytes = 16 << 20
+		opts.RangeBytes = 8 << 20
 	}
 	if opts.PartialRows == 0 {
-		opts.PartialRows = 1 << 18
+		opts.PartialRows = 1 << 16
 	}
 	s := &Source{env: e.With("part", "source"), opts: opts, byName: map[[2]string]int{}, byRel: map[*changelog.Relation]*shape{}, lent: -1}
 	for i := range opts.Tables {
@@ -146,6 +151,11 @@ func (s *Source) Inner() *postgres.Source { return s.inner }
 // Open implements dataflow.Source.
 func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if s.opts.SnapshotOnly && postgres.Agreed(state) {
+		s.agrees = true
+		s.stored.Store(true)
+		return nil // it has ended; the slot is gone, or goes with Close
+	}
 	identity, err := s.check(ctx)
 	if err != nil {
 		return err
@@ -155,7 +165,15 @@ func (s *Source) Open(ctx context.Context, state dataflow.State) error {
 		Includes: func(schema, name string) bool { _, ok := s.byName[[2]string{schema, name}]; return ok },
 		Excluded: func(schema, name, column string) bool {
 			i, ok := s.byName[[2]string{schema, name}]
-			return ok && s.tables[i].Columns.Index(column) < 0 && !identity[i][column]
+			// What somebody else's publication sends comes anyway. That a column is left out, rather than not read, would only make
+			// the source careful about what may show under another name.
+			return ok && !s.opts.KeepPublication && s.tables[i].Columns.Index(column) < 0 && !identity[i][column]
+		},
+		Filter: func(schema, name string) string {
+			if i, ok := s.byName[[2]string{schema, name}]; ok {
+				return s.tables[i].filter
+			}
+			return ""
 		},
 		Text: true, NoCopy: s.opts.LatestOffset, RangeBytes: s.opts.RangeBytes, RangeRows: s.opts.RangeRows, HeartbeatPeriod: s.opts.HeartbeatPeriod, StatusPeriod: s.opts.StatusPeriod,
 	})
@@ -183,6 +201,9 @@ func (s *Source) Read(ctx context.Context) (dataflow.Message, error) {
 			m := s.next[0]
 			s.next = s.next[1:]
 			return m, nil
+		}
+		if s.agrees && s.opts.SnapshotOnly && s.message.Rows == nil && !s.unflushed {
+			return dataflow.Message{Kind: dataflow.KindEnd, Boundary: true}, nil
 		}
 		if !s.copied {
 			if m, ok, err := s.copy(ctx); ok || err != nil {
@@ -287,18 +308,43 @@ func (s *Source) turn() (dataflow.Message, bool, error) {
 }
 
 // Confirm implements dataflow.Source.
-func (s *Source) Confirm(state []dataflow.StateChange) { s.inner.Confirm(state) }
+func (s *Source) Confirm(state []dataflow.StateChange) {
+	if postgres.AgreedBy(state) {
+		s.stored.Store(true)
+	}
+	if s.inner != nil {
+		s.inner.Confirm(state)
+	}
+}
 
 // Close implements dataflow.Source.
 func (s *Source) Close(ctx context.Context) error {
 	if s.stop != nil {
 		s.stop()
 	}
-	if s.inner == nil {
+	s.copier.close()
+	if s.inner != nil {
+		if err := s.inner.Close(ctx); err != nil {
+			return err
+		}
+	}
+	if !s.opts.SnapshotOnly || !s.stored.Load() {
 		return nil
 	}
-	s.copier.close()
-	return s.inner.Close(ctx)
+	conn, err := pg.ConnectPgx(ctx, s.env, s.opts.Config, pg.ConnectOptions{AppName: "weir source end"})
+	if err != nil {
+		s.env.Log.Warn("the slot of a copy that is complete stays", "slot", s.opts.Slot, "error", err)
+		return nil
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	publication := s.opts.Publication
+	if s.opts.KeepPublication {
+		publication = ""
+	}
+	if err := postgres.Drop(ctx, conn, s.opts.Slot, publication); err != nil {
+		s.env.Log.Warn("the slot of a copy that is complete stays", "slot", s.opts.Slot, "error", err)
+	}
+	return nil
 }
 
 var (

@@ -38,17 +38,41 @@ func (d *Disk) large(deltas []*state.Delta) bool {
 	return records >= d.opts.IngestRecords || size > d.opts.MemTableBytes/2
 }
 
-// hashedFile hashes what is written to it.
+// hashedFile hashes what is written to it, and writes it in long pieces: a table comes in blocks, and the system calls for
+// each of them would be a good part of its cost.
 type hashedFile struct {
 	vfs.File
 	hash  xxh3.Hasher
 	bytes int64
+	wait  []byte
 }
 
+const hashedPiece = 256 << 10
+
 func (f *hashedFile) Write(b []byte) (int, error) {
-	_, _ = f.hash.Write(b) // before the file has it, which may change b; what is not written whole is not used
 	f.bytes += int64(len(b))
-	return f.File.Write(b)
+	if len(f.wait)+len(b) > hashedPiece {
+		if err := f.flush(); err != nil {
+			return 0, err
+		}
+	}
+	f.wait = append(f.wait, b...)
+	return len(b), nil
+}
+
+func (f *hashedFile) flush() error {
+	_, _ = f.hash.Write(f.wait) // before the file has it, which may change it; what is not written whole is not used
+	_, err := f.File.Write(f.wait)
+	f.wait = f.wait[:0]
+	return err
+}
+
+// Sync is the last call but Close.
+func (f *hashedFile) Sync() error {
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.File.Sync()
 }
 
 // writeTable makes a table of the deltas' records, on disk when it returns, and notes it in the head.
@@ -60,7 +84,7 @@ func (p *Pipeline) writeTable(h *head, deltas []*state.Delta) error {
 	if err != nil {
 		return fmt.Errorf("begin %s: %w", path, err)
 	}
-	hashed := &hashedFile{File: file}
+	hashed := &hashedFile{File: file, wait: make([]byte, 0, hashedPiece)}
 	t := newTableWriter(p.space, sstable.NewWriter(objstorageprovider.NewFileWritable(hashed), d.pebbleOpts.MakeWriterOptions(0, d.db.TableFormat())))
 	err = mergeDeltas(deltas, t.add)
 	if err = errors.Join(err, t.w.Close()); err == nil {

@@ -330,7 +330,9 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 			return err
 		}
 		a, ok := p.opts.Sources[i].Source.(dataflow.Agreeing)
-		p.feeders[i].agrees = !ok || a.Agrees()
+		if p.feeders[i].agrees = !ok || a.Agrees(); !p.feeders[i].agrees {
+			p.update(func(s *Status) { s.Copying = true })
+		}
 	}
 	for _, ts := range p.tasks {
 		for _, t := range ts {
