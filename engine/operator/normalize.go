@@ -59,7 +59,6 @@ type normalize struct {
 	whole         *row.Builder // a row that is being completed
 	sel           [1]int32
 	one           [1][]byte
-
 	// What is to be emitted, until it is decoded column by column.
 	heap    []byte
 	spans   []row.Span

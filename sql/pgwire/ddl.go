@@ -2,7 +2,6 @@ package pgwire
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -11,8 +10,30 @@ import (
 	"github.com/weirstream/weir/sql/parser"
 )
 
-// prepareDDL understands a statement that changes a pipeline.
-func (x *session) prepareDDL(text string, w []string) (*prepared, error) {
+// definesInsert tells whether an INSERT is one for as long as the pipeline runs: into a table of a connector. Into an
+// internal table it is done once, and so is whatever cannot be understood.
+func (x *session) definesInsert(text string) bool {
+	if x.server.opts.Change == nil {
+		return false
+	}
+	st, err := parser.ParseStatement("", text)
+	if err != nil {
+		return false
+	}
+	i, ok := st.(*parser.Insert)
+	if !ok {
+		return false
+	}
+	for _, v := range x.server.opts.Views() {
+		if v.Name == i.Table.Last().Text {
+			return false
+		}
+	}
+	return true
+}
+
+// prepareDefinition understands a statement that changes a pipeline.
+func (x *session) prepareDefinition(text string, w []string) (*prepared, error) {
 	script, err := parser.Parse("", text)
 	if err != nil {
 		return nil, err
@@ -44,20 +65,6 @@ func (x *session) prepareDDL(text string, w []string) (*prepared, error) {
 		}
 		return err
 	}}, nil
-}
-
-// foreign tells whether an INSERT writes a table of a connector: none that can be read here.
-func (x *session) foreign(text string) bool {
-	s, err := parser.ParseStatement("", text)
-	if err != nil {
-		return false // it says so itself
-	}
-	i, ok := s.(*parser.Insert)
-	if !ok {
-		return false
-	}
-	name := i.Table.Last().Text
-	return !slices.ContainsFunc(x.server.opts.Views(), func(v View) bool { return strings.EqualFold(v.Name, name) })
 }
 
 // afterChange answers a query again that met the end of a pipeline which goes on with another program. A transaction that

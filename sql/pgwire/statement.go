@@ -27,11 +27,11 @@ type prepared struct {
 	copies *copying
 	rows   func(x *session) *row.Batch
 	act    func(x *session) error
-	do     func(ctx context.Context, x *session) error // like act, of what takes time
 
-	locks   bool     // of a query: the transaction depends on what it reads
-	commits bool     // it ends a transaction well, if it can
-	planned *changed // of change, as it was planned when it was understood
+	locks   bool                                        // of a query: the transaction depends on what it reads
+	commits bool                                        // it ends a transaction well, if it can
+	planned *changed                                    // of change, as it was planned when it was understood
+	do      func(ctx context.Context, x *session) error // like act, of what takes time
 }
 
 // types0 are the types of the columns.
@@ -65,10 +65,12 @@ func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
 	switch w[0] {
 	case "SELECT", "WITH", "VALUES", "TABLE":
 		return x.prepareQuery(text, oids)
-	case "INSERT", "UPDATE", "DELETE", "TRUNCATE":
-		if w[0] == "INSERT" && x.server.opts.Change != nil && x.foreign(text) {
-			return x.prepareDDL(text, w)
+	case "INSERT":
+		if x.definesInsert(text) {
+			return x.prepareDefinition(text, w)
 		}
+		return x.prepareChange(text, oids)
+	case "UPDATE", "DELETE", "TRUNCATE":
 		return x.prepareChange(text, oids)
 	case "COPY":
 		return x.prepareCopy(text)
@@ -76,7 +78,7 @@ func (x *session) prepare(text string, oids []uint32) (*prepared, error) {
 		return nil, errs.New(errs.NotBuiltYet, "MERGE is not built yet").WithHint("INSERT .. ON CONFLICT (key) DO UPDATE SET column = excluded.column")
 	case "CREATE", "DROP":
 		if x.server.opts.Change != nil {
-			return x.prepareDDL(text, w)
+			return x.prepareDefinition(text, w)
 		}
 	}
 	switch w[0] {

@@ -143,11 +143,12 @@ func (r *running) Status() api.PipelineStatus {
 		return st
 	}
 	s := r.pipe.Status()
-	switch st.Phase = api.PhaseLive; {
-	case s.Ended:
-		st.Phase = api.PhaseFinished // and its views can be read on
+	st.Phase = api.PhaseLive
+	switch {
 	case s.Copying:
 		st.Phase = api.PhaseCopy
+	case s.Ended:
+		st.Phase = api.PhaseFinished // and its views can be read on
 	}
 	st.Checkpoint, st.Durable = uint64(s.Published), uint64(s.Checkpoint)
 	for _, n := range s.RowsIn {

@@ -94,12 +94,12 @@ func (d *driver) restore() error {
 		d.states[i] = dataflow.State{}
 	}
 	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
+	d.out = make([]written, len(d.opts.Sinks))
 	d.urgent = make([]int64, len(d.opts.Sources))
 	for _, s := range d.opts.Sources {
 		_, ok := s.Source.(dataflow.Follower)
 		d.follows = d.follows || ok
 	}
-	d.out = make([]written, len(d.opts.Sinks))
 	if d.opts.Durable == nil {
 		return nil
 	}
@@ -524,14 +524,12 @@ func (d *driver) end(ctx context.Context, check bool) error {
 func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Delta, outbox []byte, states []dataflow.State) {
 	d.lastCheck, d.dirty = began, false
 	c := dataflow.Checkpoint(d.epoch)
+	d.note(c, outbox, d.seen.now)
 	d.last = d.epoch
 	if d.seen.now && d.seen.since == 0 {
 		d.seen.since = c
 	}
 	unseen := !d.seen.now
-	if !unseen {
-		d.note(c, outbox)
-	}
 	meta := d.meta(states)
 	confirm, shrunk := d.confirm, d.shrunk
 	d.shrunk = false

@@ -46,10 +46,10 @@ type Options struct {
 	// by the driver's goroutines and must not block.
 	OnEpoch      func(took time.Duration)
 	OnCheckpoint func(c dataflow.Checkpoint, took time.Duration, bytes int)
-	// Stay: the pipeline does not end when its sources have, so that its views can be read on.
-	Stay bool
 	// PinWait is how long a reader waits for an epoch that can be seen, while a first copy is under way; default 3 s.
 	PinWait time.Duration
+	// Stay: the pipeline does not end when its sources have, so that its views can be read on.
+	Stay bool
 	// PinTime is how long an epoch may be pinned while the views change, and PinBytes how much may be kept for pins; then
 	// they end. Default 5 minutes and 256 MiB.
 	PinTime  time.Duration

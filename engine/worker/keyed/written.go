@@ -9,22 +9,28 @@ import (
 )
 
 // written is what a pipeline knows of a sink: its last two checkpoints that had rows for it. When a checkpoint is made,
-// every one before it is published; so a sink that holds less than the one before has gone back, and what it lacks is
-// kept nowhere any more.
+// every one before it is published, or held for the first that can be seen (unseen.go) and then published under that one's
+// number; so a sink that holds less than the one before has gone back, and what it lacks is kept nowhere any more.
 type written struct {
 	before, last dataflow.Checkpoint
+	held         bool // there are rows for it, held for a checkpoint to come
 }
 
 // sectionSinks is the section of a checkpoint's meta data that has them: for each sink its name, with its length before
-// it, and the two numbers.
+// it, the two numbers, and 1 if rows are held.
 const sectionSinks = "sinks"
 
-// note is told of the checkpoint that is being made.
-func (d *driver) note(c dataflow.Checkpoint, outbox []byte) {
+// note is told of the checkpoint that is being made, and whether it can be seen.
+func (d *driver) note(c dataflow.Checkpoint, outbox []byte, visible bool) {
 	for i := range d.opts.Sinks {
-		d.out[i].before = d.out[i].last
-		if !newChanges(outbox, i, nil).empty() {
-			d.out[i].last = c
+		w := &d.out[i]
+		w.held = w.held || !newChanges(outbox, i, nil).empty()
+		if !visible {
+			continue
+		}
+		w.before = w.last
+		if w.held {
+			w.last, w.held = c, false
 		}
 	}
 }
@@ -35,6 +41,11 @@ func (d *driver) sinkSection() (b []byte) {
 		b = append(binary.AppendUvarint(b, uint64(len(name))), name...)
 		b = binary.AppendUvarint(b, uint64(w.before))
 		b = binary.AppendUvarint(b, uint64(w.last))
+		held := byte(0)
+		if w.held {
+			held = 1
+		}
+		b = append(b, held)
 	}
 	return b
 }
@@ -57,7 +68,7 @@ func (d *driver) restoreSinks(b []byte) {
 		}
 		name := string(b[:n])
 		b = b[n:]
-		w := written{before: dataflow.Checkpoint(number()), last: dataflow.Checkpoint(number())}
+		w := written{before: dataflow.Checkpoint(number()), last: dataflow.Checkpoint(number()), held: number() == 1}
 		if i := slices.IndexFunc(d.opts.Sinks, func(s Sink) bool { return s.Name == name }); i >= 0 {
 			d.out[i] = w
 		}
@@ -68,8 +79,12 @@ func (d *driver) restoreSinks(b []byte) {
 func (d *driver) wentBack(sink int, at dataflow.Checkpoint) error {
 	w := d.out[sink]
 	lost := w.before
-	if at >= lost && at < w.last && d.opts.Durable != nil && !slices.Contains(d.opts.Durable.Unpublished(), w.last) {
-		lost = w.last
+	if at >= lost && at < w.last && d.opts.Durable != nil {
+		// That one may not have been published yet. If it has, nothing up to it is kept.
+		kept := slices.ContainsFunc(d.opts.Durable.Unpublished(), func(c dataflow.Checkpoint) bool { return c <= w.last })
+		if !kept {
+			lost = w.last
+		}
 	}
 	if at >= lost {
 		return nil

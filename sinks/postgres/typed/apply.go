@@ -25,12 +25,19 @@ type piece struct {
 	del  bool
 	cols []array
 	n    int
+	dead []int // rows that do not count any more
+}
+
+// place is a row of a piece.
+type place struct {
+	p *piece
+	n int
 }
 
 const (
 	// pieceBytes is how large the parameters of a statement get before it is sent.
 	pieceBytes = 4 << 20
-	// pieceRows is how many keys are deleted at once.
+	// pieceRows is how many keys of rows that move are in a piece.
 	pieceRows = 8192
 	// group is how many rows are encoded, column by column, before the bytes are looked at.
 	group = 64
@@ -58,7 +65,7 @@ func (s *Sink) piece(t *table, del bool) *piece {
 	if n := len(s.free); n > 0 {
 		p, s.free = s.free[n-1], s.free[:n-1]
 	}
-	p.t, p.del, p.n = t, del, 0
+	p.t, p.del, p.n, p.dead = t, del, 0, p.dead[:0]
 	n := len(t.Columns)
 	if del {
 		n = len(t.Key)
@@ -93,11 +100,11 @@ func (p *piece) params() [][]byte {
 	return params
 }
 
-// pending is keys to be deleted. The last one is held apart: the row that takes its place may come with the next batch.
+// pending is the key that a batch ended with, to be deleted: the row that takes its place may come with the next batch.
 type pending struct {
-	p    *piece
 	last *piece // of one row
 	key  []byte
+	rows []int32 // scratch
 }
 
 // attempt is one transaction under way.
@@ -128,6 +135,9 @@ func (s *Sink) publish(ctx context.Context, c dataflow.Checkpoint, changes dataf
 }
 
 func (a *attempt) run(c dataflow.Checkpoint, changes dataflow.Changes) error {
+	for _, t := range a.s.tables {
+		clear(t.latest)
+	}
 	for _, sql := range []string{"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "SET CONSTRAINTS ALL DEFERRED"} {
 		if err := a.say(sql); err != nil {
 			return err
@@ -176,7 +186,7 @@ func (a *attempt) batch(t *table, b *row.Batch) error {
 	if t.Key == nil {
 		return a.adds(t, b)
 	}
-	// Of several rows of one key the last one counts.
+	// Of several changes of one key the last one counts.
 	clear(t.seen)
 	t.hash, t.rows = t.hash[:0], t.rows[:0]
 	n := b.Rows()
@@ -191,37 +201,44 @@ func (a *attempt) batch(t *table, b *row.Batch) error {
 		t.key = t.keys.Append(t.key[:0], b, t.Key, i)
 		h := xxh3.Hash128(t.key)
 		t.hash = append(t.hash, h)
-		if b.Weight(i) > 0 {
-			t.seen[h] = int32(k)
-		}
+		t.seen[h] = int32(k)
 		if k == 0 {
 			if err := a.resolveLast(t, b.Weight(i) > 0); err != nil {
 				return err
 			}
 		}
 	}
+	// What goes and what comes in a batch are other keys. Of several checkpoints that are published as one, a later batch may
+	// bring back what an earlier one took, so nothing but the last key waits for the next batch.
+	gone := t.gone.rows[:0]
 	for k := range n {
-		last, comes := t.seen[t.hash[k]]
-		i := b.At(k)
+		i, comes, last := b.At(k), b.Weight(b.At(k)) > 0, int(t.seen[t.hash[k]]) == k
 		switch {
-		case b.Weight(i) > 0 && int(last) == k:
+		case last && comes:
 			t.rows = append(t.rows, int32(i))
-		case b.Weight(i) > 0:
-		case !comes && k == n-1: // the row that takes its place may be the next batch's first
+		case last && k == n-1: // the row that takes its place may be the next batch's first
 			t.key = t.keys.Append(t.key[:0], b, t.Key, i)
 			t.gone.key = append(t.gone.key[:0], t.key...)
 			t.gone.last = a.s.piece(t, true)
 			if err := t.gone.last.add(b, []int32{int32(i)}); err != nil {
 				return err
 			}
-		case !comes:
-			if err := a.delete(t, b, i); err != nil {
-				return err
-			}
-		case t.guarded:
+		case last:
+			gone = append(gone, int32(i))
+		case !comes && t.guarded:
 			if err := a.moves(t, b, i); err != nil {
 				return err
 			}
+		}
+	}
+	t.gone.rows = gone
+	if len(gone) > 0 {
+		p := a.s.piece(t, true)
+		if err := p.add(b, gone); err != nil {
+			return err
+		}
+		if err := a.sendDelete(p); err != nil {
+			return err
 		}
 	}
 	return a.putRows(t, b, t.rows)
@@ -246,55 +263,95 @@ func (a *attempt) resolveLast(t *table, comes bool) error {
 	return a.sendDelete(last)
 }
 
-func (a *attempt) delete(t *table, b *row.Batch, i int) error {
-	if t.gone.p == nil {
-		t.gone.p = a.s.piece(t, true)
-	}
-	t.rows = append(t.rows, int32(i))
-	err := t.gone.p.add(b, t.rows[len(t.rows)-1:])
-	t.rows = t.rows[:len(t.rows)-1]
-	if err != nil {
-		return err
-	}
-	if t.gone.p.n < pieceRows && (t.gone.p.n&1023 != 0 || t.gone.p.bytes() < pieceBytes) {
-		return nil
-	}
-	p := t.gone.p
-	t.gone.p = nil
-	return a.sendDelete(p)
-}
-
 // moves notes the key of a row of a guarded table that changes.
 func (a *attempt) moves(t *table, b *row.Batch, i int) error {
+	return a.moving(t).add(b, []int32{int32(i)})
+}
+
+// moving is a piece for keys of rows that change.
+func (a *attempt) moving(t *table) *piece {
 	n := len(a.moved)
 	if n == 0 || a.moved[n-1].t != t || a.moved[n-1].n >= pieceRows {
 		a.moved = append(a.moved, a.s.piece(t, true))
 		n++
 	}
-	return a.moved[n-1].add(b, []int32{int32(i)})
+	return a.moved[n-1]
 }
 
-// deleteRest deletes the keys that are still held.
+// deleteRest deletes the key that is still held.
 func (a *attempt) deleteRest(t *table) error {
-	p, last := t.gone.p, t.gone.last
-	t.gone.p, t.gone.last = nil, nil
-	for _, x := range []*piece{p, last} {
-		if x == nil {
-			continue
-		}
-		if err := a.sendDelete(x); err != nil {
-			return err
-		}
+	last := t.gone.last
+	if t.gone.last = nil; last == nil {
+		return nil
 	}
-	return nil
+	return a.sendDelete(last)
 }
 
 func (a *attempt) sendDelete(p *piece) error {
 	if p.t.guarded {
 		a.deletes = append(a.deletes, p)
-		return nil
+		return a.supersede(p)
 	}
 	return a.send(p)
+}
+
+// supersede notes what a piece of a guarded table does to each key, and that what was to be done before does not count:
+// several checkpoints may be published as one, and only what the last of them says may meet the other indexes.
+func (a *attempt) supersede(p *piece) error {
+	t := p.t
+	next := make([]int, len(t.Key)) // where each key column's element begins
+	for x := range next {
+		next[x] = arrayHeader
+	}
+	for i := range p.n {
+		t.key = t.key[:0]
+		for x, c := range t.Key {
+			if !p.del {
+				x = c
+			}
+			e := element(p.cols[x].buf, &next[slices.Index(t.Key, c)])
+			t.key = append(t.key, e...)
+		}
+		h := xxh3.Hash128(t.key)
+		if old, ok := t.latest[h]; ok {
+			old.p.dead = append(old.p.dead, old.n)
+			if old.p.del && !p.del { // it is there, and changes
+				m := a.moving(t)
+				for x := range m.cols {
+					m.cols[x].buf = append(m.cols[x].buf, cut(old.p.cols[x].buf, old.n, old.n+1)[arrayHeader:]...)
+				}
+				m.n++
+			}
+		}
+		t.latest[h] = place{p, i}
+	}
+	return nil
+}
+
+// living are the pieces without the rows that do not count any more.
+func living(pieces []*piece) []*piece {
+	for _, p := range pieces {
+		if len(p.dead) == 0 {
+			continue
+		}
+		slices.Sort(p.dead)
+		for x := range p.cols {
+			at := arrayHeader
+			kept, dead := p.cols[x].buf[:arrayHeader], p.dead
+			for i := range p.n {
+				e := element(p.cols[x].buf, &at)
+				if len(dead) > 0 && dead[0] == i {
+					dead = dead[1:]
+					continue
+				}
+				kept = append(kept, e...)
+			}
+			p.cols[x].buf = kept
+		}
+		p.n -= len(p.dead)
+		p.dead = p.dead[:0]
+	}
+	return slices.DeleteFunc(pieces, func(p *piece) bool { return p.n == 0 })
 }
 
 // putRows sends rows of a batch.
@@ -310,6 +367,9 @@ func (a *attempt) putRows(t *table, b *row.Batch, at []int32) error {
 		}
 		if t.guarded {
 			a.puts = append(a.puts, p)
+			if err := a.supersede(p); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := a.send(p); err != nil {
@@ -410,6 +470,7 @@ func (a *attempt) guarded() error {
 	if len(a.deletes)+len(a.puts) == 0 {
 		return nil
 	}
+	a.deletes, a.puts = living(a.deletes), living(a.puts)
 	defer func() {
 		a.s.free = slices.Concat(a.s.free, a.deletes, a.puts, a.moved)
 		a.deletes, a.puts, a.moved = nil, nil, nil

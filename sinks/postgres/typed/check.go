@@ -29,10 +29,12 @@ type table struct {
 	put, del          string // names of the prepared statements
 
 	gone pending // keys to be deleted
-	seen map[keyHash]int32
-	hash []keyHash
-	rows []int32
-	key  []byte
+	// latest is, of a guarded table, what the checkpoint so far does last to each key.
+	latest map[keyHash]place
+	seen   map[keyHash]int32
+	hash   []keyHash
+	rows   []int32
+	key    []byte
 }
 
 // check holds the tables as they are declared against the database's catalog.
@@ -201,7 +203,7 @@ func (t *table) checkKey(spec *pg.Table) error {
 	for _, k := range t.Key {
 		types = append(types, t.Columns[k].Type)
 	}
-	t.keys, t.seen = row.GroupKey(types), map[keyHash]int32{}
+	t.keys, t.seen, t.latest = row.GroupKey(types), map[keyHash]int32{}, map[keyHash]place{}
 	return nil
 }
 

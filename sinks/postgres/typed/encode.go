@@ -43,6 +43,13 @@ func header(b []byte, elem uint32, rows int, nulls bool) {
 	binary.BigEndian.PutUint32(b[16:], 1)
 }
 
+// element is the element at *at, with its length, and moves *at behind it.
+func element(buf []byte, at *int) []byte {
+	from := *at
+	*at += 4 + int(max(int32(binary.BigEndian.Uint32(buf[from:])), 0))
+	return buf[from:*at]
+}
+
 // cut is the part of a sealed array from row lo to row hi.
 func cut(buf []byte, lo, hi int) []byte {
 	at := arrayHeader
@@ -51,8 +58,7 @@ func cut(buf []byte, lo, hi int) []byte {
 		if i == lo {
 			from = at
 		}
-		n := int32(binary.BigEndian.Uint32(buf[at:]))
-		at += 4 + int(max(n, 0))
+		element(buf, &at)
 	}
 	out := append(append(make([]byte, 0, arrayHeader+at-from), buf[:arrayHeader]...), buf[from:at]...)
 	binary.BigEndian.PutUint32(out[12:], uint32(hi-lo))

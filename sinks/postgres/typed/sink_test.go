@@ -401,3 +401,65 @@ func TestRandom(t *testing.T) {
 		}
 	}
 }
+
+// TestSeveralAsOne: checkpoints that are published as one change a key again and again, and the last word counts.
+func TestSeveralAsOne(t *testing.T) {
+	for _, unique := range []string{"", "UNIQUE"} {
+		d := newDatabase(t, `CREATE TABLE accounts (id int PRIMARY KEY, owner text `+unique+`, balance int)`)
+		tables := []typed.Table{accounts()}
+		r := rand.New(rand.NewPCG(8, 9))
+		have := map[int]string{}
+		s, c := d.open(tables...)
+		for round := range 40 {
+			var all []change
+			for range 1 + r.IntN(4) {
+				owners, from := r.Perm(30), len(all)
+				for _, id := range r.Perm(10)[:r.IntN(10)] {
+					was, there := have[id]
+					if there {
+						all = append(all, take(0, id, was, 1))
+						delete(have, id)
+					}
+					if r.IntN(3) > 0 {
+						have[id] = ""
+					}
+				}
+				taken := map[string]bool{}
+				for _, o := range have {
+					taken[o] = true
+				}
+				for id := range 10 { // each put follows its take, as in an outbox
+					if o, ok := have[id]; !ok || o != "" {
+						continue
+					}
+					for taken[fmt.Sprint(owners[0])] {
+						owners = owners[1:]
+					}
+					o := fmt.Sprint(owners[0])
+					owners = owners[1:]
+					have[id] = o
+					at := len(all)
+					for i := len(all) - 1; i >= from; i-- {
+						if all[i].values[0] == any(id) {
+							at = i + 1
+							break
+						}
+					}
+					all = slices.Insert(all, at, put(0, id, o, 1))
+				}
+			}
+			c++
+			if err := publish(s, c, tables, 1+r.IntN(6), all...); err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			var want []string
+			for id, o := range have {
+				want = append(want, fmt.Sprintf("%d|%s|1", id, o))
+			}
+			slices.Sort(want)
+			if got := d.texts(accountsText); !slices.Equal(got, want) {
+				t.Fatalf("round %d of %q:\n%q\nwant\n%q", round, unique, got, want)
+			}
+		}
+	}
+}
