@@ -47,6 +47,8 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 		"extra":  "CREATE MATERIALIZED VIEW extra AS SELECT t.branch, a.id, a.balance FROM totals t JOIN acc a ON t.branch = a.branch",
 	}
 	do := func(sql string) error {
+		began := time.Now()
+		defer func() { t.Logf("%.40s took %s", sql, time.Since(began).Round(time.Millisecond)) }()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		conn, err := q.psql(ctx, simple)
@@ -138,11 +140,9 @@ CREATE MATERIALIZED VIEW acc AS SELECT id, branch, balance FROM accounts;
 	states := func() string { return q.mustCLI("state", "size", "totals", "-o", "json", "--state", q.state) }
 	more(5)
 	for _, name := range []string{"totals", "pairs"} {
-		began := time.Now()
 		if err := do(makes[name]); err != nil {
 			t.Fatalf("make %s: %v", name, err)
 		}
-		t.Logf("%s is made in %s", name, time.Since(began).Round(time.Millisecond))
 		mu.Lock()
 		set := append([]string{}, there...)
 		there = append(set, name)
