@@ -25,7 +25,7 @@ func (p *program) app(io cli.IO) *cli.App {
 	}
 	a.Commands = []cli.Command{
 		{Name: "demo", Short: "Show weir at work on databases of its own",
-			Long: "Starts two Postgres servers with a shop under load, mirrors one into the other and verifies the copy. Everything lies in a temporary directory and is gone at the end.",
+			Long: "Starts two Postgres servers with a shop under load, mirrors one into the other and verifies the copy; then joins orders of one database with payments of another, and keeps a report of them in a third (examples/orders). Everything lies in a temporary directory and is gone at the end.",
 			Flags: []cli.Flag{
 				{Name: "dir", Value: "DIR", Help: "keep everything in this directory, which must be empty"},
 				{Name: "rate", Kind: cli.IntFlag, Value: "N", Default: "500", Help: "changes per second"},

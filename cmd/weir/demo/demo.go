@@ -3,7 +3,8 @@
 // It starts two Postgres servers, builds a shop in one of them, lets customers in, mirrors it into the other with weir in
 // a process of its own, kills that process while it works, starts it again, closes the shop and compares. Meanwhile an
 // independent reader looks at the target: whenever it looks, payments, orders and items add up to the same sum, because
-// every transaction of the shop keeps that so.
+// every transaction of the shop keeps that so. Then it runs examples/orders: three databases, a join of two of them kept up
+// to date in the third, with a reader and a kill of its own.
 //
 // What it says is true of this run: nothing is printed that was not measured. It fails if the two sides differ, if one look
 // was off, or if a part of it cannot be done. It leaves no process and no directory behind, also when it is interrupted,
@@ -104,10 +105,14 @@ func Run(ctx context.Context, e *env.Env, o Options) (err error) {
 	if err := s.show(ctx); err != nil {
 		return err
 	}
+	if err := s.queries(ctx); err != nil {
+		return err
+	}
 	s.say("took %s", cli.Took(e.Clock.Now().Sub(began).Round(time.Second)))
 	if o.Dir != "" {
 		o.Say("kept: %s (data of both servers, state and log of the mirror)", o.Dir)
 	}
+	o.Say("next: weir run examples/orders/orders.sql, as its README says")
 	o.Say("next: weir mirror postgres://USER@HOST/DATABASE postgres://USER@HOST/COPY --dry-run")
 	return nil
 }

@@ -72,7 +72,7 @@ func TestDemo(t *testing.T) {
 		}
 		for _, want := range []string{"Postgres ", "source: psql 'postgres://", "target: psql 'postgres://", "REST and metrics: http://127.0.0.1:",
 			"kill -9 ", "the same command again", "ALTER TABLE customers", "the shop closes: ", "caught up after", "never off; the mirror was killed once",
-			"equal: 7 tables"} {
+			"equal: 7 tables", "$ weir run orders.sql", "kill -9 ", "the report is what both databases say"} {
 			if !said.has(want) {
 				t.Errorf("it did not say %q", want)
 			}

@@ -29,6 +29,9 @@ type mirror struct {
 	source, target string
 	httpAddr       string
 	keep           bool // dir stays when the demo is killed
+	// run is the file of queries that the process runs in place of a mirror, and environ what it is told besides.
+	run     string
+	environ []string
 
 	guard   *scratch.Guard
 	process *os.Process
@@ -64,6 +67,9 @@ func (m *mirror) start() error {
 	}
 	defer log.Close()
 	args := []string{"mirror", m.source, m.target, "--tables", "public.*", "--state", m.state(), "--name", pipeline}
+	if m.run != "" {
+		args = []string{"run", m.run, "--state", m.state()}
+	}
 	if m.httpAddr != "" {
 		args = append(args, "--http-addr", m.httpAddr)
 	}
@@ -76,6 +82,7 @@ func (m *mirror) start() error {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
+	cmd.Env = append(cmd.Env, m.environ...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt typed at the terminal is for the demo
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the mirror: %w", err)
