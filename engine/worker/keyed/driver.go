@@ -273,7 +273,7 @@ func (d *driver) run(ctx context.Context) error {
 			}
 			return d.committed(ctx)
 		}
-		due := d.committing == nil && (d.pressure.over() || d.awaited() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
+		due := d.committing == nil && (d.pressure.over() && d.changed() || d.awaited() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
 			return err
 		}

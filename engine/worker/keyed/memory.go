@@ -91,6 +91,9 @@ func (p *pressure) waits() <-chan struct{} {
 	return p.mu.opened
 }
 
+// changed tells whether a checkpoint would have anything that the last one has not.
+func (d *driver) changed() bool { return d.dirty || d.pressure.dirty.Load() > 0 }
+
 // absorbing is how often the driver looks whether the store below has taken a checkpoint in.
 const absorbing = 2 * time.Millisecond
 
@@ -105,7 +108,7 @@ func (d *driver) relieve() (now, wait bool) {
 	switch {
 	case absorbed > d.evicted:
 		return true, false // the barrier lets go of it
-	case d.committing == nil && (d.dirty || d.pressure.dirty.Load() > 0):
+	case d.committing == nil && d.changed():
 		return true, false
 	case d.committing != nil || d.last > absorbed:
 		return false, true

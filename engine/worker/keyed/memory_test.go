@@ -83,3 +83,29 @@ func TestMemoryIsHeld(t *testing.T) {
 		t.Errorf("%d keys are durable, want %d; %v", n, keys, err)
 	}
 }
+
+// TestWhatStaysIsLetBe: state that must stay in memory and is larger than the limit costs a checkpoint now and then, and
+// holds nobody up: rows for whose durability somebody waits come through one after the other.
+func TestWhatStaysIsLetBe(t *testing.T) {
+	p := newPressure(1000)
+	d := &driver{Pipeline: &Pipeline{pressure: p, opts: Options{Durable: &memory{t: t, last: 7}}}, last: 7, evicted: 5}
+	p.changed(2000, 0)
+	if p.waits() == nil {
+		t.Fatal("twice the limit holds nobody")
+	}
+	if now, wait := d.relieve(); !now || wait {
+		t.Error("what the store below has taken in is not let go of")
+	}
+	d.evicted = 7 // an epoch has ended, and all of it is still there
+	if d.changed() {
+		t.Error("a checkpoint is due of what has not changed")
+	}
+	p.stays()
+	if now, wait := d.relieve(); now || wait || p.waits() != nil {
+		t.Error("sources wait for room that nobody can make")
+	}
+	p.changed(50, 50)
+	if p.over() || p.waits() != nil {
+		t.Error("the next row holds them again")
+	}
+}
