@@ -443,3 +443,44 @@ func TestNothingBegun(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRowsThatFail: while a row cannot be evaluated nothing reaches the sink, also by the next process; and the end of the
+// input, behind which nothing can take the row back, is an error.
+func TestRowsThatFail(t *testing.T) {
+	fs := vfs.NewMem()
+	b := newBench(t, fs)
+	b.p.Query.SQL = strings.Replace(b.p.Query.SQL, "SUM(x)", "SUM(60 / x)", 1)
+	r := b.start()
+	b.tap.give(1, 2)
+	b.shows("map[90:1]")
+	for _, x := range []int64{0, 3} {
+		b.tap.give(x)
+		rows := r.Status().RowsTotal
+		for late := time.After(10 * time.Second); r.Status().Query.Faults != 1 || x == 3 && r.Status().RowsTotal == rows && rows < 2; {
+			select {
+			case <-late:
+				t.Fatalf("faults %d, rows %d", r.Status().Query.Faults, r.Status().RowsTotal)
+			case <-time.After(time.Millisecond):
+			}
+		}
+		b.stop(r)
+		if err := b.runner.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b.open()
+		r = b.start()
+	}
+	if got := b.shelf.holds(); got != "map[90:1]" {
+		t.Errorf("with a row that failed the sink got %s", got)
+	}
+	b.tap.finish()
+	if err := b.ended(r); !errs.Is(err, errs.EvalDivisionByZero) {
+		t.Errorf("at the end: %v", err)
+	}
+	if got := b.shelf.holds(); got != "map[90:1]" {
+		t.Errorf("in the end the sink got %s", got)
+	}
+	if err := b.runner.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -40,6 +40,11 @@ type driver struct {
 	held         []dataflow.Checkpoint
 	restored     dataflow.Checkpoint // where it began
 	heldOutboxes [][]byte
+	// The faults that stand, by node; of which nodes they matter to sinks; and from which checkpoint on rows for sinks are held
+	// for them, 0: they are not.
+	faults   map[string]faulty
+	written  map[string]bool
+	heldFrom dataflow.Checkpoint
 	// Of each source: how many urgent messages the last checkpoint has.
 	urgent    []int64
 	finishing bool // all have ended, and the pipeline stays
@@ -85,6 +90,8 @@ func (d *driver) meta(states []dataflow.State) []byte {
 	// What follows are sections, each with its name; one that is not known is passed over.
 	text([]byte(sectionSinks))
 	text(d.sinkSection())
+	text([]byte(sectionFaults))
+	text(d.faultSection())
 	return b
 }
 
@@ -95,6 +102,7 @@ func (d *driver) restore() error {
 	}
 	d.confirm = make([][]dataflow.StateChange, len(d.opts.Sources))
 	d.out = make([]written, len(d.opts.Sinks))
+	d.faults = map[string]faulty{}
 	d.urgent = make([]int64, len(d.opts.Sources))
 	for _, s := range d.opts.Sources {
 		_, ok := s.Source.(dataflow.Follower)
@@ -165,8 +173,11 @@ func (d *driver) restore() error {
 		}
 	}
 	for len(meta) > 0 {
-		if name, section := text(), text(); name == sectionSinks {
+		switch name, section := text(), text(); name {
+		case sectionSinks:
 			d.restoreSinks([]byte(section))
+		case sectionFaults:
+			d.restoreFaults([]byte(section))
 		}
 	}
 	d.update(func(s *Status) {
@@ -186,7 +197,7 @@ func (d *driver) publishOld(ctx context.Context) error {
 	for _, c := range d.opts.Durable.Unpublished() {
 		switch {
 		case c > d.checkpoint:
-		case d.seen.since == 0 || c < d.seen.since:
+		case d.seen.since == 0 || c < d.seen.since || d.heldFrom > 0 && c >= d.heldFrom:
 			d.held = append(d.held, c)
 		default:
 			if err := d.publishHeld(ctx, c); err != nil {
@@ -201,7 +212,14 @@ func (d *driver) publishOld(ctx context.Context) error {
 			}
 		}
 	}
-	return d.publishHeld(ctx, d.checkpoint+1)
+	switch {
+	case d.heldFrom == 0:
+		return d.publishHeld(ctx, d.checkpoint+1)
+	case d.seen.since == 0 || d.blocked() != nil:
+		return nil
+	}
+	d.heldFrom = 0
+	return d.publish(ctx, d.checkpoint, nil)
 }
 
 // publish hands a committed checkpoint to every sink that does not have it, behind those that were held for it.
@@ -271,7 +289,15 @@ func (d *driver) run(ctx context.Context) error {
 			if err := d.end(ctx, true); err != nil {
 				return err
 			}
-			return d.committed(ctx)
+			if err := d.committed(ctx); err != nil {
+				return err
+			}
+			if blocked := d.blocked(); blocked != nil && d.ends == len(d.opts.Sources) {
+				e, _ := errs.As(blocked)
+				e.Final = true // there is no more to come that could take the rows back
+				return e
+			}
+			return nil
 		}
 		due := d.committing == nil && (d.pressure.over() && d.changed() || d.awaited() || d.env.Clock.Now().Sub(d.lastCheck) >= d.opts.CheckpointInterval)
 		if err := d.end(ctx, due); err != nil {
@@ -440,7 +466,7 @@ func (d *driver) end(ctx context.Context, check bool) error {
 	changed := make([][]dataflow.StateChange, len(d.feeders))
 	d.cost = 0
 	d.memory = 0
-	agree := true
+	agree, faulted := true, false
 	sizes := map[string]state.StateSize{}
 	for cuts := len(d.feeders); tasks > 0 || cuts > 0; {
 		select {
@@ -468,8 +494,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 				d.update(func(s *Status) { s.RowsOut[x.sink] += x.rows })
 			}
 			for _, f := range p.faults {
-				d.update(func(s *Status) { s.Faults += f.Weight })
+				d.fault(f)
 			}
+			faulted = faulted || len(p.faults) > 0
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -508,6 +535,9 @@ func (d *driver) end(ctx context.Context, check bool) error {
 			}
 		}
 	})
+	if faulted {
+		d.tellFaults()
+	}
 	if d.seen.now {
 		d.visible()
 	}
@@ -524,13 +554,21 @@ func (d *driver) end(ctx context.Context, check bool) error {
 func (d *driver) check(ctx context.Context, began time.Time, deltas []*state.Delta, outbox []byte, states []dataflow.State) {
 	d.lastCheck, d.dirty = began, false
 	c := dataflow.Checkpoint(d.epoch)
-	d.note(c, outbox, d.seen.now)
+	blocked := d.blocked()
+	if blocked != nil && d.heldFrom == 0 {
+		d.heldFrom = c
+		d.env.Log.Warn("sinks are given nothing while rows cannot be evaluated", "error", blocked)
+	}
+	unseen := !d.seen.now || blocked != nil
+	d.note(c, outbox, !unseen)
 	d.last = d.epoch
 	if d.seen.now && d.seen.since == 0 {
 		d.seen.since = c
 	}
-	unseen := !d.seen.now
 	meta := d.meta(states)
+	if blocked == nil {
+		d.heldFrom = 0
+	}
 	confirm, shrunk := d.confirm, d.shrunk
 	d.shrunk = false
 	d.confirm = make([][]dataflow.StateChange, len(d.feeders))

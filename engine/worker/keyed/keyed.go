@@ -121,6 +121,7 @@ type Pipeline struct {
 	mu struct {
 		sync.Mutex
 		status Status
+		faults map[string]faulty // that stand, by node
 		// What Status asks, once all of it is built.
 		feeders []*feeder
 		inboxes []*exchange.Inbox
@@ -287,6 +288,8 @@ func (p *Pipeline) Run(ctx context.Context) (err error) {
 	if err := p.grow(d); err != nil {
 		return err
 	}
+	d.writes()
+	d.tellFaults()
 	for i := range p.opts.Sinks {
 		opened++
 		at, err := p.opts.Sinks[i].Sink.Open(ctx, p.opts.Generation, d.checkpoint)

@@ -204,6 +204,9 @@ func (pin *Pin) Read(ctx context.Context, node int, keys *row.Batch, f func(*row
 	case <-p.over:
 		return p.notRunning()
 	}
+	if err := p.faultOf(node); err != nil {
+		return err
+	}
 	tasks := p.tasks[p.of[node].number]
 	of := make([][]int32, len(tasks)) // which keys are whose
 	if keys != nil {

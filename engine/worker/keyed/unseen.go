@@ -66,6 +66,9 @@ func (d *driver) changesOf(sink int, outbox []byte) *sequence {
 		case i < s.outboxes-1:
 			var err error
 			c := d.held[i-len(d.heldOutboxes)]
+			if c <= d.published[sink] {
+				return newChanges(nil, sink, d.opts.Sinks[sink].Tables), nil
+			}
 			if b, err = d.opts.Durable.Outbox(c); err != nil {
 				return nil, err
 			}
