@@ -192,6 +192,8 @@ func (t *table) fits(b *row.Batch, i int) error {
 				}
 				return &Fault{State: stateTooLong, Message: "value too long for type " + what + "(" + itoa(int64(typ.Precision)) + ")", Detail: "It is meant for column " + t.Schema[c].Name + "."}
 			}
+		} else if typ.Kind == row.Bytes && typ.Precision > 0 && !b.Cols[c].Nulls.Is(i) && len(b.Cols[c].Bytes(i)) > typ.Precision {
+			return &Fault{State: stateTooLong, Message: "value too long for type bytea(" + itoa(int64(typ.Precision)) + ")", Detail: "It is meant for column " + t.Schema[c].Name + "."}
 		}
 	}
 	return nil

@@ -310,6 +310,9 @@ func (in *copyInput) rows(last bool) error {
 		for k, f := range fields {
 			col := in.cols[k]
 			t := in.types[col]
+			if (t.Kind == row.String || t.Kind == row.Bytes) && t.Precision > 0 && len(f) > t.Precision {
+				t.Precision, t.Fixed = 0, false // it is not cut here, and refused where it is too long
+			}
 			ok := true
 			switch {
 			case f == nil:

@@ -1,10 +1,12 @@
 package pgwire
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weirstream/weir/engine/expr"
 	"github.com/weirstream/weir/engine/row"
@@ -183,13 +185,22 @@ func (x *session) explain(err error) error {
 }
 
 // parameter is the value that a client gives for a parameter.
-func (x *session) parameter(p *prepared, i int, b []byte, format int16) (plan.Param, error) {
+func (x *session) parameter(p *prepared, i int, b []byte, format int16) (out plan.Param, err error) {
 	t := p.types[i]
 	if b == nil {
 		return plan.Param{Type: t, Value: expr.NullOf(t)}, nil
 	}
 	v := &row.Vector{}
 	ok := false
+	if t.Kind == row.Decimal {
+		t.Kind = row.Numeric // until it is known how many digits there are
+		defer func(declared row.Type) {
+			if err == nil && out.Value != nil {
+				out.Type = declared
+				out.Value = exact(out.Value)
+			}
+		}(p.types[i])
+	}
 	if format == 1 {
 		ok = parseBinary(v, t, p.oids[i], b, x.zone)
 	} else {
@@ -204,6 +215,31 @@ func (x *session) parameter(p *prepared, i int, b []byte, format int16) (plan.Pa
 	}
 	v.Seal(1)
 	return plan.Param{Type: t, Value: expr.NewConst(t, v)}, nil
+}
+
+// exact is a number as a decimal of as many digits as it has, if a decimal takes them.
+func exact(k *expr.Const) *expr.Const {
+	text := k.Vec.Bytes(0)
+	digits := 0
+	for _, c := range text {
+		switch {
+		case c >= '0' && c <= '9':
+			digits++
+		case c != '-' && c != '.':
+			return k // NaN and the like
+		}
+	}
+	scale := 0
+	if at := bytes.IndexByte(text, '.'); at >= 0 {
+		scale = len(text) - at - 1
+	}
+	t := row.Type{Kind: row.Decimal, Precision: max(digits, 1), Scale: scale}
+	v := &row.Vector{}
+	if digits > 38 || row.ParseText(v, t, text, time.UTC) != nil {
+		return k
+	}
+	v.Seal(1)
+	return expr.NewConst(t, v)
 }
 
 // batchOf makes a batch of values: nil, string, int64, int or bool by the column's type.

@@ -379,3 +379,53 @@ func BenchmarkTableUpdate(b *testing.B) {
 		}
 	}
 }
+
+// TestParametersAreAsGiven: a parameter is compared and stored like the same literal, neither cut nor rounded to the type
+// of what it stands beside.
+func TestParametersAreAsGiven(t *testing.T) {
+	b := newTables(t, `
+CREATE TABLE w (id BIGINT, s VARCHAR(5), n DECIMAL(10, 2), k CHAR(3), at TIMESTAMP(0), PRIMARY KEY (id) NOT ENFORCED);
+CREATE TABLE wk (s VARCHAR(5), x INT, PRIMARY KEY (s) NOT ENFORCED);
+`, 1)
+	binary, text := b.connect(""), b.connect("&default_query_exec_mode=exec")
+	ctx := t.Context()
+	for _, sql := range []string{"INSERT INTO w VALUES (1, 'hello', 1.24, 'abc', TIMESTAMP '2026-01-01 00:00:00')", "INSERT INTO wk VALUES ('hello', 1)"} {
+		if _, err := binary.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ where, literal, given string }{
+		{"s = %s", "'hello world'", "hello world"}, {"s = %s", "'hello'", "hello"}, {"s <> %s", "'hello world'", "hello world"},
+		{"s IN (%s, 'x')", "'hello world'", "hello world"}, {"s BETWEEN %s AND 'z'", "'hello world'", "hello world"},
+		{"n = %s", "1.239", "1.239"}, {"n > %s", "1.239", "1.239"}, {"n < %s", "1.2400000000000000001", "1.2400000000000000001"},
+		{"n = %s", "1.24", "1.240"}, {"n > %s", "-5", "-5"}, {"k = %s", "'abcd'", "abcd"}, {"k = %s", "'abc'", "abc"},
+		{"CASE WHEN s = %s THEN 1 ELSE 0 END = 1", "'hello world'", "hello world"}, {"n + %s > 1.248", "0.009", "0.009"},
+	} {
+		want := rowsText(binary, "SELECT id FROM w WHERE "+fmt.Sprintf(c.where, c.literal))
+		for name, conn := range map[string]*pgx.Conn{"described": binary, "as text": text} {
+			if got := rowsText(conn, "SELECT id FROM w WHERE "+fmt.Sprintf(c.where, "$1"), c.given); got != want {
+				t.Errorf("%s, %s: %q, and with the literal %q", fmt.Sprintf(c.where, c.given), name, got, want)
+			}
+		}
+	}
+	for _, sql := range []string{"UPDATE wk SET x = 9 WHERE s = $1", "DELETE FROM wk WHERE s = $1"} {
+		if tag, err := binary.Exec(ctx, sql, "hello world"); err != nil || tag.RowsAffected() != 0 {
+			t.Errorf("%s: %v, %v", sql, tag, err)
+		}
+	}
+	for _, sql := range []string{"INSERT INTO wk VALUES ($1, 1)", "UPDATE w SET s = $1", "INSERT INTO w (id, k) VALUES (2, $1)"} {
+		var e *pgconn.PgError
+		if _, err := binary.Exec(ctx, sql, "too long"); !errors.As(err, &e) || e.Code != "22001" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if _, err := binary.CopyFrom(ctx, pgx.Identifier{"wk"}, []string{"s", "x"}, pgx.CopyFromRows([][]any{{"waytoolong", int32(1)}})); err == nil {
+		t.Error("COPY takes a text that is too long")
+	}
+	if _, err := binary.PgConn().CopyFrom(ctx, strings.NewReader("waytoolong,1\n"), "COPY wk FROM STDIN WITH (FORMAT csv)"); err == nil {
+		t.Error("COPY from CSV takes a text that is too long")
+	}
+	if got := rowsText(binary, "SELECT s, x FROM wk"); got != "hello 1" {
+		t.Errorf("in the end %s", got)
+	}
+}

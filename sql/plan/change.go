@@ -104,7 +104,7 @@ func (b *binder) value(p *exprPlace, t *table, col int, x parser.Expr) (expr.Exp
 		return expr.NullOf(typ), nil
 	case *parser.Param:
 		if at := b.paramAt(x); at.Type.Kind == row.Null {
-			at.Type = typ
+			at.Type = roomy(typ)
 		}
 	}
 	e, err := b.expr(p, x)

@@ -187,8 +187,23 @@ func (b *binder) settle(p *exprPlace, xs []parser.Expr) {
 		return
 	}
 	for _, i := range open {
-		b.params[i].Type = e.Type().Nullable()
+		b.params[i].Type = roomy(e.Type())
 	}
+}
+
+// roomy is the type of a parameter that stands where a value of type t does: what is given is taken as it is, and neither
+// cut nor rounded before it is compared or put somewhere.
+func roomy(t row.Type) row.Type {
+	t = t.Nullable()
+	switch t.Kind {
+	case row.String, row.Bytes:
+		t.Precision, t.Fixed = 0, false
+	case row.Decimal:
+		t.Precision, t.Scale = 38, 18 // whoever has the value gives it a type of its own
+	case row.Time, row.Timestamp, row.TimestampLTZ:
+		t.Precision = max(t.Precision, 6)
+	}
+	return t
 }
 
 // rowCount is the number that LIMIT or OFFSET takes.
