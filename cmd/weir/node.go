@@ -204,13 +204,29 @@ func (n *localNode) open(ctx context.Context, e *env.Env, o nodeOptions, limit i
 	if n.addr, err = n.server.Listen(ctx); err != nil {
 		return err
 	}
-	n.reads = pgwire.New(e, pgwire.Options{Listen: o.PGAddr, AllowRemote: o.AllowRemote, Version: o.Version, Views: n.run.Views,
+	var begins []string
+	for _, p := range n.coord.Pipelines() {
+		if p.Query != nil && p.Desired == api.WantRunning {
+			begins = append(begins, p.ID)
+		}
+	}
+	begun := make(chan struct{})
+	e.Go("wait for the first pipelines", func() {
+		defer close(begun)
+		ctx, done := context.WithTimeout(context.WithoutCancel(ctx), beginTime)
+		defer done()
+		n.run.Tried(ctx, begins, n.ended)
+	})
+	n.reads = pgwire.New(e, pgwire.Options{Began: begun, Listen: o.PGAddr, AllowRemote: o.AllowRemote, Version: o.Version, Views: n.run.Views,
 		Change: n.run.Change, Await: n.run.Await, OnQuery: reg.Pgwire().Query})
 	if n.pgAddr, err = n.reads.Start(ctx); err != nil {
 		return err
 	}
 	return n.state.SetEndpoints(func(ep *coordinator.Endpoints) { ep.PG = n.pgAddr })
 }
+
+// beginTime is how long clients wait for the views of pipelines that the node starts with.
+const beginTime = 5 * time.Second
 
 // expandText puts secrets into an option of a table, which is a connection string or not.
 func expandText(store *secrets.Store) func(string) (string, error) {

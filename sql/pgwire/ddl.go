@@ -21,7 +21,7 @@ func (x *session) definesInsert(text string) bool {
 		return false
 	}
 	i, ok := st.(*parser.Insert)
-	if !ok {
+	if !ok || hasParams(i) { // what runs for as long as the pipeline does takes no parameters
 		return false
 	}
 	for _, v := range x.server.opts.Views() {
@@ -30,6 +30,16 @@ func (x *session) definesInsert(text string) bool {
 		}
 	}
 	return true
+}
+
+func hasParams(n parser.Node) bool {
+	found := false
+	parser.Walk(n, func(n parser.Node) bool {
+		_, is := n.(*parser.Param)
+		found = found || is
+		return !found
+	})
+	return found
 }
 
 // prepareDefinition understands a statement that changes a pipeline.

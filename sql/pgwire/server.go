@@ -45,7 +45,11 @@ type Options struct {
 	// Change carries out a statement that makes or drops a table or a view, and returns when what was made can be read; the
 	// notices are for the client. nil: nothing can be made here. Many goroutines call it.
 	Change func(ctx context.Context, text string) (notices []string, err error)
-	// Await waits while the pipeline of a view, which could not be read, is being changed, and tells whether to try again.
+	// Began is closed when the views of the pipelines that the node starts with are known: clients are admitted then. nil:
+	// they are.
+	Began <-chan struct{}
+	// Await waits while the pipeline of a view, which could not be read, is started or changed, and tells whether to try
+	// again.
 	Await func(ctx context.Context, v View) bool
 	// ResultBytes is how much of a result may be in memory where it has to be sorted or is fetched in parts; default 256 MiB.
 	ResultBytes int64

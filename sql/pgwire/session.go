@@ -181,6 +181,13 @@ func (x *session) welcome(m *pgproto3.StartupMessage) bool {
 	if user != "" {
 		x.settings["session_authorization"] = user
 	}
+	if begun := x.server.opts.Began; begun != nil {
+		select {
+		case <-begun:
+		case <-x.server.ctx.Done():
+			return refuse(fail("57P03", "the database system is shutting down"))
+		}
+	}
 	x.back.Send(&pgproto3.AuthenticationOk{})
 	for _, k := range reported() {
 		x.back.Send(&pgproto3.ParameterStatus{Name: k, Value: x.settings[strings.ToLower(k)]})

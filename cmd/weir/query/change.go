@@ -575,12 +575,54 @@ func (r *Runner) Await(ctx context.Context, v pgwire.View) bool {
 			return false
 		}
 	}
+	if run := r.named(v.Pipeline); run != nil {
+		select {
+		case <-run.ready:
+		case <-run.done:
+		case <-ctx.Done():
+			return false
+		}
+	}
 	for _, now := range r.Views() {
 		if now.Pipeline == v.Pipeline && now.Keyed != nil {
 			return now.Keyed != v.Keyed
 		}
 	}
 	return over != nil
+}
+
+// named is the last start of a pipeline, nil if there was none.
+func (r *Runner) named(pipeline string) *running {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, run := range r.mu.runs {
+		if run.pipeline.Name == pipeline {
+			return run
+		}
+	}
+	return nil
+}
+
+// Tried waits until each of the pipelines, by id, was started or refused to, or the node ends.
+func (r *Runner) Tried(ctx context.Context, ids []string, ended <-chan struct{}) {
+	for _, id := range ids {
+		for {
+			r.mu.Lock()
+			_, refused := r.mu.refused[id]
+			known, turned := refused || r.mu.runs[id] != nil, r.mu.turned
+			r.mu.Unlock()
+			if known {
+				break
+			}
+			select {
+			case <-turned:
+			case <-ended:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
 }
 
 // errCopying: the pipeline works, and its views cannot be read yet.
